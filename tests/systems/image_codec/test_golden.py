@@ -127,3 +127,20 @@ def test_files_of_the_first_bundled_model_decode_without_naming_it(tmp_path: Pat
     damaged = bytearray(path.read_bytes())
     damaged[-1] ^= 255
     assert default.decompress(bytes(damaged), partial=True).info["latens_damaged"] == ["rows 0-69"]
+
+
+BUNDLED = FOLDERS[0].parent / "bundled"
+BUNDLED_RECORD: dict[str, Any] = json.loads((BUNDLED / "golden.json").read_text())
+
+
+@pytest.mark.parametrize("name", BUNDLED_RECORD)
+def test_files_of_bundled_models_decode_with_the_default_model(name: str) -> None:
+    """A part of coffee.png of scikit-image at quality 4, written by every model that was bundled."""
+    from latens.catalogue import default_model
+
+    blob = (BUNDLED / f"{name}.ltn").read_bytes()
+    codec: ImageCodec = latens.load(default_model("image_codec"), device="cpu")
+    owner = codec if name == codec.name else codec.earlier
+    assert read_coded_image(blob).model_id.hex() == owner.file_id == BUNDLED_RECORD[name]["weights"][:16]
+    assert hashes(latents(owner, blob)) == BUNDLED_RECORD[name]["latents"]
+    assert codec.decompress(blob).size == (96, 64)
