@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import TypeAlias
-
+from latens.settings import settings, validator
+from latens.systems.amodal.cells.config import CropConfig, StarConfig, StarLossConfig
 from latens.systems.amodal.config import (
     AmodalConfig,
+    AnyData,
+    AnyLoss,
+    AnyModel,
     BackboneConfig,
     DetectorConfig,
     HeadConfig,
@@ -20,9 +23,24 @@ from latens.systems.amodal.config import (
     MaskCodeConfig,
     SceneConfig,
 )
-from latens.training.config import Adam, RunConfig, TrainConfig
+from latens.training.config import Adam, Muon, RunConfig, TrainConfig
 
-AmodalTraining: TypeAlias = TrainConfig[AmodalConfig, SceneConfig, LossConfig]
+
+@settings
+class AmodalTraining(TrainConfig[AnyModel, AnyData, AnyLoss]):
+    """A training configuration of this system."""
+
+    model: AnyModel  # sizes of the network
+    data: AnyData  # training batches; of the same kind as the model
+    objective: AnyLoss  # weights of the losses; of the same kind as the model
+
+    @validator
+    def _fits(self) -> AmodalTraining:
+        kinds = {"model": self.model.kind, "data": self.data.kind, "objective": self.objective.kind}
+        if len(set(kinds.values())) > 1:
+            shown = ", ".join(f"{name}.kind {kind}" for name, kind in kinds.items())
+            raise ValueError(f"{shown} differ; start from a recipe of the model, see `latens recipes amodal`")
+        return self
 
 
 def tiny() -> AmodalTraining:
@@ -117,6 +135,42 @@ def paper() -> AmodalTraining:
     )
 
 
+def cells_tiny() -> AmodalTraining:
+    """Seconds on a CPU; for tests: the model for nuclei."""
+    return replace(
+        tiny(),
+        recipe="cells_tiny",
+        model=StarConfig(widths=(8, 12, 16), rays=16),
+        data=CropConfig(batch=2, crop=64, validation=4),
+        objective=StarLossConfig(),
+    )
+
+
+def cells() -> AmodalTraining:
+    """One CPU core, an hour and a half: nuclei in fluorescence and stains, the recipe of the bundled model `cells`."""
+    return replace(
+        tiny(),
+        recipe="cells",
+        model=StarConfig(),
+        data=CropConfig(),
+        objective=StarLossConfig(),
+        optim=Muon(lr=1e-3, muon_lr=2e-3, warmup=100, ema=0.998, decay_share=0.6, clip=5.0),
+        run=RunConfig(steps=13_000, log_every=50, validate_every=500, checkpoint_every=250),
+    )
+
+
+def cells_gpu() -> AmodalTraining:
+    """One data-center GPU, an hour: the model of `cells` with twice the channels, larger crops and batches."""
+    base = cells()
+    return replace(
+        base,
+        recipe="cells_gpu",
+        model=StarConfig(widths=(64, 128, 192, 256, 320)),
+        data=CropConfig(batch=32, crop=256),
+        run=RunConfig(steps=40_000, log_every=50, validate_every=2000, checkpoint_every=1000),
+    )
+
+
 RECIPES: Mapping[str, Callable[[], AmodalTraining]] = MappingProxyType(
     {
         "tiny": tiny,
@@ -125,5 +179,8 @@ RECIPES: Mapping[str, Callable[[], AmodalTraining]] = MappingProxyType(
         "cpu_fcn": cpu_fcn,
         "gpu": gpu,
         "paper": paper,
+        "cells": cells,
+        "cells_tiny": cells_tiny,
+        "cells_gpu": cells_gpu,
     }
 )

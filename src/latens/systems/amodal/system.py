@@ -22,7 +22,9 @@ from latens.errors import ModelError
 from latens.experiments.bench import Case
 from latens.hub import load_model
 from latens.systems.amodal.batches import AmodalData
-from latens.systems.amodal.config import EmbryoConfig
+from latens.systems.amodal.cells.config import StarConfig
+from latens.systems.amodal.cells.training import build_cells
+from latens.systems.amodal.config import EmbryoConfig, LossConfig, SceneConfig
 from latens.systems.amodal.dataset import common_classes, open_source
 from latens.systems.amodal.demo import section
 from latens.systems.amodal.evaluate import AmodalEvaluation, evaluate
@@ -46,6 +48,10 @@ def build(config: AmodalTraining, sources: Sequence[Source]) -> Trainable:
     Raises UsageError for an unknown source and for data sets of different classes, InputError for unusable files, ModelError
     if the mask code of `objective.code_from` does not fit.
     """
+    if isinstance(config.model, StarConfig):
+        return build_cells(config, sources)
+    assert isinstance(config.data, SceneConfig)
+    assert isinstance(config.objective, LossConfig)
     opened = [open_source(source, rotate=config.data.rotate) for source in sources or [Source("", "simulated")]]
     sizes = replace(config.model, classes=common_classes(opened, config.model.classes))
     model = AmodalRCNN(sizes)

@@ -1,0 +1,72 @@
+"""Model, objective and data of a training run of the star model."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from latens.data.images import IMAGE_ENDINGS, read_image
+from latens.data.inputs import files_under
+from latens.data.source import Source
+from latens.errors import InputError, UsageError
+from latens.systems.amodal.cells.batches import CellsData, Material
+from latens.systems.amodal.cells.config import CropConfig, StarConfig, StarLossConfig
+from latens.systems.amodal.cells.fields import FieldImage, read_fields
+from latens.systems.amodal.cells.network import StarNet
+from latens.systems.amodal.cells.objective import StarObjective
+from latens.systems.amodal.recipes import AmodalTraining
+from latens.training.objective import Trainable
+
+LARGEST_PHOTOGRAPH = 512  # pixels of the shorter side
+SOURCES = "give labels:FOLDER (images with label maps) and negatives:FOLDER (images without cells), or nothing: simulated cells"
+
+logger = logging.getLogger(__name__)
+
+
+def build_cells(config: AmodalTraining, sources: Sequence[Source]) -> Trainable:
+    """A star model on folders of label maps, photographs without cells and simulated cells.
+
+    Raises UsageError for another source, InputError for unusable files.
+    """
+    model, data, loss = config.model, config.data, config.objective
+    assert isinstance(model, StarConfig)
+    assert isinstance(data, CropConfig)
+    assert isinstance(loss, StarLossConfig)
+    if data.crop % model.coarsest:
+        what = f"data.crop must be a multiple of {model.coarsest}, the coarsest stride of the model, not {data.crop}"
+        raise UsageError(what, where="--set data.crop")
+    train: list[FieldImage] = []
+    held_out: list[FieldImage] = []
+    photographs: list[np.ndarray] = []
+    for source in sources:
+        if source.kind == "labels":
+            train += read_fields(source.path, "train")
+            held_out += read_fields(source.path, "validation")
+        elif source.kind == "negatives":
+            photographs += read_photographs(source.path)
+        elif str(source) != "simulated":
+            raise UsageError(f"the star model cannot be trained on '{source}'", where="--data", hint=SOURCES)
+    cut = len(photographs) // 10
+    feed = CellsData(
+        Material(train, photographs[cut:]), Material(held_out, photographs[:cut]), data, model.rays, config.run.seed
+    )
+    return Trainable(StarNet(model), StarObjective(loss), feed)
+
+
+def read_photographs(folder: Path) -> list[np.ndarray]:
+    """Images without cells, reduced to a shorter side of LARGEST_PHOTOGRAPH. Raises InputError without any."""
+    import cv2
+
+    found = []
+    for path in sorted(files_under(folder, IMAGE_ENDINGS)):
+        pixels = read_image(path).pixels
+        factor = LARGEST_PHOTOGRAPH / min(pixels.shape[:2])
+        if factor < 1:
+            pixels = cv2.resize(pixels, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+        found.append(np.ascontiguousarray(pixels))
+    if not found:
+        raise InputError("no image in this folder", where=str(folder), hint=SOURCES)
+    return found
