@@ -138,9 +138,16 @@ def _one_setting_of_shrinking(plain: Plain) -> None:
             data["shrink"] = 1.0
 
 
+def _kinds_of_segmenters(plain: Plain) -> None:
+    """The system had one model, without a setting `kind`."""
+    for group in ("model", "data", "objective"):
+        if isinstance(plain.get(group), dict):
+            plain[group].setdefault("kind", "rcnn")
+
+
 CHANGES: Mapping[str, tuple[Callable[[Plain], None], ...]] = MappingProxyType(
     {
-        "amodal": (renamed("data.turns", "data.rotate"),),
+        "amodal": (_kinds_of_segmenters, renamed("data.turns", "data.rotate")),
         "haze": _HAZE,
         "image_codec": (_one_setting_of_shrinking,),
         "parts": (

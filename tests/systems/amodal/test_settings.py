@@ -41,10 +41,12 @@ def test_rules_depend_on_the_variant() -> None:
         override(cpu(), small)
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", [name for name in RECIPES if not name.startswith("cells")])
 def test_runs_saved_before_the_renaming_load(name: str) -> None:
     recipe = RECIPES[name]()
     saved = to_dict(recipe)
+    for group in ("model", "data", "objective"):
+        del saved[group]["kind"]  # the system had one model
     saved["data"]["turns"] = saved["data"].pop("rotate") or True
     found = decode_like(recipe, upgrade_run(saved))
     assert found == dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, rotate=True))

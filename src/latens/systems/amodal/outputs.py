@@ -5,7 +5,9 @@ Files for the output out/embryo.json, which is renamed last and marks the input 
     embryo.overlay.png   outlines, dashed where a cell is hidden (a multi-page .tif for stacks)
     embryo.cells.csv     one line per cell
     embryo.frames.csv    one line per image: count, symmetry
-    embryo.masks.tif     one page per cell, in the order of the table
+    embryo.masks.tif     one page per cell, in the order of the table (models of few cells)
+    embryo.labels.tif    one page per image, the number of the cell of every pixel (models of many cells)
+    embryo.overlap.tif   one page per image, the number of cells that cover every pixel (models of many cells)
     embryo.rois.zip      ImageJ ROIs, if the extra `micro` is installed
 
 All files are written frame by frame, so memory does not grow with the length of a stack.
@@ -32,13 +34,13 @@ from PIL import Image
 from latens.data.annotations import to_document
 from latens.data.csv_files import csv_bytes
 from latens.data.files import fitting_name, has_temporary, writing
-from latens.data.instances import Collection
+from latens.data.instances import Collection, Placed, label_map
 from latens.data.masks import encode
 from latens.data.stack_writer import StackWriter
 from latens.errors import OutputExists, counted
 from latens.metrics.instances import diameter, symmetry
-from latens.systems.amodal.draw import overlay
-from latens.systems.amodal.predict import Segmentation
+from latens.systems.amodal.draw import overlay_placed
+from latens.systems.amodal.segmenter import Found
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +49,7 @@ CELL_COLUMNS = (
     "hidden",
 )  # fmt: skip
 FRAME_COLUMNS = ("image", "frame", "count", "symmetry", "occluded_px")
-FAMILY = ("overlay.png", "overlay.tif", "cells.csv", "frames.csv", "masks.tif", "rois.zip")
+FAMILY = ("overlay.png", "overlay.tif", "cells.csv", "frames.csv", "masks.tif", "labels.tif", "overlap.tif", "rois.zip")
 HEAD = 2**14  # bytes of a JSON file that show whether it is ours
 SPOOL = 2**24  # bytes of the list of frames that stay in memory
 BIG = 2**32 - 2**28  # bytes of pixels above which overlays are BigTIFF (64-bit offsets)
@@ -57,7 +59,7 @@ class Frame(NamedTuple):
     """An image and its objects."""
 
     pixels: np.ndarray  # (H, W, 3) uint8
-    found: Segmentation
+    found: Found
 
 
 class Written(NamedTuple):
@@ -69,16 +71,23 @@ class Written(NamedTuple):
 
 
 def write_outputs(
-    frames: Iterable[Frame], output: Path, source: str, *, count: int = 1, info: dict[str, Any] | None = None
+    frames: Iterable[Frame],
+    output: Path,
+    source: str,
+    *,
+    count: int = 1,
+    info: dict[str, Any] | None = None,
+    as_label_maps: bool = False,
 ) -> Written:
     """Write all files of one input next to `output` (a .json): all of them, or none if a frame raises.
 
-    `count` is the number of frames; `info` goes into the JSON. Raises ValueError for no frame.
+    `count` is the number of frames; `info` goes into the JSON. With `as_label_maps` a label map and an overlap map replace the
+    page for every cell. Raises ValueError for no frame.
     """
     objects: list[int] = []
     earlier = [path for path in family(output) if path.is_file()] if is_ours(output) else []
     with ExitStack() as stack:
-        files = _Files(stack, output, source, count)
+        files = _Files(stack, output, source, count, as_label_maps=as_label_maps)
         for number, frame in enumerate(frames, start=1):
             if number == 1:
                 files.begin(frame.found.classes, info or {})
@@ -130,14 +139,18 @@ def check_foreign(outputs: Iterable[Path]) -> None:
 class _Files:
     """The open files of one input. They are renamed to their names when `stack` closes, the JSON last."""
 
-    def __init__(self, stack: ExitStack, output: Path, source: str, count: int) -> None:
+    def __init__(self, stack: ExitStack, output: Path, source: str, count: int, *, as_label_maps: bool) -> None:
         self._stack = stack
         self._stem = output.with_suffix("")
         self._source = source
         self._count = count
+        self._as_label_maps = as_label_maps
         self._masks: StackWriter | None = None
+        self._labels: StackWriter | None = None
+        self._overlap: StackWriter | None = None
         self._overlays: StackWriter | None = None
         self._archive: zipfile.ZipFile | None = None
+        self._has_cells = False
         self.paths: list[Path] = []
         self.left_out: tuple[str, ...] = ()
         self._json = self._open(output)
@@ -162,7 +175,9 @@ class _Files:
         self._document.add(frame, self._source if self._count == 1 else f"{self._source}#{number}")
         self._cells.write(csv_bytes((self._source, *row) for row in cell_rows(frame, number)))
         self._frames.write(csv_bytes([(self._source, *frame_row(frame, number))]))
-        self._draw(overlay(frame.pixels, frame.found.layers))
+        self._draw(overlay_placed(frame.pixels, frame.found.placed))
+        if self._as_label_maps:
+            self._add_label_maps(frame)
         if len(frame.found):
             self._add_cells(frame, number)
 
@@ -174,18 +189,33 @@ class _Files:
             self._overlays = StackWriter(self._drawn, big=image.size * self._count > BIG)
         self._overlays.write(image)
 
+    def _add_label_maps(self, frame: Frame) -> None:
+        """Write the label map and the overlap map of a frame."""
+        if self._labels is None or self._overlap is None:
+            big = self._count * frame.pixels[..., 0].size * 4 > BIG
+            self._labels = StackWriter(self._open_next_to("labels.tif"), big=big)
+            self._overlap = StackWriter(self._open_next_to("overlap.tif"), big=big)
+        numbers, coverage = label_map(frame.found.placed, frame.found.size)
+        self._labels.write(numbers)
+        self._overlap.write(coverage)
+
     def _add_cells(self, frame: Frame, number: int) -> None:
         """Write masks and ROIs. Their files are opened at the first cell, because neither may be empty."""
-        if self._masks is None:
-            self._masks = StackWriter(self._open_next_to("masks.tif"), masks=True)
+        if not self._has_cells:
+            self._has_cells = True
+            if not self._as_label_maps:
+                self._masks = StackWriter(self._open_next_to("masks.tif"), masks=True)
             if importlib.util.find_spec("roifile") is not None:
                 file = self._open_next_to("rois.zip")
                 self._archive = self._stack.enter_context(zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED))
             else:
                 self.left_out = ("ROIs",)
                 logger.warning("%s: ROIs for Fiji were skipped; install them with pip install 'latens[micro]'", self._source)
-        for mask in frame.found.layers.amodal:
-            self._masks.write(mask.astype(np.uint8) * 255)
+        if self._masks is not None:
+            for placed in frame.found.placed:
+                page = np.zeros(frame.found.size, dtype=np.uint8)
+                page[placed.window] = placed.amodal * np.uint8(255)
+                self._masks.write(page)
         if self._archive is not None:
             add_rois(self._archive, frame, number)
 
@@ -203,7 +233,8 @@ class _Document:
         written = to_document(Collection(categories=frame.found.classes, scenes=(frame.found.scene(name),)))
         self._frames += 1
         (image,) = written["images"]
-        image |= {"id": self._frames, "occlusion": encode(frame.found.layers.occlusion), "count": len(frame.found)}
+        image |= {"id": self._frames, "occlusion": encode(frame.found.occlusion), "count": len(frame.found)}
+        image |= frame.found.facts
         self._images.write((", " if self._frames > 1 else "").encode() + json.dumps(image).encode())
         for annotation in written["annotations"]:
             self._objects += 1
@@ -225,24 +256,23 @@ def _document(target: BinaryIO, classes: Sequence[str], info: dict[str, Any]) ->
 
 def cell_rows(frame: Frame, number: int) -> list[tuple[Any, ...]]:
     """Measurements of every cell of a frame: lengths in pixels, areas in square pixels, hidden fraction in [0, 1]."""
-    layers = frame.found.layers
-    hidden = layers.hidden_fraction()
     rows = []
-    for index, mask in enumerate(layers.amodal):
-        y, x = np.nonzero(mask)
+    for index, (placed, score) in enumerate(zip(frame.found.placed, frame.found.scores, strict=True)):
+        y, x = np.nonzero(placed.amodal)
+        hidden = 1 - int((placed.amodal & placed.visible).sum()) / max(len(x), 1)
         rows.append((
-            number, index + 1, frame.found.classes[int(layers.category[index])], round(float(frame.found.scores[index]), 4),
-            int(layers.layer[index]), len(x), round(diameter(len(x)), 3), round(float(x.mean()) + 0.5, 3),
-            round(float(y.mean()) + 0.5, 3), round(eccentricity(x, y), 4), round(float(hidden[index]), 4),
+            number, index + 1, frame.found.classes[placed.category], round(float(score), 4),
+            placed.layer, len(x), round(diameter(len(x)), 3), round(float(x.mean()) + placed.left + 0.5, 3),
+            round(float(y.mean()) + placed.top + 0.5, 3), round(eccentricity(x, y), 4), round(hidden, 4),
         ))  # fmt: skip
     return rows
 
 
 def frame_row(frame: Frame, number: int) -> tuple[Any, ...]:
     """Number of cells, symmetry (smallest / largest diameter; empty below two cells) and occluded pixels of a frame."""
-    layers = frame.found.layers
-    ratio = symmetry(layers.amodal)
-    return number, len(layers.amodal), "" if ratio is None else round(ratio, 4), int(layers.occlusion.sum())
+    placed = frame.found.placed
+    ratio = symmetry([int(each.amodal.sum()) for each in placed])
+    return number, len(placed), "" if ratio is None else round(ratio, 4), int(frame.found.occlusion.sum())
 
 
 def eccentricity(x: np.ndarray, y: np.ndarray) -> float:
@@ -258,16 +288,16 @@ def add_rois(archive: zipfile.ZipFile, frame: Frame, number: int) -> None:
     """Add ImageJ ROIs of a frame (numbered from 1), one polygon per cell. Needs the extra `micro`."""
     from roifile import ImagejRoi
 
-    for index, mask in enumerate(frame.found.layers.amodal, start=1):
+    for index, placed in enumerate(frame.found.placed, start=1):
         name = f"{number:04d}-cell-{index:02d}"
-        roi = ImagejRoi.frompoints(contour(mask), name=name, position=number - 1)  # roifile counts from 0
+        roi = ImagejRoi.frompoints(contour(placed), name=name, position=number - 1)  # roifile counts from 0
         archive.writestr(f"{name}.roi", roi.tobytes())
 
 
-def contour(mask: np.ndarray) -> np.ndarray:
-    """The longest outline of a mask as (n, 2) columns and rows, in ImageJ's coordinates: pixel i covers [i, i + 1]."""
+def contour(placed: Placed) -> np.ndarray:
+    """The longest outline of an object as (n, 2) columns and rows, in ImageJ's coordinates: pixel i covers [i, i + 1]."""
     from skimage.measure import find_contours
 
-    lines = find_contours(np.pad(mask, 1).astype(np.float32), 0.5)
+    lines = find_contours(np.pad(placed.amodal, 1).astype(np.float32), 0.5)
     longest = max(lines, key=len)
-    return np.asarray(longest[:-1, ::-1] - 0.5, dtype=np.float32)
+    return np.asarray(longest[:-1, ::-1] - 0.5 + (placed.left, placed.top), dtype=np.float32)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
+
 from latens.settings import settings, validator
 from latens.systems.amodal.cells.config import CropConfig, StarConfig, StarLossConfig
 from latens.systems.amodal.config import (

@@ -23,6 +23,7 @@ from latens.experiments.bench import Case
 from latens.hub import load_model
 from latens.systems.amodal.batches import AmodalData
 from latens.systems.amodal.cells.config import StarConfig
+from latens.systems.amodal.cells.predict import CellSegmenter
 from latens.systems.amodal.cells.training import build_cells
 from latens.systems.amodal.config import EmbryoConfig, LossConfig, SceneConfig
 from latens.systems.amodal.dataset import common_classes, open_source
@@ -31,7 +32,7 @@ from latens.systems.amodal.evaluate import AmodalEvaluation, evaluate
 from latens.systems.amodal.experiments import SCALES
 from latens.systems.amodal.objective import AmodalObjective
 from latens.systems.amodal.pipeline import AmodalRCNN
-from latens.systems.amodal.predict import NAME, AmodalSegmenter, load
+from latens.systems.amodal.predict import NAME, AmodalSegmenter, Segmentation, load
 from latens.systems.amodal.recipes import RECIPES, AmodalTraining
 from latens.systems.amodal.simulator.embryos import embryo
 from latens.systems.amodal.tables import TABLES
@@ -97,14 +98,14 @@ def example(folder: Path) -> Example:
     return Example("image", sources, inputs, bare=[Source("", "simulated")])
 
 
-def apply(segmenter: AmodalSegmenter, path: Path) -> Mapping[str, np.ndarray]:
+def apply(segmenter: AmodalSegmenter | CellSegmenter, path: Path) -> Mapping[str, np.ndarray]:
     """Masks, depth order, classes, scores and shape codes of the objects of an image, or of the first page of a TIFF stack."""
     found = segmenter.segment(path, least_score=APPLY_SCORE)
-    codes = {} if found.codes is None else {"codes": found.codes}
+    codes = {"codes": found.codes} if isinstance(found, Segmentation) and found.codes is not None else {}
     return {**found.layers._asdict(), "scores": found.scores, **codes}
 
 
-def cases(segmenter: AmodalSegmenter) -> Sequence[Case]:
+def cases(segmenter: AmodalSegmenter | CellSegmenter) -> Sequence[Case]:
     """Segmentation of a simulated embryo, and torchvision's Mask R-CNN on the same image."""
     pixels = embryo(np.random.default_rng(BENCH_SEED), EmbryoConfig(size=BENCH_SIZE)).image
     size = f"{BENCH_SIZE} x {BENCH_SIZE}"
@@ -134,7 +135,7 @@ def _mask_rcnn(pixels: np.ndarray, device: torch.device) -> Callable[[], object]
     return act
 
 
-SYSTEM = System[AmodalTraining, AmodalSegmenter](
+SYSTEM = System[AmodalTraining, AmodalSegmenter | CellSegmenter](
     name=NAME,
     title="Amodal segmentation of overlapping objects",
     recipes=RECIPES,

@@ -25,7 +25,9 @@ def augmented(rng: np.random.Generator, pixels: Pixels, kind: Kind | None) -> Pi
     if rng.random() < 0.25:
         x = cv2.GaussianBlur(x, (0, 0), rng.uniform(0.4, 1.6))
     if rng.random() < 0.5:
-        x = x + np.float32(abs(rng.normal(0, 0.05))) * rng.standard_normal((*x.shape[:2], 1 if rng.random() < 0.7 else 3), dtype=np.float32)
+        x = x + np.float32(abs(rng.normal(0, 0.05))) * rng.standard_normal(
+            (*x.shape[:2], 1 if rng.random() < 0.7 else 3), dtype=np.float32
+        )
     if rng.random() < 0.15:
         levels = math.exp(rng.uniform(math.log(12), math.log(128)))
         x = np.round(x * levels) / np.float32(levels)

@@ -45,9 +45,7 @@ class CellsData:
     def validation(self) -> list[dict[str, Tensor]]:
         rng = np.random.default_rng(VALIDATION_SEED)
         count, size = self.config.validation, 16
-        return [
-            self._stacked(rng, self.held_out, min(size, count - start), change=False) for start in range(0, count, size)
-        ]
+        return [self._stacked(rng, self.held_out, min(size, count - start), change=False) for start in range(0, count, size)]
 
     def _stacked(self, rng: np.random.Generator, material: Material, count: int, *, change: bool) -> dict[str, Tensor]:
         crops = [self._crop(rng, material, change=change) for _ in range(count)]

@@ -89,7 +89,10 @@ def _resampled(
         blur = [max(0.0, 0.5 / factor - 0.4) for factor in factors]
         source = cv2.GaussianBlur(source, (0, 0), sigmaX=max(blur[1], 0.05), sigmaY=max(blur[0], 0.05))
     matrix = np.array(
-        [[1 / factors[1], 0, window[1] - x0 + 0.5 / factors[1] - 0.5], [0, 1 / factors[0], window[0] - y0 + 0.5 / factors[0] - 0.5]]
+        [
+            [1 / factors[1], 0, window[1] - x0 + 0.5 / factors[1] - 0.5],
+            [0, 1 / factors[0], window[0] - y0 + 0.5 / factors[0] - 0.5],
+        ]
     )
     inverse = cv2.WARP_INVERSE_MAP
     smooth = cv2.INTER_CUBIC if max(factors) > 1 else cv2.INTER_LINEAR
@@ -173,9 +176,7 @@ def _hides(above: Thing, below: Thing) -> bool:
     return int((a & b).sum()) > 0.67 * min(int(above.mask.sum()), int(below.mask.sum()))
 
 
-def blend(
-    region: np.ndarray, mask: np.ndarray, source: np.ndarray, ground: np.ndarray, kind: Kind, *, front: bool
-) -> None:
+def blend(region: np.ndarray, mask: np.ndarray, source: np.ndarray, ground: np.ndarray, kind: Kind, *, front: bool) -> None:
     """Draw an object in place: light adds in fluorescence and multiplies in stains; an object in front replaces."""
     soft = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), FEATHER)[..., None]
     if front:

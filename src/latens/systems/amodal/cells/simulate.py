@@ -38,7 +38,9 @@ def simulated_canvas(rng: np.random.Generator, crop: int) -> Canvas:
     opaque = rng.random() < 0.4
     things: list[Thing] = []
     for _ in range(density):
-        mask = outline(rng, typical * math.exp(0.2 * rng.standard_normal()), aspect * math.exp(0.15 * rng.standard_normal()), rough)
+        mask = outline(
+            rng, typical * math.exp(0.2 * rng.standard_normal()), aspect * math.exp(0.15 * rng.standard_normal()), rough
+        )
         thing = Thing(
             int(rng.integers(-mask.shape[0] // 2, side)), int(rng.integers(-mask.shape[1] // 2, side)), mask, front=opaque
         )

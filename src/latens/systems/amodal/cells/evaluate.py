@@ -1,0 +1,126 @@
+"""Evaluation of the star model on held-out fields, next to the classical baseline, and on images without cells."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from latens.data.image_output import write_image
+from latens.data.images import IMAGE_ENDINGS
+from latens.data.inputs import files_under
+from latens.data.source import Source
+from latens.data.stacks import read_frame
+from latens.errors import counted
+from latens.experiments.report import Report
+from latens.inference.page import Table
+from latens.systems.amodal.cells.baseline import otsu_watershed
+from latens.systems.amodal.cells.calibrate import right_objects
+from latens.systems.amodal.cells.fields import FieldImage, read_fields
+from latens.systems.amodal.cells.measure import Counts, calibration_error, compare, quality_of
+from latens.systems.amodal.cells.predict import CellSegmenter
+from latens.systems.amodal.cells.result import CellSegmentation
+from latens.systems.amodal.draw import overlay_placed
+from latens.systems.amodal.order import SCORE_THRESHOLD
+
+logger = logging.getLogger(__name__)
+
+LEAST = 0.05  # smallest score of the objects whose calibration is measured
+BASELINE = "Otsu + watershed"
+COLUMNS = ["images", "method", "F1 at IoU .5", ".7", ".9", "AP", "calibration error", "warned"]
+
+
+class Row(NamedTuple):
+    """One kind of image and one method."""
+
+    kind: str
+    method: str
+    counts: list[Counts]
+    scores: np.ndarray
+    right: np.ndarray
+    warned: int
+
+
+def evaluate_fields(segmenter: CellSegmenter, sources: Sequence[Source], folder: Path | None = None) -> Report:
+    """Evaluate on the test fields of `labels:FOLDER` sources and on the images of `negatives:FOLDER`; overlays go into `folder`.
+
+    Raises InputError for unusable files.
+    """
+    images = [image for source in sources if source.kind == "labels" for image in read_fields(source.path, "test")]
+    rows: list[Row] = []
+    for kind in sorted({image.kind for image in images}):
+        of_kind = [image for image in images if image.kind == kind]
+        logger.info("%s: %s", kind, counted(len(of_kind), "image"))
+        rows += [measured(segmenter, of_kind, folder), baseline(of_kind)]
+    table = [described(row) for row in rows]
+    facts = {f"{row.kind}, {row.method}": quality_of(row.counts)._asdict() for row in rows}
+    negatives = {str(source): confident_objects(segmenter, source.path) for source in sources if source.kind == "negatives"}
+    blocks = [Table(COLUMNS, table, "Standard deviations by a bootstrap over fields.")] if table else []
+    if negatives:
+        lines = [[name, str(n), str(warned), str(found)] for name, (n, warned, found) in negatives.items()]
+        blocks.append(Table(["images without cells", "images", "warned", "confident objects"], lines))
+    return Report(
+        name="report",
+        title="Nuclei",
+        about=f"{segmenter.name}, weights {segmenter.model_id[:12]}: {counted(len(images), 'image')}",
+        blocks=blocks,
+        facts={"model": segmenter.name, "model_id": segmenter.model_id, "measures": facts, "negatives": negatives},
+    )
+
+
+def measured(segmenter: CellSegmenter, images: Sequence[FieldImage], folder: Path | None) -> Row:
+    """The model on the images of one kind."""
+    counts, scores, right, warned = [], [], [], 0
+    for image in images:
+        found = segmenter.segment_pixels(image.pixels, least_score=LEAST)
+        sure = confident(found)
+        counts.append(compare(image.field, image.labels, sure.labels.astype(np.int32)))
+        scores.append(found.scores)
+        right.append(right_objects(image.labels, found.placed))
+        warned += bool(found.warnings)
+        if folder is not None:
+            write_image(folder / f"{Path(image.name).stem}.png", Image.fromarray(overlay_placed(image.pixels, sure.placed)))
+    return Row(images[0].kind, segmenter.name, counts, np.concatenate(scores), np.concatenate(right), warned)
+
+
+def confident(found: CellSegmentation) -> CellSegmentation:
+    """The objects with a score of at least SCORE_THRESHOLD."""
+    number = int((found.scores >= SCORE_THRESHOLD).sum())
+    return CellSegmentation(
+        size=found.size, placed=found.placed[:number], scores=found.scores[:number], classes=found.classes,
+        diameter=found.diameter, warnings=found.warnings,
+    )  # fmt: skip
+
+
+def baseline(images: Sequence[FieldImage]) -> Row:
+    """The classical baseline on the images of one kind."""
+    counts = [compare(image.field, image.labels, otsu_watershed(image.pixels, image.kind)) for image in images]
+    return Row(images[0].kind, BASELINE, counts, np.zeros(0), np.zeros(0), 0)
+
+
+def described(row: Row) -> list[str]:
+    """The line of a table."""
+    found = quality_of(row.counts)
+    kind = (
+        f"{row.kind}, {counted(found.images, 'image')} of {counted(found.fields, 'field')}, {counted(found.objects, 'object')}"
+    )
+    numbers = [f"{found.f1_50:.3f} ± {found.f1_50_deviation:.3f}", f"{found.f1_70:.3f}", f"{found.f1_90:.3f}"]
+    numbers.append(f"{found.ap:.3f} ± {found.ap_deviation:.3f}")
+    own = row.method != BASELINE
+    numbers += [f"{calibration_error(row.scores, row.right):.3f}" if own else "-", str(row.warned) if own else "-"]
+    return [kind, row.method, *numbers]
+
+
+def confident_objects(segmenter: CellSegmenter, folder: Path) -> tuple[int, int, int]:
+    """Images without cells in a folder: their number, how many have a warning, and all confident objects in them."""
+    paths = sorted(files_under(folder, IMAGE_ENDINGS))
+    warned = objects = 0
+    for path in paths:
+        found = segmenter.segment_pixels(read_frame(path))
+        warned += bool(found.warnings)
+        objects += len(found)
+    return len(paths), warned, objects

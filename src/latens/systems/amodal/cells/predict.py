@@ -1,0 +1,157 @@
+"""Inference with the star model: the scale of an image, its objects, their scores, and a warning for unknown images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from latens.data.instances import Placed
+from latens.shapes import Float, UInt8
+from latens.systems.amodal.cells.config import StarConfig
+from latens.systems.amodal.cells.decode import suppressed
+from latens.systems.amodal.cells.fields import Contrast, Kind, contrast_of, kind_of
+from latens.systems.amodal.cells.frame import Frame, computed
+from latens.systems.amodal.cells.network import StarNet, fused
+from latens.systems.amodal.cells.objects import Objects, diameters, objects_of
+from latens.systems.amodal.cells.result import CellSegmentation
+from latens.systems.amodal.cells.scores import Fit, image_features, object_features
+from latens.systems.amodal.order import SCORE_THRESHOLD
+from latens.systems.amodal.segmenter import Segmenter
+
+PROBES = (1.0, 1 / 3)  # scales at which the diameter is estimated; then 3, for images without an object at these
+WINDOW = 512  # side of the part of an image that is probed, pixels of the frame
+RELIABLE = (0.4, 2.7)  # range of diameters, relative to the network's, whose objects are believed in a probe
+ACCEPTED = 1.45  # factor between the network's diameter and that of a frame which is not resampled again
+CONFIDENT = 0.5  # object probability of objects that count in a probe
+UNKNOWN = "the image resembles nothing that the model was trained on: expect missing and false objects"
+
+
+class Seen(NamedTuple):
+    """Everything that is known of an image before scores are filtered."""
+
+    objects: Objects
+    frame: Frame
+    kind: Kind
+    diameter: float  # for which the image was resampled, pixels of the image
+
+
+class CellSegmenter(Segmenter[CellSegmentation]):
+    """Nuclei of any number in images of any size, with their whole outlines where they overlap."""
+
+    as_label_maps = True
+
+    def __init__(
+        self, model: StarNet, *, name: str, sha256: str, device: torch.device, fit: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(name=name, sha256=sha256, device=device, classes=model.config.classes)
+        self.config: StarConfig = model.config
+        self.model = fused(model).to(device, memory_format=torch.channels_last).requires_grad_(False)  # type: ignore[call-overload]
+        self.dtype = torch.bfloat16 if self.precision == "bfloat16" else torch.float32
+        self.fit = Fit.from_dict(fit)
+
+    def segment_pixels(
+        self, pixels: UInt8[np.ndarray, "H W 3"], *, least_score: float = SCORE_THRESHOLD, diameter: float | None = None
+    ) -> CellSegmentation:
+        """The objects of an image given as uint8 pixels.
+
+        `diameter` is the typical diameter of the objects in pixels; by default it is estimated.
+        """
+        seen = self.look(pixels, diameter)
+        scores = self.fit.scores(object_features(seen.objects), seen.kind)
+        order = np.argsort(-scores, kind="stable")
+        order = order[scores[order] >= least_score]
+        pieces = [seen.objects.pieces[index] for index in order]
+        placed = [Placed(piece.top, piece.left, piece.amodal, piece.visible) for piece in pieces]
+        known = self.fit.known(image_features(seen.frame, seen.objects, scores))
+        return CellSegmentation(
+            size=(pixels.shape[0], pixels.shape[1]),
+            placed=placed,
+            scores=scores[order].astype(np.float32),
+            classes=self.classes,
+            diameter=seen.diameter,
+            warnings=() if known else (UNKNOWN,),
+        )
+
+    def look(self, pixels: UInt8[np.ndarray, "H W 3"], diameter: float | None = None) -> Seen:
+        """The unfiltered objects of an image."""
+        contrast = contrast_of(pixels)
+        scale = self.config.diameter / diameter if diameter is not None else self._scale(pixels, contrast)
+        frame = self._frame(pixels, contrast, scale)
+        if diameter is None:
+            better = self._better(frame)
+            if better is not None:
+                scale = scale * better
+                frame = self._frame(pixels, contrast, scale)
+        ground = np.median(pixels[::8, ::8].reshape(-1, 3), axis=0)
+        return Seen(objects_of(frame, pixels.shape[:2]), frame, kind_of(pixels, ground), self.config.diameter / scale)
+
+    def _frame(self, pixels: np.ndarray, contrast: Contrast, scale: float) -> Frame:
+        return computed(self.model, pixels, contrast, scale, self.device, self.dtype)
+
+    def _scale(self, pixels: np.ndarray, contrast: Contrast) -> float:
+        """The scale at which the confident objects of the liveliest window cover most of it."""
+        found = [probe for probe in self._probes(pixels, contrast) if probe is not None]
+        return max(found)[1] if found else 1.0
+
+    def _probes(self, pixels: np.ndarray, contrast: Contrast) -> Iterator[tuple[float, float] | None]:
+        some = False
+        for scale in PROBES:
+            probe = self._probe(pixels, contrast, scale)
+            some |= probe is not None
+            yield probe
+        if not some:
+            yield self._probe(pixels, contrast, 3.0)
+
+    def _probe(self, pixels: np.ndarray, contrast: Contrast, scale: float) -> tuple[float, float] | None:
+        """Covered share of a window, and the better scale by the median diameter found there; None without objects."""
+        window = liveliest(pixels, round(WINDOW / scale))
+        frame = self._frame(window, contrast, scale)
+        diameter, share = self._typical(frame)
+        if diameter is None:
+            return None
+        wanted = self.config.diameter / diameter
+        return share, scale if 1 / ACCEPTED < wanted < ACCEPTED else scale * wanted
+
+    def _typical(self, frame: Frame) -> tuple[float | None, float]:
+        """Median diameter of the confident objects of a frame, and the share of it that they cover."""
+        kept = frame.candidates.take(suppressed(frame.candidates, frame.overlap, frame.foreground.shape))
+        size = diameters(kept) / self.config.diameter
+        sure = (kept.score >= CONFIDENT) & (size > RELIABLE[0]) & (size < RELIABLE[1])
+        if not sure.any():
+            return None, 0.0
+        area = np.pi / 4 * (size[sure] * self.config.diameter) ** 2 * kept.score[sure]
+        return float(np.median(size[sure]) * self.config.diameter), float(area.sum() / frame.foreground.size)
+
+    def _better(self, frame: Frame) -> float | None:
+        """A factor on the scale if the objects of the whole image have another diameter than those of the probe."""
+        diameter, _ = self._typical(frame)
+        if diameter is None:
+            return None
+        factor = self.config.diameter / diameter
+        return None if 1 / ACCEPTED < factor < ACCEPTED else factor
+
+
+def liveliest(pixels: UInt8[np.ndarray, "H W 3"], side: int) -> UInt8[np.ndarray, "h w 3"]:
+    """The window of at most `side` pixels with the largest variance of a grid of windows."""
+    height, width = pixels.shape[:2]
+    starts = [
+        [round(place) for place in np.linspace(0, max(length - side, 0), -(-length // side))] for length in (height, width)
+    ]
+    best, chosen = -1.0, pixels[:side, :side]
+    for y in starts[0]:
+        for x in starts[1]:
+            window = pixels[y : y + side, x : x + side]
+            step = max(1, side // 64)
+            spread = float(window[::step, ::step].astype(np.float32).std())
+            if spread > best:
+                best, chosen = spread, window
+    return chosen
+
+
+def logit(p: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+    """Log odds of probabilities, clipped to (0.001, 0.999)."""
+    clipped = np.clip(p, 1e-3, 1 - 1e-3)
+    return np.log(clipped / (1 - clipped))
