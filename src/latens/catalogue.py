@@ -71,10 +71,10 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
             trained_on="947 photographs and frames (BSDS500, an ImageNet sample, NYU, CamVid, ...); see the model card",
             metrics=MappingProxyType({"Kodak BD-rate against JPEG, %": -43.8, "against WebP, %": -12.4}),
         ),
-        "amodal": ModelEntry(
-            name="amodal",
+        "embryo": ModelEntry(
+            name="embryo",
             system="amodal",
-            folder=WEIGHTS / "amodal",
+            folder=WEIGHTS / "embryo",
             sha256="f640ae60d56be807fc26bf7f013463b29bdbda544ae30f72656161913d18adee",
             size=8_792_626,
             license="Apache-2.0",
@@ -203,6 +203,9 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
     }
 )
 
+ALIASES: Mapping[str, str] = MappingProxyType({"amodal": "embryo"})
+"""Earlier names of bundled models."""
+
 
 def system_of(name_or_path: str | Path) -> str:
     """System of a model, given by name of the model or system, or by the key "system" in config.json of its folder.
@@ -234,7 +237,7 @@ def system_of(name_or_path: str | Path) -> str:
 
 def folder_of(name_or_path: str | Path) -> Path:
     """Folder of a model: that of a known name, or the path itself. Raises ModelMissing for an unknown name or path."""
-    name = str(name_or_path)
+    name = ALIASES.get(str(name_or_path), str(name_or_path))
     if name in SYSTEMS and name not in MODELS and not Path(name).is_dir():
         hint = f"train one with `latens train {name} --data DIR -o runs/{name}`, then name runs/{name}/best (--model)"
         raise ModelMissing("no model of this system is bundled", where=name, hint=hint)

@@ -51,15 +51,16 @@ class CellSegmenter(Segmenter[CellSegmentation]):
         self.model = fused(model).to(device, memory_format=torch.channels_last).requires_grad_(False)  # type: ignore[call-overload]
         self.dtype = torch.bfloat16 if self.precision == "bfloat16" else torch.float32
         self.fit = Fit.from_dict(fit)
+        self.diameter: float | None = None  # typical diameter of the objects in pixels; None: estimated for every image
 
     def segment_pixels(
         self, pixels: UInt8[np.ndarray, "H W 3"], *, least_score: float = SCORE_THRESHOLD, diameter: float | None = None
     ) -> CellSegmentation:
         """The objects of an image given as uint8 pixels.
 
-        `diameter` is the typical diameter of the objects in pixels; by default it is estimated.
+        `diameter` is the typical diameter of the objects in pixels; by default the attribute `diameter`, or an estimate.
         """
-        seen = self.look(pixels, diameter)
+        seen = self.look(pixels, diameter or self.diameter)
         scores = self.fit.scores(object_features(seen.objects), seen.kind)
         order = np.argsort(-scores, kind="stable")
         order = order[scores[order] >= least_score]
