@@ -35,7 +35,9 @@ def segment(
     score: Annotated[float, Parameter(validator=Number(gte=0, lte=1), help="Leave out objects with a lower score.")] = 0.5,
     diameter: Annotated[
         float | None,
-        Parameter(validator=Number(gt=0), help="Typical diameter of the nuclei in pixels (model cells); estimated if left out."),
+        Parameter(
+            validator=Number(gt=0), help="Typical diameter of the nuclei in pixels (model cells); estimated if left out."
+        ),
     ] = None,
     model: Model = "embryo",
     force: Force = False,
@@ -103,9 +105,7 @@ def segment_one(segmenter: AmodalSegmenter | CellSegmenter, job: Job, score: flo
 
     info = {"model": segmenter.name, "weights": segmenter.model_id, "trained_on": segmenter.trained_on, "least_score": score}
     source = job.relative or job.input.name
-    written = write_outputs(
-        segmented(), job.output, source, count=count, info=info, as_label_maps=segmenter.as_label_maps
-    )
+    written = write_outputs(segmented(), job.output, source, count=count, info=info, as_label_maps=segmenter.as_label_maps)
     seconds = time.perf_counter() - started
     note = None if job.input.suffix.lower() in TIFF_ENDINGS else frames_note(job.input)  # all pages of a TIFF are segmented
     for text in warned[:SHOWN]:

@@ -74,7 +74,8 @@ class Segmenter(Generic[F]):
         self.classes = classes
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.name}, weights {self.model_id[:12]}, {self.device}, classes {', '.join(self.classes)})"
+        classes = ", ".join(self.classes)
+        return f"{type(self).__name__}({self.name}, weights {self.model_id[:12]}, {self.device}, classes {classes})"
 
     def segment_pixels(self, pixels: UInt8[np.ndarray, "H W 3"], *, least_score: float = SCORE_THRESHOLD) -> F:
         """The objects of an image given as uint8 pixels."""

@@ -14,6 +14,7 @@ from latens.systems.amodal.cells.scores import Fit, image_features, object_featu
 
 MATCHED = 0.5  # IoU of a right object
 FALSE_ALARMS = 0.03  # share of the fitted fields that may be warned of
+FEWEST = 3  # images of a kind for which scores are fitted
 STRENGTH = 1.0  # inverse of the regularization of both regressions
 
 
@@ -46,6 +47,8 @@ def fitted(segmenter: CellSegmenter, images: Sequence[FieldImage], negatives: Se
     empty = [segmenter.look(pixels) for pixels in negatives]
     by_kind: dict[Kind, Sequence[float]] = {}
     for kind, found in rows.items():
+        if len(found) < FEWEST:
+            continue
         features = np.concatenate([each for each, _ in found])
         right = np.concatenate([each for _, each in found])
         # Objects on images without cells count as wrong, or their scores would be those of a slide full of cells.
@@ -59,15 +62,15 @@ def fitted(segmenter: CellSegmenter, images: Sequence[FieldImage], negatives: Se
     return Fit(by_kind, recognizer(np.array(known), np.array(unknown)))
 
 
-def logistic(features: Float[np.ndarray, "N F"], right: Float[np.ndarray, "N"]) -> list[float]:
+def logistic(features: Float[np.ndarray, "N F"], right: Float[np.ndarray, "N"]) -> tuple[float, ...]:
     """Intercept and weights of a logistic regression."""
     from sklearn.linear_model import LogisticRegression
 
     model = LogisticRegression(C=STRENGTH, max_iter=1000).fit(features, right.astype(int))
-    return [float(model.intercept_[0]), *(float(weight) for weight in model.coef_[0])]
+    return (float(model.intercept_[0]), *(float(weight) for weight in model.coef_[0]))
 
 
-def recognizer(known: Float[np.ndarray, "N F"], unknown: Float[np.ndarray, "M F"]) -> list[float]:
+def recognizer(known: Float[np.ndarray, "N F"], unknown: Float[np.ndarray, "M F"]) -> tuple[float, ...]:
     """A linear rule that is positive for known images; at most FALSE_ALARMS of those it was fitted on are below."""
     from sklearn.linear_model import LogisticRegression
 
@@ -78,4 +81,4 @@ def recognizer(known: Float[np.ndarray, "N F"], unknown: Float[np.ndarray, "M F"
     values = known @ weights
     least = float(np.quantile(values, FALSE_ALARMS))
     middle = -float(model.intercept_[0])
-    return [-min(least, middle), *(float(weight) for weight in weights)]
+    return (-min(least, middle), *(float(weight) for weight in weights))

@@ -79,7 +79,7 @@ def _window(rng: np.random.Generator, length: int, factor: float, crop: int, nea
 def _resampled(
     image: FieldImage, window: Sequence[float], factors: tuple[float, float], side: int
 ) -> tuple[np.ndarray, np.ndarray, tuple[int, int, int, int]]:
-    """Normalized pixels and labels of a canvas; beyond the image, pixels are mirrored and labels 0."""
+    """Normalized pixels and labels of a canvas; beyond the image, its last pixels are repeated and labels are 0."""
     height, width = image.labels.shape
     reach = [side / factor for factor in factors]
     y0, x0 = (max(math.floor(start) - 2, 0) for start in window)
@@ -96,7 +96,7 @@ def _resampled(
     )
     inverse = cv2.WARP_INVERSE_MAP
     smooth = cv2.INTER_CUBIC if max(factors) > 1 else cv2.INTER_LINEAR
-    pixels = cv2.warpAffine(source, matrix, (side, side), flags=smooth | inverse, borderMode=cv2.BORDER_REFLECT_101)
+    pixels = cv2.warpAffine(source, matrix, (side, side), flags=smooth | inverse, borderMode=cv2.BORDER_REPLICATE)
     labels = image.labels[y0:y1, x0:x1].astype(np.float32)
     nearest = cv2.warpAffine(labels, matrix, (side, side), flags=cv2.INTER_NEAREST | inverse)
     inside = (

@@ -46,9 +46,9 @@ class Row(NamedTuple):
 
 
 def evaluate_fields(segmenter: CellSegmenter, sources: Sequence[Source], folder: Path | None = None) -> Report:
-    """Evaluate on the test fields of `labels:FOLDER` sources and on the images of `negatives:FOLDER`; overlays go into `folder`.
+    """Evaluate on the test fields of `labels:FOLDER` sources and on the images of `negatives:FOLDER`.
 
-    Raises InputError for unusable files.
+    Overlays go into `folder`. Raises InputError for unusable files.
     """
     images = [image for source in sources if source.kind == "labels" for image in read_fields(source.path, "test")]
     rows: list[Row] = []

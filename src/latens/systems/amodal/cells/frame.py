@@ -106,7 +106,7 @@ def resampled(pixels: np.ndarray, size: tuple[int, int], tile: Tile) -> UInt8[np
     smooth = cv2.INTER_CUBIC if max(factors) > 1 else cv2.INTER_LINEAR
     shape = (tile.high[1] - tile.low[1], tile.high[0] - tile.low[0])
     flags = smooth | cv2.WARP_INVERSE_MAP
-    return np.asarray(cv2.warpAffine(part, matrix, shape, flags=flags, borderMode=cv2.BORDER_REFLECT_101))
+    return np.asarray(cv2.warpAffine(part, matrix, shape, flags=flags, borderMode=cv2.BORDER_REPLICATE))
 
 
 def _maps(network: StarNet, pixels: Float[np.ndarray, "h w 3"], device: torch.device, dtype: torch.dtype) -> StarMaps:

@@ -5,6 +5,7 @@ Letters: B images, H W sides of the image (multiples of `StarConfig.coarsest`), 
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 import torch
@@ -37,8 +38,8 @@ class StarNet(nn.Module):
         widths = config.widths
         self.stem = convolution(3 * STRIDE**2, widths[0])
         self.encode = nn.ModuleList(Stage(width) for width in widths)
-        self.down = nn.ModuleList(convolution(a, b, stride=2) for a, b in zip(widths, widths[1:], strict=False))
-        self.lateral = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in zip(widths, widths[1:], strict=False))
+        self.down = nn.ModuleList(convolution(a, b, stride=2) for a, b in itertools.pairwise(widths))
+        self.lateral = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in itertools.pairwise(widths))
         self.decode = nn.ModuleList(Stage(width) for width in widths[:-1])
         self.head = convolution(widths[0], 2 * widths[0])
         self.out = nn.Conv2d(2 * widths[0], 2 + config.rays + 2 * STRIDE**2, 1)

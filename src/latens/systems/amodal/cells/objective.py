@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,8 +26,9 @@ class StarObjective:
 
     optimizers = ONE_OPTIMIZER
 
-    def __init__(self, config: StarLossConfig) -> None:
+    def __init__(self, config: StarLossConfig, fit: Callable[[StarNet], dict[str, Any]] | None = None) -> None:
         self.config = config
+        self.fit = fit  # fits the scores of a trained model on held-out images
 
     def __call__(self, model: nn.Module, batch: dict[str, Tensor], step: int) -> Iterator[Step]:
         terms = self.terms(model(batch["image"]), batch)
@@ -73,9 +75,10 @@ class StarObjective:
         return {"maps": (table.clamp(0, 1) * 255).byte().permute(1, 2, 0).numpy()}
 
     def export(self, model: StarNet, batches: Sequence[dict[str, Tensor]]) -> Export:
-        """Weights in float16, and the model settings."""
+        """Weights in float16, the model settings, and the fit of the scores."""
         weights = {n: t.half() if t.is_floating_point() else t for n, t in model.state_dict().items()}
-        return Export(weights, {}, {"model": to_dict(model.config)})
+        fit = {} if self.fit is None else {"fit": self.fit(model)}
+        return Export(weights, {}, {"model": to_dict(model.config), **fit})
 
 
 def _grey(map_: Float[Tensor, "B H W"]) -> Float[Tensor, "B 3 H W"]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from latens.data.instances import Placed
-from latens.shapes import Float, UInt8
+from latens.shapes import UInt8
 from latens.systems.amodal.cells.config import StarConfig
 from latens.systems.amodal.cells.decode import suppressed
 from latens.systems.amodal.cells.fields import Contrast, Kind, contrast_of, kind_of
@@ -21,7 +21,8 @@ from latens.systems.amodal.cells.scores import Fit, image_features, object_featu
 from latens.systems.amodal.order import SCORE_THRESHOLD
 from latens.systems.amodal.segmenter import Segmenter
 
-PROBES = (1.0, 1 / 3)  # scales at which the diameter is estimated; then 3, for images without an object at these
+PROBES = (1.0, 1 / 3)  # scales at which the diameter is estimated
+LAST_PROBE = 3.0  # the scale for images without an object at these
 WINDOW = 512  # side of the part of an image that is probed, pixels of the frame
 RELIABLE = (0.4, 2.7)  # range of diameters, relative to the network's, whose objects are believed in a probe
 ACCEPTED = 1.45  # factor between the network's diameter and that of a frame which is not resampled again
@@ -36,6 +37,14 @@ class Seen(NamedTuple):
     frame: Frame
     kind: Kind
     diameter: float  # for which the image was resampled, pixels of the image
+
+
+class Probe(NamedTuple):
+    """The scale that a probe suggests; its frame, if it can be used for the whole image."""
+
+    evidence: float  # share of the window that confident objects cover, weighted by how confident they are
+    scale: float
+    frame: Frame | None
 
 
 class CellSegmenter(Segmenter[CellSegmentation]):
@@ -79,60 +88,60 @@ class CellSegmenter(Segmenter[CellSegmentation]):
     def look(self, pixels: UInt8[np.ndarray, "H W 3"], diameter: float | None = None) -> Seen:
         """The unfiltered objects of an image."""
         contrast = contrast_of(pixels)
-        scale = self.config.diameter / diameter if diameter is not None else self._scale(pixels, contrast)
-        frame = self._frame(pixels, contrast, scale)
         if diameter is None:
-            better = self._better(frame)
-            if better is not None:
-                scale = scale * better
-                frame = self._frame(pixels, contrast, scale)
-        ground = np.median(pixels[::8, ::8].reshape(-1, 3), axis=0)
-        return Seen(objects_of(frame, pixels.shape[:2]), frame, kind_of(pixels, ground), self.config.diameter / scale)
+            frame, scale = self._estimated(pixels, contrast)
+        else:
+            scale = self.config.diameter / diameter
+            frame = self._frame(pixels, contrast, scale)
+        step = max(1, int(np.sqrt(pixels.shape[0] * pixels.shape[1] / 2**16)))
+        part = pixels[::step, ::step]
+        kind = kind_of(part, np.median(part.reshape(-1, 3), axis=0))
+        return Seen(objects_of(frame, pixels.shape[:2]), frame, kind, self.config.diameter / scale)
 
     def _frame(self, pixels: np.ndarray, contrast: Contrast, scale: float) -> Frame:
         return computed(self.model, pixels, contrast, scale, self.device, self.dtype)
 
-    def _scale(self, pixels: np.ndarray, contrast: Contrast) -> float:
-        """The scale at which the confident objects of the liveliest window cover most of it."""
-        found = [probe for probe in self._probes(pixels, contrast) if probe is not None]
-        return max(found)[1] if found else 1.0
+    def _estimated(self, pixels: np.ndarray, contrast: Contrast) -> tuple[Frame, float]:
+        """The frame of the estimated scale, and this scale."""
+        best = self._best_probe(pixels, contrast)
+        frame, scale = (best.frame, best.scale) if best is not None else (None, 1.0)
+        if frame is None:
+            frame = self._frame(pixels, contrast, scale)
+        diameter, _ = self._typical(frame)
+        factor = 1.0 if diameter is None else self.config.diameter / diameter
+        if 1 / ACCEPTED < factor < ACCEPTED:
+            return frame, scale
+        # The objects of the whole image have another diameter than those of the probe.
+        return self._frame(pixels, contrast, scale * factor), scale * factor
 
-    def _probes(self, pixels: np.ndarray, contrast: Contrast) -> Iterator[tuple[float, float] | None]:
-        some = False
-        for scale in PROBES:
-            probe = self._probe(pixels, contrast, scale)
-            some |= probe is not None
-            yield probe
-        if not some:
-            yield self._probe(pixels, contrast, 3.0)
+    def _best_probe(self, pixels: np.ndarray, contrast: Contrast) -> Probe | None:
+        """The probe whose confident objects cover most of the liveliest window; None without objects at any scale."""
+        found = [probe for scale in PROBES if (probe := self._probe(pixels, contrast, scale)) is not None]
+        if not found:
+            return self._probe(pixels, contrast, LAST_PROBE)
+        return max(found, key=lambda probe: probe.evidence)
 
-    def _probe(self, pixels: np.ndarray, contrast: Contrast, scale: float) -> tuple[float, float] | None:
-        """Covered share of a window, and the better scale by the median diameter found there; None without objects."""
+    def _probe(self, pixels: np.ndarray, contrast: Contrast, scale: float) -> Probe | None:
+        """The objects of a window at a scale; None without confident ones."""
         window = liveliest(pixels, round(WINDOW / scale))
         frame = self._frame(window, contrast, scale)
-        diameter, share = self._typical(frame)
+        diameter, evidence = self._typical(frame)
         if diameter is None:
             return None
         wanted = self.config.diameter / diameter
-        return share, scale if 1 / ACCEPTED < wanted < ACCEPTED else scale * wanted
+        if 1 / ACCEPTED < wanted < ACCEPTED:
+            return Probe(evidence, scale, frame if window.shape == pixels.shape else None)
+        return Probe(evidence, scale * wanted, None)
 
     def _typical(self, frame: Frame) -> tuple[float | None, float]:
-        """Median diameter of the confident objects of a frame, and the share of it that they cover."""
+        """Median diameter of the confident objects of a frame, and the evidence for its scale."""
         kept = frame.candidates.take(suppressed(frame.candidates, frame.overlap, frame.foreground.shape))
         size = diameters(kept) / self.config.diameter
         sure = (kept.score >= CONFIDENT) & (size > RELIABLE[0]) & (size < RELIABLE[1])
         if not sure.any():
             return None, 0.0
-        area = np.pi / 4 * (size[sure] * self.config.diameter) ** 2 * kept.score[sure]
+        area = np.pi / 4 * (size[sure] * self.config.diameter) ** 2 * (kept.score[sure] - CONFIDENT)
         return float(np.median(size[sure]) * self.config.diameter), float(area.sum() / frame.foreground.size)
-
-    def _better(self, frame: Frame) -> float | None:
-        """A factor on the scale if the objects of the whole image have another diameter than those of the probe."""
-        diameter, _ = self._typical(frame)
-        if diameter is None:
-            return None
-        factor = self.config.diameter / diameter
-        return None if 1 / ACCEPTED < factor < ACCEPTED else factor
 
 
 def liveliest(pixels: UInt8[np.ndarray, "H W 3"], side: int) -> UInt8[np.ndarray, "h w 3"]:
@@ -150,9 +159,3 @@ def liveliest(pixels: UInt8[np.ndarray, "H W 3"], side: int) -> UInt8[np.ndarray
             if spread > best:
                 best, chosen = spread, window
     return chosen
-
-
-def logit(p: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-    """Log odds of probabilities, clipped to (0.001, 0.999)."""
-    clipped = np.clip(p, 1e-3, 1 - 1e-3)
-    return np.log(clipped / (1 - clipped))

@@ -1,4 +1,4 @@
-"""The result of the star model: a box and a small mask for every object, so that fields of thousands of cells fit into memory."""
+"""The result of the star model: a box and a small mask for every object, so that fields of thousands fit into memory."""
 
 from __future__ import annotations
 

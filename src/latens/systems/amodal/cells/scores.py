@@ -29,7 +29,8 @@ class Fit:
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any] | None) -> Fit:
         plain = plain or {}
-        return cls(plain.get("by_kind", {}), plain.get("image", ()))
+        by_kind = {kind: tuple(values) for kind, values in plain.get("by_kind", {}).items()}
+        return cls(by_kind, tuple(plain.get("image", ())))
 
     def to_dict(self) -> dict[str, Any]:
         return {"by_kind": {kind: list(values) for kind, values in self.by_kind.items()}, "image": list(self.image)}

@@ -112,6 +112,17 @@ def empty_canvas(rng: np.random.Generator, photographs: Sequence[np.ndarray], cr
     return Canvas(pixels, [], None, (0, 0, side, side))
 
 
+def empty_images(rng: np.random.Generator, count: int, side: int = 384) -> list[np.ndarray]:
+    """Simulated empty slides, textures and noise as uint8 images."""
+    found = []
+    for _ in range(count):
+        level = empty_canvas(rng, (), side - 2 * MARGIN).pixels
+        shade = np.linspace(0, rng.uniform(-0.4, 0.4), side, dtype=np.float32)
+        level = level + shade[:, None, None] * (rng.random() < 0.5)
+        found.append(np.clip(level * 255, 0, 255).astype(np.uint8))
+    return found
+
+
 def _photograph(rng: np.random.Generator, photograph: np.ndarray, side: int) -> Float[np.ndarray, "C C 3"]:
     height, width = photograph.shape[:2]
     factor = max(side / min(height, width), math.exp(rng.uniform(math.log(0.25), math.log(2))))

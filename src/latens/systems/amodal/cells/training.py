@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,13 +15,17 @@ from latens.data.inputs import files_under
 from latens.data.source import Source
 from latens.errors import InputError, UsageError
 from latens.systems.amodal.cells.batches import CellsData, Material
+from latens.systems.amodal.cells.calibrate import fitted
 from latens.systems.amodal.cells.config import CropConfig, StarConfig, StarLossConfig
 from latens.systems.amodal.cells.fields import FieldImage, read_fields
 from latens.systems.amodal.cells.network import StarNet
 from latens.systems.amodal.cells.objective import StarObjective
+from latens.systems.amodal.cells.predict import CellSegmenter
+from latens.systems.amodal.cells.simulate import empty_images
 from latens.systems.amodal.recipes import AmodalTraining
 from latens.training.objective import Trainable
 
+FIT_EMPTY, FIT_SEED = 24, 20_119  # simulated images without cells on which scores are fitted, and their seed
 LARGEST_PHOTOGRAPH = 512  # pixels of the shorter side
 SOURCES = "give labels:FOLDER (images with label maps) and negatives:FOLDER (images without cells), or nothing: simulated cells"
 
@@ -53,7 +59,16 @@ def build_cells(config: AmodalTraining, sources: Sequence[Source]) -> Trainable:
     feed = CellsData(
         Material(train, photographs[cut:]), Material(held_out, photographs[:cut]), data, model.rays, config.run.seed
     )
-    return Trainable(StarNet(model), StarObjective(loss), feed)
+    fit = functools.partial(fit_of, images=held_out, photographs=photographs[:cut]) if held_out else None
+    return Trainable(StarNet(model), StarObjective(loss, fit), feed)
+
+
+def fit_of(model: StarNet, images: Sequence[FieldImage], photographs: Sequence[np.ndarray]) -> dict[str, Any]:
+    """The fit of a network's scores and of its warning, on held-out images, as it is stored in config.json."""
+    device = next(model.parameters()).device
+    segmenter = CellSegmenter(model, name="training", sha256="", device=device)
+    empty = empty_images(np.random.default_rng(FIT_SEED), FIT_EMPTY)
+    return fitted(segmenter, images, [*photographs, *empty]).to_dict()
 
 
 def read_photographs(folder: Path) -> list[np.ndarray]:
