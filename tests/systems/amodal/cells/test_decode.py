@@ -76,7 +76,7 @@ def test_objects_follow_the_foreground_and_share_their_overlap() -> None:
     foreground = np.where(inside[0] | inside[1], 255, 0).astype(np.uint8)
     overlap = np.where(inside[0] & inside[1], 255, 0).astype(np.uint8)
     rays = np.full((2, 32), 15, dtype=np.float32)  # outlines are a little too large
-    pieces = refined(np.array(centers, dtype=np.float32), rays, foreground, np.zeros_like(foreground), overlap)
+    pieces = refined(np.array(centers, dtype=np.float32), rays, foreground, overlap)
     for piece, true in zip(pieces, inside, strict=True):
         assert piece is not None
         whole = np.zeros(SIZE, dtype=bool)
@@ -84,8 +84,10 @@ def test_objects_follow_the_foreground_and_share_their_overlap() -> None:
         assert (whole & true).sum() / (whole | true).sum() > 0.98
         assert piece.visible.sum() < piece.amodal.sum()
         assert piece.certainty == 1
-    empty = refined(np.array(centers, dtype=np.float32), rays, np.zeros_like(foreground), overlap, overlap)
+    empty = refined(np.array(centers, dtype=np.float32), rays, np.zeros_like(foreground), overlap)
     assert empty == [None, None]
+    beyond = refined(np.array([(-40.0, 5.0), (5.0, 300.0)], dtype=np.float32), rays, foreground, overlap)
+    assert beyond == [None, None]
 
 
 def network(seed: int = 0) -> StarNet:

@@ -19,11 +19,10 @@ from latens.systems.amodal.cells.targets import directions
 
 LEAST_CENTER = 0.25  # smallest object probability of a candidate
 OVERLAPPING = 0.5  # overlap probability above which two objects may share a pixel
-SHARED = 0.4  # share of the smaller of two outlines, without predicted overlap, above which the weaker is suppressed
+SHARED = 0.35  # share of the smaller of two outlines, without predicted overlap, above which the weaker is suppressed
 SAME = 0.6  # IoU above which it is suppressed in any case
 FOREGROUND = 0.5  # foreground probability of the pixels of an object
 REACH = 1.3  # a pixel may be this far from the center of its object, relative to the outline
-CONTACT_COST = 0.5  # added to the relative distance from the center where objects are in contact
 SMALLEST = 12  # pixels of the smallest object in the frame of the network
 OVERLAP_BYTE = round(255 * OVERLAPPING)
 
@@ -139,6 +138,8 @@ def relative_distance(
     y = np.arange(window[0], window[2], dtype=np.float32)[:, None] - center[0]
     x = np.arange(window[1], window[3], dtype=np.float32)[None] - center[1]
     shape = (window[2] - window[0], window[3] - window[1])
+    if 0 in shape:
+        return np.zeros(shape, dtype=np.float32)
     radius, angle = cv2.cartToPolar(
         np.ascontiguousarray(np.broadcast_to(x, shape)), np.ascontiguousarray(np.broadcast_to(y, shape))
     )
@@ -156,7 +157,6 @@ def refined(
     centers: Float[np.ndarray, "N 2"],
     rays: Float[np.ndarray, "N R"],
     foreground: UInt8[np.ndarray, "H W"],
-    contact: UInt8[np.ndarray, "H W"],
     overlap: UInt8[np.ndarray, "H W"],
 ) -> list[Piece | None]:
     """Objects of an image from outlines and the maps of the image (0 to 255). None for an object without pixels.
@@ -173,6 +173,7 @@ def refined(
         corners = centers[index] + REACH * rays[index][:, None] * unit
         y0, x0 = np.maximum(np.floor(corners.min(axis=0)).astype(int), 0)
         y1, x1 = np.minimum(np.ceil(corners.max(axis=0)).astype(int) + 1, (height, width))
+        y0, x0 = min(y0, height), min(x0, width)
         window = (int(y0), int(x0), max(int(y1), int(y0)), max(int(x1), int(x0)))
         place = (slice(window[0], window[2]), slice(window[1], window[3]))
         level = relative_distance(centers[index], rays[index], window)

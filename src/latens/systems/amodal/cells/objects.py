@@ -66,13 +66,10 @@ def _in_block(
         max(block[0] - margin, 0), max(block[1] - margin, 0), min(block[2] + margin, size[0]), min(block[3] + margin, size[1])
     )  # fmt: skip
     near = np.flatnonzero((y + reach > window[0]) & (y - reach < window[2]) & (x + reach > window[1]) & (x - reach < window[3]))
-    maps = (
-        _of_window(map_, window, size, each)
-        for map_, each in ((frame.foreground, 1), (frame.contact, 1), (frame.overlap, STRIDE))
-    )
-    foreground, contact, overlap = maps
+    foreground = _of_window(frame.foreground, window, size, 1)
+    overlap = _of_window(frame.overlap, window, size, STRIDE)
     start = np.array(window[:2], dtype=np.float32)
-    pieces = refined(centers[near] - start, rays[near], foreground, contact, overlap)
+    pieces = refined(centers[near] - start, rays[near], foreground, overlap)
     for index, piece in zip(near, pieces, strict=True):
         if mine[index]:
             moved = None if piece is None else piece._replace(top=piece.top + window[0], left=piece.left + window[1])

@@ -25,7 +25,7 @@ PROBES = (1.0, 1 / 3)  # scales at which the diameter is estimated
 LAST_PROBE = 3.0  # the scale for images without an object at these
 WINDOW = 512  # side of the part of an image that is probed, pixels of the frame
 RELIABLE = (0.4, 2.7)  # range of diameters, relative to the network's, whose objects are believed in a probe
-ACCEPTED = 1.45  # factor between the network's diameter and that of a frame which is not resampled again
+ACCEPTED = (1 / 1.5, 1.3)  # factors on the scale that are too small to resample a frame again
 CONFIDENT = 0.5  # object probability of objects that count in a probe
 UNKNOWN = "the image resembles nothing that the model was trained on: expect missing and false objects"
 
@@ -109,7 +109,7 @@ class CellSegmenter(Segmenter[CellSegmentation]):
             frame = self._frame(pixels, contrast, scale)
         diameter, _ = self._typical(frame)
         factor = 1.0 if diameter is None else self.config.diameter / diameter
-        if 1 / ACCEPTED < factor < ACCEPTED:
+        if ACCEPTED[0] < factor < ACCEPTED[1]:
             return frame, scale
         # The objects of the whole image have another diameter than those of the probe.
         return self._frame(pixels, contrast, scale * factor), scale * factor
@@ -129,7 +129,7 @@ class CellSegmenter(Segmenter[CellSegmentation]):
         if diameter is None:
             return None
         wanted = self.config.diameter / diameter
-        if 1 / ACCEPTED < wanted < ACCEPTED:
+        if ACCEPTED[0] < wanted < ACCEPTED[1]:
             return Probe(evidence, scale, frame if window.shape == pixels.shape else None)
         return Probe(evidence, scale * wanted, None)
 
