@@ -140,9 +140,8 @@ def _one_setting_of_shrinking(plain: Plain) -> None:
 
 def _kinds_of_segmenters(plain: Plain) -> None:
     """The system had one model, without a setting `kind`."""
-    for group in ("model", "data", "objective"):
-        if isinstance(plain.get(group), dict):
-            plain[group].setdefault("kind", "rcnn")
+    if isinstance(plain.get("model"), dict):
+        plain["model"].setdefault("kind", "rcnn")
 
 
 CHANGES: Mapping[str, tuple[Callable[[Plain], None], ...]] = MappingProxyType(

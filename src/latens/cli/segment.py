@@ -18,8 +18,7 @@ from latens.progress import OnProgress
 
 if TYPE_CHECKING:
     from latens.inference.batch import Job
-    from latens.systems.amodal.cells.predict import CellSegmenter
-    from latens.systems.amodal.predict import AmodalSegmenter
+    from latens.systems.amodal.segmenter import Segmenter
 
 ENDING = ".json"
 SHOWN = 3  # warnings of the pages of one file that are printed
@@ -87,7 +86,7 @@ def segment(
     return batch.run(work, what="segmenting", request=request).exit_status
 
 
-def segment_one(segmenter: AmodalSegmenter | CellSegmenter, job: Job, score: float) -> dict[str, Any]:
+def segment_one(segmenter: Segmenter[Any], job: Job, score: float) -> dict[str, Any]:
     """Segment one file; return the record of the result."""
     from latens.data.images import frames_note
     from latens.data.stacks import TIFF_ENDINGS, count_frames

@@ -12,7 +12,7 @@ from annotated_types import Ge, Len, Lt, MultipleOf
 from pydantic import Field
 
 from latens.settings import Count, Natural, NonNegative, Positive, Share, settings, validator
-from latens.systems.amodal.cells.config import CropConfig, StarConfig, StarLossConfig
+from latens.systems.amodal.cells.config import StarConfig
 
 STRIDE = 32  # both sides of an image that enters the network are multiples of this
 REGION = 14  # side of the region features that mask heads read
@@ -136,7 +136,6 @@ class AmodalConfig:
 class LossConfig:
     """Loss weights (section 4.3), and length of the first stage, which trains the mask code."""
 
-    kind: Literal["rcnn"] = "rcnn"  # the same as model.kind
     detection: NonNegative = 1.0  # alpha
     occlusion: NonNegative = 0.01  # beta
     code: NonNegative = 1.0  # gamma
@@ -154,15 +153,12 @@ class LossConfig:
 class SceneConfig:
     """Training batches and validation set."""
 
-    kind: Literal["rcnn"] = "rcnn"  # the same as model.kind
     batch: Count = 4  # images
     validation: Count = 32  # held-out images
     rotate: bool = False  # rotate annotated images by multiples of 90 degrees, in addition to mirroring
 
 
 AnyModel: TypeAlias = Annotated[AmodalConfig | StarConfig, Field(discriminator="kind")]
-AnyLoss: TypeAlias = Annotated[LossConfig | StarLossConfig, Field(discriminator="kind")]
-AnyData: TypeAlias = Annotated[SceneConfig | CropConfig, Field(discriminator="kind")]
 
 
 @settings

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from latens.systems.amodal.batches import AmodalData
 from latens.systems.amodal.cells.config import StarConfig
 from latens.systems.amodal.cells.predict import CellSegmenter
 from latens.systems.amodal.cells.training import build_cells
-from latens.systems.amodal.config import EmbryoConfig, LossConfig, SceneConfig
+from latens.systems.amodal.config import EmbryoConfig
 from latens.systems.amodal.dataset import common_classes, open_source
 from latens.systems.amodal.demo import section
 from latens.systems.amodal.evaluate import AmodalEvaluation, evaluate
@@ -33,7 +34,7 @@ from latens.systems.amodal.experiments import SCALES
 from latens.systems.amodal.objective import AmodalObjective
 from latens.systems.amodal.pipeline import AmodalRCNN
 from latens.systems.amodal.predict import NAME, AmodalSegmenter, Segmentation, load
-from latens.systems.amodal.recipes import RECIPES, AmodalTraining
+from latens.systems.amodal.recipes import RECIPES, AmodalTraining, CellsTraining
 from latens.systems.amodal.simulator.embryos import embryo
 from latens.systems.amodal.tables import TABLES
 from latens.training.objective import Trainable
@@ -43,7 +44,7 @@ APPLY_SCORE = 0.05  # score threshold of `apply`: low, so that a briefly trained
 BENCH_SIZE, BENCH_SEED = 500, 4  # side in pixels and seed of the timed embryo
 
 
-def build(config: AmodalTraining, sources: Sequence[Source]) -> Trainable:
+def build(config: AmodalTraining | CellsTraining, sources: Sequence[Source]) -> Trainable:
     """Model, objective and data; without sources, embryos are simulated.
 
     Raises UsageError for an unknown source and for data sets of different classes, InputError for unusable files, ModelError
@@ -51,8 +52,6 @@ def build(config: AmodalTraining, sources: Sequence[Source]) -> Trainable:
     """
     if isinstance(config.model, StarConfig):
         return build_cells(config, sources)
-    assert isinstance(config.data, SceneConfig)
-    assert isinstance(config.objective, LossConfig)
     opened = [open_source(source, rotate=config.data.rotate) for source in sources or [Source("", "simulated")]]
     sizes = replace(config.model, classes=common_classes(opened, config.model.classes))
     model = AmodalRCNN(sizes)
@@ -135,7 +134,7 @@ def _mask_rcnn(pixels: np.ndarray, device: torch.device) -> Callable[[], object]
     return act
 
 
-SYSTEM = System[AmodalTraining, AmodalSegmenter | CellSegmenter](
+SYSTEM = System[AmodalTraining | CellsTraining, Any](
     name=NAME,
     title="Amodal segmentation of overlapping objects",
     recipes=RECIPES,

@@ -198,6 +198,7 @@ def star_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Untrained weights whose objects are numerous."""
     net = network()
     with torch.no_grad():
+        assert net.out.bias is not None
         net.out.bias[0] = 1.0
     folder = tmp_path_factory.mktemp("star") / "tiny"
     save_model(folder, {"system": "amodal", "model": to_dict(net.config)}, net.state_dict())

@@ -90,7 +90,7 @@ def write_fields(folder: Path, count: int) -> None:
 
 def test_no_field_is_on_two_sides_of_the_split(tmp_path: Path) -> None:
     write_fields(tmp_path, 24)
-    splits = {split: read_fields(tmp_path, split) for split in ("train", "validation", "test")}  # type: ignore[arg-type]
+    splits = {split: read_fields(tmp_path, split) for split in ("train", "validation", "test")}
     fields = {split: {image.field for image in images} for split, images in splits.items()}
     assert len(fields["train"] | fields["validation"] | fields["test"]) == 12
     assert sum(len(each) for each in fields.values()) == 12

@@ -42,7 +42,7 @@ def augmented(rng: np.random.Generator, pixels: Pixels, kind: Kind | None) -> Pi
 
 
 def _fluorescent(rng: np.random.Generator, x: Pixels) -> Pixels:
-    """Grey, or light of one or two colors."""
+    """Gray, or light of one or two colors."""
     if rng.random() < 0.2:
         weight = rng.choice([0.0, 0.0, 0.3, 1.0], 3)
         weight[int(rng.integers(3))] = 1.0
@@ -78,8 +78,9 @@ def _background(rng: np.random.Generator, x: Pixels) -> Pixels:
 def _compressed(rng: np.random.Generator, x: Pixels) -> Pixels:
     levels = np.clip(x * 200 + 20, 0, 255).astype(np.uint8)
     _, blob = cv2.imencode(".jpg", levels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 95))])
-    decoded = cv2.imdecode(blob, cv2.IMREAD_COLOR)[..., ::-1]
-    return (decoded.astype(np.float32) - 20) / 200
+    decoded = cv2.imdecode(blob, cv2.IMREAD_COLOR)
+    assert decoded is not None
+    return (decoded[..., ::-1].astype(np.float32) - 20) / 200
 
 
 def _scale_bar(rng: np.random.Generator, x: Pixels) -> Pixels:

@@ -37,7 +37,6 @@ class StarConfig:
 class StarLossConfig:
     """Loss weights of the star model."""
 
-    kind: Literal["star"] = "star"  # the same as model.kind
     center: NonNegative = 1.0  # of the object probability: cross-entropy
     rays: NonNegative = 0.5  # of the outlines: -log of the polar IoU, plus the absolute error of the logarithm
     foreground: NonNegative = 1.0  # of the foreground at full size: cross-entropy
@@ -49,7 +48,6 @@ class StarLossConfig:
 class CropConfig:
     """Training crops of the star model: real fields, composed overlaps, simulated cells, images without cells."""
 
-    kind: Literal["star"] = "star"  # the same as model.kind
     batch: Count = 8  # crops
     crop: Annotated[int, Ge(32), MultipleOf(32)] = 128  # side of a crop, pixels
     simulated: Share = 0.15  # share of crops with simulated cells; without annotated images all crops with cells

@@ -17,7 +17,7 @@ from latens.shapes import Bool, Float, Int, UInt8
 from latens.systems.amodal.cells.config import STRIDE
 from latens.systems.amodal.cells.targets import directions
 
-LEAST_CENTER = 0.25  # smallest object probability of a candidate
+MIN_CENTER = 0.25  # smallest object probability of a candidate
 OVERLAPPING = 0.5  # overlap probability above which two objects may share a pixel
 SHARED = 0.35  # share of the smaller of two outlines, without predicted overlap, above which the weaker is suppressed
 SAME = 0.6  # IoU above which it is suppressed in any case
@@ -42,9 +42,9 @@ class Candidates(NamedTuple):
 def candidates_of(
     center: Float[np.ndarray, "h w"], overlap: Float[np.ndarray, "h w"], log_rays: Float[np.ndarray, "R h w"]
 ) -> Candidates:
-    """The local maxima of a map of probabilities (smoothed by 3 x 3 pixels) of at least LEAST_CENTER."""
+    """The local maxima of a map of probabilities (smoothed by 3 x 3 pixels) of at least MIN_CENTER."""
     smooth = cv2.GaussianBlur(center, (3, 3), 0.8)
-    peak = (smooth >= cv2.dilate(smooth, np.ones((3, 3), dtype=np.uint8))) & (smooth >= LEAST_CENTER)
+    peak = (smooth >= cv2.dilate(smooth, np.ones((3, 3), dtype=np.uint8))) & (smooth >= MIN_CENTER)
     row, column = np.nonzero(peak)
     place = STRIDE * np.stack((row, column), axis=1).astype(np.float32)
     rays = np.exp(log_rays[:, row, column].T.astype(np.float32))

@@ -18,7 +18,7 @@ from latens.data.stacks import read_frame
 from latens.errors import counted
 from latens.experiments.report import Report
 from latens.inference.page import Table
-from latens.systems.amodal.cells.baseline import otsu_watershed
+from latens.systems.amodal.cells.baseline import otsu_watershed, three_classes
 from latens.systems.amodal.cells.calibrate import right_objects
 from latens.systems.amodal.cells.fields import FieldImage, read_fields
 from latens.systems.amodal.cells.measure import Counts, calibration_error, compare, quality_of
@@ -30,7 +30,7 @@ from latens.systems.amodal.order import SCORE_THRESHOLD
 logger = logging.getLogger(__name__)
 
 LEAST = 0.05  # smallest score of the objects whose calibration is measured
-BASELINE = "Otsu + watershed"
+BASELINE, CONTROL = "Otsu + watershed", "three classes + watershed"
 COLUMNS = ["images", "method", "F1 at IoU .5", ".7", ".9", "AP", "calibration error", "warned"]
 
 
@@ -55,7 +55,7 @@ def evaluate_fields(segmenter: CellSegmenter, sources: Sequence[Source], folder:
     for kind in sorted({image.kind for image in images}):
         of_kind = [image for image in images if image.kind == kind]
         logger.info("%s: %s", kind, counted(len(of_kind), "image"))
-        rows += [measured(segmenter, of_kind, folder), baseline(of_kind)]
+        rows += [measured(segmenter, of_kind, folder), control(segmenter, of_kind), baseline(of_kind)]
     table = [described(row) for row in rows]
     facts = {f"{row.kind}, {row.method}": quality_of(row.counts)._asdict() for row in rows}
     negatives = {str(source): confident_objects(segmenter, source.path) for source in sources if source.kind == "negatives"}
@@ -102,6 +102,16 @@ def baseline(images: Sequence[FieldImage]) -> Row:
     return Row(images[0].kind, BASELINE, counts, np.zeros(0), np.zeros(0), 0)
 
 
+def control(segmenter: CellSegmenter, images: Sequence[FieldImage]) -> Row:
+    """The foreground and contact maps of the same network without its outlines, at the same scale."""
+    counts = []
+    for image in images:
+        frame = segmenter.look(image.pixels).frame
+        labels = three_classes(frame.foreground, frame.contact, image.labels.shape)
+        counts.append(compare(image.field, image.labels, labels))
+    return Row(images[0].kind, CONTROL, counts, np.zeros(0), np.zeros(0), 0)
+
+
 def described(row: Row) -> list[str]:
     """The line of a table."""
     found = quality_of(row.counts)
@@ -110,7 +120,7 @@ def described(row: Row) -> list[str]:
     )
     numbers = [f"{found.f1_50:.3f} ± {found.f1_50_deviation:.3f}", f"{found.f1_70:.3f}", f"{found.f1_90:.3f}"]
     numbers.append(f"{found.ap:.3f} ± {found.ap_deviation:.3f}")
-    own = row.method != BASELINE
+    own = row.method not in (BASELINE, CONTROL)
     numbers += [f"{calibration_error(row.scores, row.right):.3f}" if own else "-", str(row.warned) if own else "-"]
     return [kind, row.method, *numbers]
 

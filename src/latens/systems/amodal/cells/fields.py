@@ -133,7 +133,7 @@ def _read(image: Path, labels: Path, field: str) -> FieldImage:
 
 
 def kind_of(pixels: np.ndarray, ground: np.ndarray) -> Kind:
-    """Stained: colored; fluorescent: grey with a dark background; bright: grey with a light background."""
+    """Stained: colored; fluorescent: gray with a dark background; bright: gray with a light background."""
     if float((pixels.max(axis=2) - pixels.min(axis=2)).mean()) > COLORED:
         return "stained"
     return "fluorescent" if float(ground.mean()) < 128 else "bright"

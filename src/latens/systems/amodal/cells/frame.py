@@ -71,7 +71,7 @@ def computed(
     dtype: torch.dtype,
 ) -> Frame:
     """Maps and candidates of an image at a scale."""
-    height, width = frame_size(*pixels.shape[:2], scale)
+    height, width = frame_size(pixels.shape[0], pixels.shape[1], scale)
     foreground = np.empty((height, width), dtype=np.uint8)
     contact = np.empty((height, width), dtype=np.uint8)
     overlap = np.empty((-(-height // STRIDE), -(-width // STRIDE)), dtype=np.uint8)

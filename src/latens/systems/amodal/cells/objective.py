@@ -69,8 +69,8 @@ class StarObjective:
         maps = model(batch["image"])
         large = F.interpolate(maps.center[:, None].sigmoid(), scale_factor=2.0)[:, 0]
         true = F.interpolate(batch["center"][:, None], scale_factor=2.0)[:, 0]
-        rows = [batch["image"], _grey(large), _grey(true), _grey(maps.foreground.sigmoid()), _grey(batch["foreground"].float())]
-        rows += [_grey(maps.contact.sigmoid()), _grey(batch["contact"].float())]
+        rows = [batch["image"], _gray(large), _gray(true), _gray(maps.foreground.sigmoid()), _gray(batch["foreground"].float())]
+        rows += [_gray(maps.contact.sigmoid()), _gray(batch["contact"].float())]
         table = torch.cat([torch.cat(list(row.float().cpu()), dim=2) for row in rows], dim=1)
         return {"maps": (table.clamp(0, 1) * 255).byte().permute(1, 2, 0).numpy()}
 
@@ -81,7 +81,7 @@ class StarObjective:
         return Export(weights, {}, {"model": to_dict(model.config), **fit})
 
 
-def _grey(map_: Float[Tensor, "B H W"]) -> Float[Tensor, "B 3 H W"]:
+def _gray(map_: Float[Tensor, "B H W"]) -> Float[Tensor, "B 3 H W"]:
     return map_[:, None].expand(-1, 3, -1, -1)
 
 

@@ -30,7 +30,7 @@ def simulated_canvas(rng: np.random.Generator, crop: int) -> Canvas:
     typical = float(np.clip(TYPICAL * math.exp(SPREAD * rng.standard_normal()), SMALLEST, LARGEST))
     aspect = rng.uniform(2.5, 8) if rng.random() < SPINDLES else rng.uniform(1, 1.6)
     rough = abs(rng.normal(0, 0.05))
-    density = min(rng.integers(*COUNT), int(0.9 * (side / typical) ** 2) + 1)
+    density = min(int(rng.integers(*COUNT)), int(0.9 * (side / typical) ** 2) + 1)
     ink = (
         np.full(3, rng.uniform(0.3, 1.0)) if kind == "fluorescent" else np.clip(ground * rng.uniform(0.2, 0.8, 3), 0, 1)
     ).astype(np.float32)

@@ -154,8 +154,8 @@ def _distance(thing: Thing, rim: tuple[int, int, int, int]) -> Float[np.ndarray,
     height, width = thing.mask.shape
     ends = (thing.top == rim[0], thing.top + height == rim[2], thing.left == rim[1], thing.left + width == rim[3])
     sides = [REPLICATED if cut else 0 for cut in ends]
-    mask = cv2.copyMakeBorder(thing.mask.astype(np.uint8), *sides, cv2.BORDER_REPLICATE)
-    mask = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=(0,))
+    mask = np.pad(thing.mask.astype(np.uint8), (sides[:2], sides[2:]), mode="edge")
+    mask = np.pad(mask, 1)
     found = cv2.distanceTransform(mask, cv2.DIST_L2, 5)
     return np.asarray(found[1 + sides[0] :, 1 + sides[2] :][:height, :width], dtype=np.float32)
 

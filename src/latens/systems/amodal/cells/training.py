@@ -16,13 +16,12 @@ from latens.data.source import Source
 from latens.errors import InputError, UsageError
 from latens.systems.amodal.cells.batches import CellsData, Material
 from latens.systems.amodal.cells.calibrate import fitted
-from latens.systems.amodal.cells.config import CropConfig, StarConfig, StarLossConfig
 from latens.systems.amodal.cells.fields import FieldImage, read_fields
 from latens.systems.amodal.cells.network import StarNet
 from latens.systems.amodal.cells.objective import StarObjective
 from latens.systems.amodal.cells.predict import CellSegmenter
 from latens.systems.amodal.cells.simulate import empty_images
-from latens.systems.amodal.recipes import AmodalTraining
+from latens.systems.amodal.recipes import CellsTraining
 from latens.training.objective import Trainable
 
 FIT_EMPTY, FIT_SEED = 24, 20_119  # simulated images without cells on which scores are fitted, and their seed
@@ -32,15 +31,12 @@ SOURCES = "give labels:FOLDER (images with label maps) and negatives:FOLDER (ima
 logger = logging.getLogger(__name__)
 
 
-def build_cells(config: AmodalTraining, sources: Sequence[Source]) -> Trainable:
+def build_cells(config: CellsTraining, sources: Sequence[Source]) -> Trainable:
     """A star model on folders of label maps, photographs without cells and simulated cells.
 
     Raises UsageError for another source, InputError for unusable files.
     """
-    model, data, loss = config.model, config.data, config.objective
-    assert isinstance(model, StarConfig)
-    assert isinstance(data, CropConfig)
-    assert isinstance(loss, StarLossConfig)
+    model, data = config.model, config.data
     if data.crop % model.coarsest:
         what = f"data.crop must be a multiple of {model.coarsest}, the coarsest stride of the model, not {data.crop}"
         raise UsageError(what, where="--set data.crop")
@@ -60,7 +56,7 @@ def build_cells(config: AmodalTraining, sources: Sequence[Source]) -> Trainable:
         Material(train, photographs[cut:]), Material(held_out, photographs[:cut]), data, model.rays, config.run.seed
     )
     fit = functools.partial(fit_of, images=held_out, photographs=photographs[:cut]) if held_out else None
-    return Trainable(StarNet(model), StarObjective(loss, fit), feed)
+    return Trainable(StarNet(model), StarObjective(config.objective, fit), feed)
 
 
 def fit_of(model: StarNet, images: Sequence[FieldImage], photographs: Sequence[np.ndarray]) -> dict[str, Any]:
@@ -80,7 +76,8 @@ def read_photographs(folder: Path) -> list[np.ndarray]:
         pixels = read_image(path).pixels
         factor = LARGEST_PHOTOGRAPH / min(pixels.shape[:2])
         if factor < 1:
-            pixels = cv2.resize(pixels, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+            smaller = cv2.resize(pixels, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+            pixels = np.asarray(smaller, dtype=np.uint8)
         found.append(np.ascontiguousarray(pixels))
     if not found:
         raise InputError("no image in this folder", where=str(folder), hint=SOURCES)
