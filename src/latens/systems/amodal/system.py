@@ -25,6 +25,7 @@ from latens.hub import load_model
 from latens.systems.amodal.batches import AmodalData
 from latens.systems.amodal.cells.config import StarConfig
 from latens.systems.amodal.cells.predict import CellSegmenter
+from latens.systems.amodal.cells.simulate import simulated_image
 from latens.systems.amodal.cells.training import build_cells
 from latens.systems.amodal.config import EmbryoConfig
 from latens.systems.amodal.dataset import common_classes, open_source
@@ -42,6 +43,7 @@ from latens.training.objective import Trainable
 EXAMPLES, EXAMPLE_SIZE, EXAMPLE_SEED = 12, 96, 20_113
 APPLY_SCORE = 0.05  # score threshold of `apply`: low, so that a briefly trained model reports some objects
 BENCH_SIZE, BENCH_SEED = 500, 4  # side in pixels and seed of the timed embryo
+NUCLEI_SIZE = 512  # side of the timed image of nuclei, pixels
 
 
 def build(config: AmodalTraining | CellsTraining, sources: Sequence[Source]) -> Trainable:
@@ -105,7 +107,10 @@ def apply(segmenter: AmodalSegmenter | CellSegmenter, path: Path) -> Mapping[str
 
 
 def cases(segmenter: AmodalSegmenter | CellSegmenter) -> Sequence[Case]:
-    """Segmentation of a simulated embryo, and torchvision's Mask R-CNN on the same image."""
+    """Segmentation of simulated cells; of an embryo also with torchvision's Mask R-CNN."""
+    if isinstance(segmenter, CellSegmenter):
+        nuclei = simulated_image(np.random.default_rng(BENCH_SEED), NUCLEI_SIZE)
+        return (Case(f"segment, {NUCLEI_SIZE} x {NUCLEI_SIZE}", lambda: segmenter.segment_pixels(nuclei)),)
     pixels = embryo(np.random.default_rng(BENCH_SEED), EmbryoConfig(size=BENCH_SIZE)).image
     size = f"{BENCH_SIZE} x {BENCH_SIZE}"
     return (

@@ -43,7 +43,7 @@ def fitted(segmenter: CellSegmenter, images: Sequence[FieldImage], negatives: Se
     for image, seen in zip(images, looks, strict=True):
         placed = [Placed(p.top, p.left, p.amodal, p.visible) for p in seen.objects.pieces]
         entry = (object_features(seen.objects), right_objects(image.labels, placed))
-        rows.setdefault(image.kind, []).append(entry)
+        rows.setdefault(seen.kind, []).append(entry)
     empty = [segmenter.look(pixels) for pixels in negatives]
     by_kind: dict[Kind, Sequence[float]] = {}
     for kind, found in rows.items():

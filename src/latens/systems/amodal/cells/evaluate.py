@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -90,10 +91,7 @@ def measured(segmenter: CellSegmenter, images: Sequence[FieldImage], folder: Pat
 def confident(found: CellSegmentation) -> CellSegmentation:
     """The objects with a score of at least SCORE_THRESHOLD."""
     number = int((found.scores >= SCORE_THRESHOLD).sum())
-    return CellSegmentation(
-        size=found.size, placed=found.placed[:number], scores=found.scores[:number], classes=found.classes,
-        diameter=found.diameter, warnings=found.warnings,
-    )  # fmt: skip
+    return replace(found, placed=found.placed[:number], scores=found.scores[:number])
 
 
 def baseline(images: Sequence[FieldImage]) -> Row:

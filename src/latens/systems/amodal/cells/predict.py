@@ -21,7 +21,7 @@ from latens.systems.amodal.cells.scores import Fit, image_features, object_featu
 from latens.systems.amodal.order import SCORE_THRESHOLD
 from latens.systems.amodal.segmenter import Segmenter
 
-PROBES = (1.0, 1 / 3)  # scales at which the diameter is estimated
+PROBES = (1.0, 1 / 3, 1 / 9)  # scales at which the diameter is estimated
 LAST_PROBE = 3.0  # the scale for images without an object at these
 WINDOW = 512  # side of the part of an image that is probed, pixels of the frame
 RELIABLE = (0.4, 2.7)  # range of diameters, relative to the network's, whose objects are believed in a probe
@@ -37,6 +37,7 @@ class Seen(NamedTuple):
     frame: Frame
     kind: Kind
     diameter: float  # for which the image was resampled, pixels of the image
+    inverted: bool  # light and dark were exchanged
 
 
 class Probe(NamedTuple):
@@ -82,21 +83,25 @@ class CellSegmenter(Segmenter[CellSegmentation]):
             scores=scores[order].astype(np.float32),
             classes=self.classes,
             diameter=seen.diameter,
+            inverted=seen.inverted,
             warnings=() if known else (UNKNOWN,),
         )
 
     def look(self, pixels: UInt8[np.ndarray, "H W 3"], diameter: float | None = None) -> Seen:
-        """The unfiltered objects of an image."""
+        """The unfiltered objects of an image. Gray images with a light background are inverted, as if they were fluorescent."""
+        step = max(1, int(np.sqrt(pixels.shape[0] * pixels.shape[1] / 2**16)))
+        part = pixels[::step, ::step]
+        kind = kind_of(part, np.median(part.reshape(-1, 3), axis=0))
+        inverted = kind == "bright"
+        if inverted:
+            pixels, kind = 255 - pixels, "fluorescent"
         contrast = contrast_of(pixels)
         if diameter is None:
             frame, scale = self._estimated(pixels, contrast)
         else:
             scale = self.config.diameter / diameter
             frame = self._frame(pixels, contrast, scale)
-        step = max(1, int(np.sqrt(pixels.shape[0] * pixels.shape[1] / 2**16)))
-        part = pixels[::step, ::step]
-        kind = kind_of(part, np.median(part.reshape(-1, 3), axis=0))
-        return Seen(objects_of(frame, pixels.shape[:2]), frame, kind, self.config.diameter / scale)
+        return Seen(objects_of(frame, pixels.shape[:2]), frame, kind, self.config.diameter / scale, inverted)
 
     def _frame(self, pixels: np.ndarray, contrast: Contrast, scale: float) -> Frame:
         return computed(self.model, pixels, contrast, scale, self.device, self.dtype)

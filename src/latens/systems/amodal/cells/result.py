@@ -27,6 +27,7 @@ class CellSegmentation:
     scores: Float[np.ndarray, "N"]
     classes: tuple[str, ...]
     diameter: float  # median diameter for which the image was resampled, pixels
+    inverted: bool = False  # the image is gray with a light background, so light and dark were exchanged
     warnings: tuple[str, ...] = field(default=())  # reasons to doubt the result
 
     def __len__(self) -> int:
@@ -37,8 +38,8 @@ class CellSegmentation:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """The diameter and the warnings, for files."""
-        return {"diameter": round(self.diameter, 2), "warnings": list(self.warnings)}
+        """The diameter, the inversion and the warnings, for files."""
+        return {"diameter": round(self.diameter, 2), "inverted": self.inverted, "warnings": list(self.warnings)}
 
     @property
     def boxes(self) -> Int[np.ndarray, "N 4"]:

@@ -37,7 +37,7 @@ class Fit:
 
     def scores(self, features: Float[np.ndarray, "N F"], kind: Kind) -> Float[np.ndarray, "N"]:
         """Probability that an object has an IoU of at least 0.5 with a true one."""
-        weights = self.by_kind.get(kind) or self.by_kind.get("stained")  # the rare light gray images
+        weights = self.by_kind.get(kind)
         if weights is None:
             return np.asarray(1 / (1 + np.exp(-features[:, 0])))
         return np.asarray(1 / (1 + np.exp(-(weights[0] + features @ np.array(weights[1:])))))

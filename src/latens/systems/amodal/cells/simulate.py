@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from latens.shapes import Bool, Float
+from latens.shapes import Bool, Float, UInt8
 from latens.systems.amodal.cells.compose import LARGEST, MARGIN, SMALLEST, SPREAD, TYPICAL, Canvas, _hides, blend
 from latens.systems.amodal.cells.fields import Kind, contrast_of
 from latens.systems.amodal.cells.targets import Thing
@@ -110,6 +110,11 @@ def empty_canvas(rng: np.random.Generator, photographs: Sequence[np.ndarray], cr
         if rng.random() < 0.3:
             _scratches(rng, pixels)
     return Canvas(pixels, [], None, (0, 0, side, side))
+
+
+def simulated_image(rng: np.random.Generator, side: int) -> UInt8[np.ndarray, "S S 3"]:
+    """An image of simulated cells."""
+    return np.clip(simulated_canvas(rng, side - 2 * MARGIN).pixels * 200 + 20, 0, 255).astype(np.uint8)
 
 
 def empty_images(rng: np.random.Generator, count: int, side: int = 384) -> list[np.ndarray]:
