@@ -1,5 +1,8 @@
 """From maps to objects: candidates, suppression that spares true overlaps, and borders refined by the full-size maps.
 
+Outlines are star-convex polygons (Schmidt et al. 2018). Predicted overlap is left out of the comparison of two outlines, as in
+Walter et al. 2021.
+
 Coordinates of candidates and outlines are (y, x) of pixel centers in the resampled image of the network ("frame"); those of
 objects are pixels of the user's image. Letters: K candidates, N objects, R rays.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -26,6 +27,7 @@ LAST_PROBE = 3.0  # the scale for images without an object at these
 WINDOW = 512  # side of the part of an image that is probed, pixels of the frame
 RELIABLE = (0.4, 2.7)  # range of diameters, relative to the network's, whose objects are believed in a probe
 ACCEPTED = (1 / 1.5, 1.3)  # factors on the scale that are too small to resample a frame again
+LARGEST_SHARE = 0.6  # largest diameter of such an object, relative to the shorter side of the image: not a vignette
 CONFIDENT = 0.5  # object probability of objects that count in a probe
 UNKNOWN = "the image resembles nothing that the model was trained on: expect missing and false objects"
 
@@ -43,7 +45,7 @@ class Seen(NamedTuple):
 class Probe(NamedTuple):
     """The scale that a probe suggests; its frame, if it can be used for the whole image."""
 
-    evidence: float  # share of the window that confident objects cover, weighted by how confident they are
+    evidence: float  # area and number of the confident objects, weighted by how confident they are
     scale: float
     frame: Frame | None
 
@@ -141,12 +143,15 @@ class CellSegmenter(Segmenter[CellSegmentation]):
     def _typical(self, frame: Frame) -> tuple[float | None, float]:
         """Median diameter of the confident objects of a frame, and the evidence for its scale."""
         kept = frame.candidates.take(suppressed(frame.candidates, frame.overlap, frame.foreground.shape))
-        size = diameters(kept) / self.config.diameter
-        sure = (kept.score >= CONFIDENT) & (size > RELIABLE[0]) & (size < RELIABLE[1])
+        diameter = diameters(kept)
+        low, high = (self.config.diameter * each for each in RELIABLE)
+        high = min(high, LARGEST_SHARE * min(frame.foreground.shape))
+        sure = (kept.score >= CONFIDENT) & (diameter > low) & (diameter < high)
         if not sure.any():
             return None, 0.0
-        area = np.pi / 4 * (size[sure] * self.config.diameter) ** 2 * (kept.score[sure] - CONFIDENT)
-        return float(np.median(size[sure]) * self.config.diameter), float(area.sum() / frame.foreground.size)
+        covered = diameter[sure] ** 2 * (kept.score[sure] - CONFIDENT) ** 2
+        evidence = math.log1p(int(sure.sum())) * float(covered.sum()) / frame.foreground.size
+        return float(np.median(diameter[sure])), evidence
 
 
 def liveliest(pixels: UInt8[np.ndarray, "H W 3"], side: int) -> UInt8[np.ndarray, "h w 3"]:
