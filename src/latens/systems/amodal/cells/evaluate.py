@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -25,11 +25,13 @@ from latens.systems.amodal.cells.fields import FieldImage, read_fields
 from latens.systems.amodal.cells.measure import Counts, calibration_error, compare, quality_of
 from latens.systems.amodal.cells.predict import CellSegmenter
 from latens.systems.amodal.cells.result import CellSegmentation
+from latens.systems.amodal.cells.simulate import empty_images
 from latens.systems.amodal.draw import overlay_placed
 from latens.systems.amodal.order import SCORE_THRESHOLD
 
 logger = logging.getLogger(__name__)
 
+EMPTY, EMPTY_SEED = 40, 20_120  # simulated images without cells, which are not those of the fit
 LEAST = 0.05  # smallest score of the objects whose calibration is measured
 BASELINE, CONTROL = "Otsu + watershed", "three classes + watershed"
 COLUMNS = ["images", "method", "F1 at IoU .5", ".7", ".9", "AP", "calibration error", "warned"]
@@ -59,11 +61,15 @@ def evaluate_fields(segmenter: CellSegmenter, sources: Sequence[Source], folder:
         rows += [measured(segmenter, of_kind, folder), control(segmenter, of_kind), baseline(of_kind)]
     table = [described(row) for row in rows]
     facts = {f"{row.kind}, {row.method}": quality_of(row.counts)._asdict() for row in rows}
-    negatives = {str(source): confident_objects(segmenter, source.path) for source in sources if source.kind == "negatives"}
+    folders = [source for source in sources if source.kind == "negatives"]
+    simulated = empty_images(np.random.default_rng(EMPTY_SEED), EMPTY)
+    negatives = {"simulated empty slides, textures and noise": confident_objects(segmenter, simulated)}
+    for source in folders:
+        paths = sorted(files_under(source.path, IMAGE_ENDINGS))
+        negatives[str(source)] = confident_objects(segmenter, map(read_frame, paths))
     blocks = [Table(COLUMNS, table, "Standard deviations by a bootstrap over fields.")] if table else []
-    if negatives:
-        lines = [[name, str(n), str(warned), str(found)] for name, (n, warned, found) in negatives.items()]
-        blocks.append(Table(["images without cells", "images", "warned", "confident objects"], lines))
+    lines = [[name, *(str(value) for value in each)] for name, each in negatives.items()]
+    blocks.append(Table(["images without cells", "images", "warned", "with confident objects", "confident objects"], lines))
     return Report(
         name="report",
         title="Nuclei",
@@ -123,12 +129,11 @@ def described(row: Row) -> list[str]:
     return [kind, row.method, *numbers]
 
 
-def confident_objects(segmenter: CellSegmenter, folder: Path) -> tuple[int, int, int]:
-    """Images without cells in a folder: their number, how many have a warning, and all confident objects in them."""
-    paths = sorted(files_under(folder, IMAGE_ENDINGS))
-    warned = objects = 0
-    for path in paths:
-        found = segmenter.segment_pixels(read_frame(path))
-        warned += bool(found.warnings)
+def confident_objects(segmenter: CellSegmenter, images: Iterable[np.ndarray]) -> tuple[int, int, int, int]:
+    """Images without cells: their number, how many have a warning, how many have confident objects, and all of these."""
+    total = warned = filled = objects = 0
+    for pixels in images:
+        found = segmenter.segment_pixels(pixels)
+        total, warned, filled = total + 1, warned + bool(found.warnings), filled + bool(len(found))
         objects += len(found)
-    return len(paths), warned, objects
+    return total, warned, filled, objects
