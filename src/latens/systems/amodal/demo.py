@@ -10,12 +10,10 @@ from latens.data.image_output import png_bytes, write_image
 from latens.data.instances import Sample
 from latens.inference.page import Figure, Gallery, Links, Part, Section, Table
 from latens.metrics.instances import diameter, mask_iou, match
-from latens.systems.amodal.cells.predict import CellSegmenter
 from latens.systems.amodal.dataset import Simulated
 from latens.systems.amodal.draw import hidden_parts, overlay
 from latens.systems.amodal.outputs import Frame, write_outputs
-from latens.systems.amodal.predict import AmodalSegmenter
-from latens.systems.amodal.segmenter import Found
+from latens.systems.amodal.segmenter import Found, Segmenter
 
 NUMBERS = (0, 1)  # indices of the test images in the demo
 SIZE = 500  # pixels
@@ -27,7 +25,7 @@ INTRO = (
 )
 
 
-def section(segmenter: AmodalSegmenter | CellSegmenter, folder: Path) -> Section:
+def section(segmenter: Segmenter[Found], folder: Path) -> Section:
     """Segment embryos; write their images and all files of `latens segment` into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     samples = Simulated("embryo").held_out("test", max(NUMBERS) + 1, SIZE)
@@ -35,7 +33,7 @@ def section(segmenter: AmodalSegmenter | CellSegmenter, folder: Path) -> Section
     return Section("Whole outlines of overlapping cells", [INTRO], parts)
 
 
-def _embryo(segmenter: AmodalSegmenter | CellSegmenter, sample: Sample, name: str, folder: Path) -> Part:
+def _embryo(segmenter: Segmenter[Found], sample: Sample, name: str, folder: Path) -> Part:
     found = segmenter.segment_pixels(sample.image)
     write_image(folder / f"{name}.png", Image.fromarray(sample.image))
     written = write_outputs([Frame(sample.image, found)], folder / f"{name}.json", f"{name}.png")

@@ -24,13 +24,11 @@ from latens.experiments.report import Report
 from latens.inference.page import Table
 from latens.metrics.instances import DEGREES, ImageScores, average_precision, score_image, summarize
 from latens.settings import Count, settings
-from latens.systems.amodal.cells.evaluate import evaluate_fields
-from latens.systems.amodal.cells.predict import CellSegmenter
 from latens.systems.amodal.dataset import HeldOut, open_source
 from latens.systems.amodal.draw import overlay
 from latens.systems.amodal.order import SCORE_THRESHOLD
 from latens.systems.amodal.predict import AmodalSegmenter, Segmentation
-from latens.systems.amodal.segmenter import Found
+from latens.systems.amodal.segmenter import Found, Segmenter
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +54,7 @@ class Measured(NamedTuple):
 
 
 def evaluate(
-    segmenter: AmodalSegmenter | CellSegmenter,
+    segmenter: Segmenter[Found],
     sources: Sequence[Source],
     options: AmodalEvaluation,
     folder: Path | None = None,
@@ -65,7 +63,11 @@ def evaluate(
 
     Raises UsageError for several sources or an unknown one, InputError where the classes of data and model differ.
     """
-    if isinstance(segmenter, CellSegmenter) and any(source.kind in ("labels", "negatives") for source in sources):
+    if not isinstance(segmenter, AmodalSegmenter) and any(source.kind in ("labels", "negatives") for source in sources):
+        from latens.systems.amodal.cells.evaluate import evaluate_fields
+        from latens.systems.amodal.cells.predict import CellSegmenter
+
+        assert isinstance(segmenter, CellSegmenter)
         return evaluate_fields(segmenter, sources, folder)
     value = one_source(sources) or Source("", "simulated")
     source = open_source(value)
@@ -89,7 +91,7 @@ def evaluate(
     )
 
 
-def measure(segmenter: AmodalSegmenter | CellSegmenter, samples: HeldOut, folder: Path | None = None) -> Measured:
+def measure(segmenter: Segmenter[Found], samples: HeldOut, folder: Path | None = None) -> Measured:
     """Segment test images and compare the objects with the truth; the first images go into `folder`."""
 
     def results() -> Iterator[tuple[Sample, Found]]:

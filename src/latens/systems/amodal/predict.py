@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,11 +20,13 @@ from latens.inference.device import choose_device
 from latens.shapes import Bool, Float, Int, UInt8
 from latens.systems.amodal.cells.config import StarConfig
 from latens.systems.amodal.cells.network import StarNet
-from latens.systems.amodal.cells.predict import CellSegmenter
 from latens.systems.amodal.config import STRIDE, AmodalConfig, AnyModel
 from latens.systems.amodal.order import SCORE_THRESHOLD, ordered, paste_each
 from latens.systems.amodal.pipeline import AmodalRCNN, Detections
 from latens.systems.amodal.segmenter import Segmenter
+
+if TYPE_CHECKING:
+    from latens.systems.amodal.cells.predict import CellSegmenter
 
 NAME = "amodal"
 
@@ -118,6 +120,8 @@ def load(
     folder = locate(place)
     found, model = load_network(folder, NAME, AnyModel, build_network)
     if isinstance(model, StarNet):
+        from latens.systems.amodal.cells.predict import CellSegmenter
+
         return CellSegmenter(model, name=folder.name, sha256=found.sha256, device=chosen, fit=found.config.get("fit"))
     return AmodalSegmenter(model, name=folder.name, sha256=found.sha256, device=chosen)
 

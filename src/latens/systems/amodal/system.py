@@ -24,9 +24,6 @@ from latens.experiments.bench import Case
 from latens.hub import load_model
 from latens.systems.amodal.batches import AmodalData
 from latens.systems.amodal.cells.config import StarConfig
-from latens.systems.amodal.cells.predict import CellSegmenter
-from latens.systems.amodal.cells.simulate import simulated_image
-from latens.systems.amodal.cells.training import build_cells
 from latens.systems.amodal.config import EmbryoConfig
 from latens.systems.amodal.dataset import common_classes, open_source
 from latens.systems.amodal.demo import section
@@ -36,6 +33,7 @@ from latens.systems.amodal.objective import AmodalObjective
 from latens.systems.amodal.pipeline import AmodalRCNN
 from latens.systems.amodal.predict import NAME, AmodalSegmenter, Segmentation, load
 from latens.systems.amodal.recipes import RECIPES, AmodalTraining, CellsTraining
+from latens.systems.amodal.segmenter import Found, Segmenter
 from latens.systems.amodal.simulator.embryos import embryo
 from latens.systems.amodal.tables import TABLES
 from latens.training.objective import Trainable
@@ -53,6 +51,8 @@ def build(config: AmodalTraining | CellsTraining, sources: Sequence[Source]) -> 
     if the mask code of `objective.code_from` does not fit.
     """
     if isinstance(config.model, StarConfig):
+        from latens.systems.amodal.cells.training import build_cells
+
         return build_cells(config, sources)
     opened = [open_source(source, rotate=config.data.rotate) for source in sources or [Source("", "simulated")]]
     sizes = replace(config.model, classes=common_classes(opened, config.model.classes))
@@ -99,16 +99,18 @@ def example(folder: Path) -> Example:
     return Example("image", sources, inputs, bare=[Source("", "simulated")])
 
 
-def apply(segmenter: AmodalSegmenter | CellSegmenter, path: Path) -> Mapping[str, np.ndarray]:
+def apply(segmenter: Segmenter[Found], path: Path) -> Mapping[str, np.ndarray]:
     """Masks, depth order, classes, scores and shape codes of the objects of an image, or of the first page of a TIFF stack."""
     found = segmenter.segment(path, least_score=APPLY_SCORE)
     codes = {"codes": found.codes} if isinstance(found, Segmentation) and found.codes is not None else {}
     return {**found.layers._asdict(), "scores": found.scores, **codes}
 
 
-def cases(segmenter: AmodalSegmenter | CellSegmenter) -> Sequence[Case]:
+def cases(segmenter: Segmenter[Found]) -> Sequence[Case]:
     """Segmentation of simulated cells; of an embryo also with torchvision's Mask R-CNN."""
-    if isinstance(segmenter, CellSegmenter):
+    if not isinstance(segmenter, AmodalSegmenter):
+        from latens.systems.amodal.cells.simulate import simulated_image
+
         nuclei = simulated_image(np.random.default_rng(BENCH_SEED), NUCLEI_SIZE)
         return (Case(f"segment, {NUCLEI_SIZE} x {NUCLEI_SIZE}", lambda: segmenter.segment_pixels(nuclei)),)
     pixels = embryo(np.random.default_rng(BENCH_SEED), EmbryoConfig(size=BENCH_SIZE)).image

@@ -103,7 +103,7 @@ def test_settings_of_different_models_are_refused() -> None:
     with pytest.raises(UsageError, match="multiple of 64"):
         build(override(cells_tiny(), {"model.widths": "8,8,8,8,8,8", "data.crop": "32"}), [])
     with pytest.raises(UsageError, match="cannot be trained on"):
-        build(cells_tiny(), [Source("coco", "x.json")])
+        build(cells_tiny(), [Source("nuclei", "x")])
 
 
 def test_a_short_training_lowers_the_loss(tmp_path: Path) -> None:

@@ -15,8 +15,11 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from latens.data.convert import read_collection
 from latens.data.images import read_image
+from latens.data.instances import label_map, placed_of
 from latens.data.labels import IMAGE_MARK, pairs_in, read_label_map
+from latens.data.stacks import read_frame
 from latens.errors import InputError
 from latens.shapes import Float, Int, UInt8
 
@@ -70,9 +73,30 @@ def read_fields(folder: Path, split: Split) -> list[FieldImage]:
     pairs = pairs_in(folder)
     fields = field_names(folder, [image for image, _ in pairs])
     images = [_read(image, labels, fields[image]) for image, labels in pairs]
+    return _of_split(images, split, str(folder))
+
+
+def read_collection_fields(source: str, split: Split) -> list[FieldImage]:
+    """The visible parts of the objects of annotation files (`coco:FILE.json,IMAGES`, `labelme:FOLDER`); an image is a field.
+
+    Raises InputError if no image belongs to the split.
+    """
+    collection = read_collection(source)
+    images = []
+    for scene in collection.scenes:
+        placed = placed_of(scene.layers())
+        numbers = label_map(placed, (scene.height, scene.width))[0].astype(np.int32)
+        pixels = read_frame(collection.path(scene))
+        if pixels.shape[:2] != numbers.shape:
+            raise InputError("the image and its annotations differ in size", where=str(collection.path(scene)))
+        images.append(field_image(Path(scene.file).name, scene.file, pixels, numbers))
+    return _of_split(images, split, source)
+
+
+def _of_split(images: list[FieldImage], split: Split, where: str) -> list[FieldImage]:
     chosen = images if split == "all" else [image for image in images if split_of(images)[image.field] == split]
     if not chosen:
-        raise InputError(f"no field belongs to the {split} split", where=str(folder), hint="four fields are needed at least")
+        raise InputError(f"no field belongs to the {split} split", where=where, hint="four fields are needed at least")
     return chosen
 
 
@@ -120,6 +144,11 @@ def _read(image: Path, labels: Path, field: str) -> FieldImage:
     numbers = read_label_map(labels)
     if numbers.shape != pixels.shape[:2]:
         raise InputError("the label map and its image differ in size", where=str(labels))
+    return field_image(image.name, field, pixels, numbers)
+
+
+def field_image(name: str, field: str, pixels: UInt8[np.ndarray, "H W 3"], numbers: Int[np.ndarray, "H W"]) -> FieldImage:
+    """An image and its label map, measured."""
     contrast = contrast_of(pixels)
     empty = pixels[numbers == 0]
     ground = np.median(empty if len(empty) else pixels.reshape(-1, 3), axis=0)
@@ -127,9 +156,7 @@ def _read(image: Path, labels: Path, field: str) -> FieldImage:
     areas = areas[areas >= MIN_AREA]
     diameter = float(np.median(2 * np.sqrt(areas / np.pi))) if len(areas) else 0.0
     kind = kind_of(pixels, ground)
-    return FieldImage(
-        image.name, kind, field, pixels, numbers, contrast, diameter, contrast.apply(ground), whole_objects(numbers)
-    )
+    return FieldImage(name, kind, field, pixels, numbers, contrast, diameter, contrast.apply(ground), whole_objects(numbers))
 
 
 def kind_of(pixels: np.ndarray, ground: np.ndarray) -> Kind:

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from latens.data.convert import READABLE
 from latens.data.images import IMAGE_ENDINGS, read_image
 from latens.data.inputs import files_under
 from latens.data.source import Source
 from latens.errors import InputError, UsageError
 from latens.systems.amodal.cells.batches import CellsData, Material
 from latens.systems.amodal.cells.calibrate import fitted
-from latens.systems.amodal.cells.fields import FieldImage, read_fields
+from latens.systems.amodal.cells.fields import FieldImage, read_collection_fields, read_fields
 from latens.systems.amodal.cells.network import StarNet
 from latens.systems.amodal.cells.objective import StarObjective
 from latens.systems.amodal.cells.predict import CellSegmenter
@@ -26,7 +27,9 @@ from latens.training.objective import Trainable
 
 FIT_EMPTY, FIT_SEED = 24, 20_119  # simulated images without cells on which scores are fitted, and their seed
 LARGEST_PHOTOGRAPH = 512  # pixels of the shorter side
-SOURCES = "give labels:FOLDER (images with label maps) and negatives:FOLDER (images without cells), or nothing: simulated cells"
+SOURCES = (
+    "give labels:FOLDER, coco:FILE.json,IMAGES or labelme:FOLDER, negatives:FOLDER (no cells), or nothing: simulated cells"
+)
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +50,9 @@ def build_cells(config: CellsTraining, sources: Sequence[Source]) -> Trainable:
         if source.kind == "labels":
             train += read_fields(source.path, "train")
             held_out += read_fields(source.path, "validation")
+        elif source.kind in READABLE:
+            train += read_collection_fields(str(source), "train")
+            held_out += read_collection_fields(str(source), "validation")
         elif source.kind == "negatives":
             photographs += read_photographs(source.path)
         elif str(source) != "simulated":
