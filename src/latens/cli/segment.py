@@ -38,16 +38,18 @@ def segment(
             validator=Number(gt=0), help="Typical diameter of the nuclei in pixels (model cells); estimated if left out."
         ),
     ] = None,
-    model: Model = "embryo",
+    model: Model = "cells",
     force: Force = False,
     options: ComputeOptions = ComputeOptions(),  # noqa: B008
 ) -> int:
-    """Segment whole cells in overlap: visible and hidden parts, and depth order.
+    """Segment nuclei (model cells) or blastomeres (model embryo), with their whole outlines where they overlap.
 
-    For every input: COCO JSON, an overlay, tables of cells and images, a TIFF with one page per cell, and ROIs for Fiji.
+    For every input: COCO JSON, an overlay, tables of cells and images, and ROIs for Fiji. The model cells adds a label map and an
+    overlap map, the model embryo a TIFF with one page per cell and the depth order.
 
-        latens segment embryo.png -o out/
-        latens segment stack.tif frames/ -o out/
+        latens segment slide.tif -o out/
+        latens segment stack.tif frames/ -o out/ --diameter 18
+        latens segment embryo.png -o out/ --model embryo
     """
     from latens.data.files import STANDARD_STREAM
     from latens.data.images import IMAGE_ENDINGS
