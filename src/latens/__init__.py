@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from latens.catalogue import ModelEntry
     from latens.launch import evaluate, reproduce, train
     from latens.systems import flow
+    from latens.systems.amodal.cells.predict import CellSegmenter
     from latens.systems.amodal.predict import AmodalSegmenter
     from latens.systems.flow.predict import DensityModel
     from latens.systems.haze.predict import Haze
@@ -43,8 +44,14 @@ def load(
 
 @overload
 def load(
-    name_or_path: Literal["amodal"], *, device: str | torch.device = "auto", threads: int | None = None
+    name_or_path: Literal["embryo", "amodal"], *, device: str | torch.device = "auto", threads: int | None = None
 ) -> AmodalSegmenter: ...
+
+
+@overload
+def load(
+    name_or_path: Literal["cells"], *, device: str | torch.device = "auto", threads: int | None = None
+) -> CellSegmenter: ...
 
 
 @overload

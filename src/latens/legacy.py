@@ -144,9 +144,15 @@ def _kind_of_codec(plain: Plain) -> None:
         plain["model"].setdefault("kind", "hyperprior")
 
 
+def _kinds_of_segmenters(plain: Plain) -> None:
+    """The system had one model, without a setting `kind`."""
+    if isinstance(plain.get("model"), dict):
+        plain["model"].setdefault("kind", "rcnn")
+
+
 CHANGES: Mapping[str, tuple[Callable[[Plain], None], ...]] = MappingProxyType(
     {
-        "amodal": (renamed("data.turns", "data.rotate"),),
+        "amodal": (_kinds_of_segmenters, renamed("data.turns", "data.rotate")),
         "haze": _HAZE,
         "image_codec": (_one_setting_of_shrinking, _kind_of_codec),
         "parts": (

@@ -146,8 +146,8 @@ def test_scores_of_an_image() -> None:
 def test_matching_symmetry_and_quality() -> None:
     assert match(np.array([[0.9, 0.8], [0.85, 0.1]])) == [(0, 0)]
     assert match(np.zeros((0, 3))) == []
-    assert symmetry(layers(FRONT).amodal) is None
-    assert symmetry(layers(FRONT, (slice(0, 5), slice(0, 5))).amodal) == pytest.approx(0.5)
+    assert symmetry([int(layers(FRONT).amodal.sum())]) is None
+    assert symmetry([int(mask.sum()) for mask in layers(FRONT, (slice(0, 5), slice(0, 5))).amodal]) == pytest.approx(0.5)
     truth = layers(FRONT, APART).amodal
     assert mask_iou(truth, truth).tolist() == [[1, 0], [0, 1]]
     assert Quality().value == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -17,9 +18,10 @@ from latens.progress import OnProgress
 
 if TYPE_CHECKING:
     from latens.inference.batch import Job
-    from latens.systems.amodal.predict import AmodalSegmenter
+    from latens.systems.amodal.segmenter import Segmenter
 
 ENDING = ".json"
+SHOWN = 3  # warnings of the pages of one file that are printed
 
 logger = logging.getLogger(__name__)
 
@@ -30,18 +32,26 @@ def segment(
     *,
     out: Output = None,
     score: Annotated[float, Parameter(validator=Number(gte=0, lte=1), help="Leave out objects with a lower score.")] = 0.5,
-    model: Model = "amodal",
+    diameter: Annotated[
+        float | None,
+        Parameter(
+            validator=Number(gt=0), help="Typical diameter of the nuclei in pixels (model cells); estimated if left out."
+        ),
+    ] = None,
+    model: Model = "cells",
     force: Force = False,
     options: ImageComputeOptions = ImageComputeOptions(),  # noqa: B008
 ) -> int:
-    """Segment whole cells in overlap: visible and hidden parts, and depth order.
+    """Segment nuclei (model cells) or blastomeres (model embryo), with their whole outlines where they overlap.
 
-    For every input: COCO JSON, an overlay, tables of cells and images, a TIFF with one page per cell, and ROIs for Fiji.
-    A folder of several results also has the joint tables cells.csv and frames.csv of all of them, also of earlier runs.
-    Time, slice, channel and micrometers are those of OME or ImageJ metadata; without metadata these columns are empty.
+    For every input: COCO JSON, an overlay, tables of cells and images, and ROIs for Fiji. The model cells adds a label map and
+    an overlap map, the model embryo a TIFF with one page per cell and the depth order. A folder of several results also has
+    the joint tables cells.csv and frames.csv of all of them, also of earlier runs. Time, slice, channel and micrometers are
+    those of OME or ImageJ metadata; without metadata these columns are empty.
 
-        latens segment embryo.png -o out/
-        latens segment stack.tif frames/ -o out/
+        latens segment slide.tif -o out/
+        latens segment stack.tif frames/ -o out/ --diameter 18
+        latens segment embryo.png -o out/ --model embryo
     """
     from latens.data.files import STANDARD_STREAM
     from latens.data.images import IMAGE_ENDINGS
@@ -56,6 +66,7 @@ def segment(
     if any(job.output.suffix != ENDING for job in batch.jobs):
         raise UsageError(f"the result is a {ENDING} file", where=str(out), hint=f"name a folder or a {ENDING} file")
 
+    from latens.systems.amodal.cells.predict import CellSegmenter
     from latens.systems.amodal.outputs import check_foreign, family, is_ours, join_tables
     from latens.systems.amodal.predict import load
 
@@ -63,7 +74,12 @@ def segment(
         check_foreign(job.output for job in batch.jobs)
     segmenter = load(model, device=options.device, threads=options.threads)
     announce(segmenter)
-    if segmenter.trained_on is not None:
+    if isinstance(segmenter, CellSegmenter):
+        segmenter.diameter = diameter
+    elif diameter is not None:
+        hint = "leave it out, or choose --model cells"
+        raise UsageError(f"the model {segmenter.name} has no setting of the diameter", where="--diameter", hint=hint)
+    if segmenter.trained_on is not None and not isinstance(segmenter, CellSegmenter):
         known = segmenter.trained_on.split(";")[0]
         own = "Train your own and pass it with --model."
         logger.info(f"this model was trained on {known}; on other images expect false positives. {own}")
@@ -71,7 +87,7 @@ def segment(
     def work(job: Job, on_progress: OnProgress) -> dict[str, Any]:
         return segment_one(segmenter, job, score)
 
-    request = {"model": segmenter.model_id, "score": score, **options.choice()}
+    request = {"model": segmenter.model_id, "score": score, "diameter": diameter, **options.choice()}
     outputs, ours = (lambda job: [*family(job.output), job.output]), (lambda job: is_ours(job.output))
     done = batch.run(work, Request("segmenting", request, outputs, is_ours=ours))
     if batch.folder is not None and (written := join_tables(batch.folder)):
@@ -79,7 +95,7 @@ def segment(
     return done.exit_status
 
 
-def segment_one(segmenter: AmodalSegmenter, job: Job, score: float) -> dict[str, Any]:
+def segment_one(segmenter: Segmenter[Any], job: Job, score: float) -> dict[str, Any]:
     """Segment one file; return the record of the result."""
     from latens.data.images import frames_note
     from latens.data.planes import Plane, read_planes
@@ -89,12 +105,23 @@ def segment_one(segmenter: AmodalSegmenter, job: Job, score: float) -> dict[str,
     started = time.perf_counter()
     count = count_frames(job.input)
     planes = iter(read_planes(job.input))
-    found = segmenter.segment_frames(job.input, least_score=score)
-    frames = (Frame(pixels, objects, next(planes, Plane())) for pixels, objects in found)
+    warned: list[str] = []
+
+    def segmented() -> Iterator[Frame]:
+        for number, (pixels, found) in enumerate(segmenter.segment_frames(job.input, least_score=score), start=1):
+            place = f"page {number}: " if count > 1 else ""
+            warned.extend(f"{place}{text}" for text in found.facts.get("warnings", ()))
+            yield Frame(pixels, found, next(planes, Plane()))
+
     info = {"model": segmenter.name, "weights": segmenter.model_id, "trained_on": segmenter.trained_on, "least_score": score}
-    written = write_outputs(frames, job.output, job.relative or job.input.name, count=count, info=info)
+    source = job.relative or job.input.name
+    written = write_outputs(segmented(), job.output, source, count=count, info=info, as_label_maps=segmenter.as_label_maps)
     seconds = time.perf_counter() - started
     note = None if job.input.suffix.lower() in TIFF_ENDINGS else frames_note(job.input)  # all pages of a TIFF are segmented
+    for text in warned[:SHOWN]:
+        logger.warning("%s: %s", job.input, text)
+    if len(warned) > SHOWN:
+        logger.warning("%s: %d more pages have such a warning", job.input, len(warned) - SHOWN)
     total = sum(written.objects)
     shown = counted(total, "object") + (f" in {count} frames" if count > 1 else "")
     return {
@@ -102,6 +129,6 @@ def segment_one(segmenter: AmodalSegmenter, job: Job, score: float) -> dict[str,
         "objects": written.objects,
         "files": [str(path) for path in written.files],
         "seconds": round(seconds, 3),
-        "notes": [note] if note else [],
+        "notes": [*([note] if note else []), *warned],
         "text": f"{job.output}: {shown}, {seconds:.2f} s" + (f"; {note}" if note else ""),
     }

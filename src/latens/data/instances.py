@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from latens.data.image_paths import image_path
-from latens.data.masks import Rle, area, corner_box, decode, encode
+from latens.data.masks import Rle, area, corner_box, decode, encode, encode_window
 from latens.data.planes import Plane
 from latens.errors import InputError
 from latens.shapes import Bool, Float, Int, UInt8
@@ -47,6 +47,57 @@ class Layers(NamedTuple):
         whole = self.amodal.sum(axis=(1, 2))
         hidden = (self.amodal & ~self.visible).sum(axis=(1, 2))
         return np.asarray(hidden / np.maximum(whole, 1), dtype=np.float64)
+
+
+class Placed(NamedTuple):
+    """The masks of one object in the window whose top left pixel is (top, left); fields fill memory no faster than objects."""
+
+    top: int
+    left: int
+    amodal: Bool[np.ndarray, "h w"]
+    visible: Bool[np.ndarray, "h w"]
+    layer: int = UNKNOWN
+    category: int = 0
+
+    @property
+    def window(self) -> tuple[slice, slice]:
+        """The window as an index of the image."""
+        height, width = self.amodal.shape
+        return slice(self.top, self.top + height), slice(self.left, self.left + width)
+
+
+def placed_of(layers: Layers) -> list[Placed]:
+    """Dense masks, cut out around every object; an empty mask has a window of one pixel."""
+    found = []
+    for amodal, visible, layer, category in zip(*layers, strict=True):
+        rows, columns = np.flatnonzero(amodal.any(1)), np.flatnonzero(amodal.any(0))
+        y, x = (slice(each[0], each[-1] + 1) if len(each) else slice(0, 1) for each in (rows, columns))
+        found.append(Placed(int(y.start), int(x.start), amodal[y, x], visible[y, x], int(layer), int(category)))
+    return found
+
+
+def layers_of_placed(placed: Sequence[Placed], size: tuple[int, int]) -> Layers:
+    """Dense masks of objects in an image of `size` (H, W)."""
+    amodal = np.zeros((len(placed), *size), dtype=bool)
+    visible = np.zeros_like(amodal)
+    for index, each in enumerate(placed):
+        amodal[(index, *each.window)] = each.amodal
+        visible[(index, *each.window)] = each.visible
+    numbers = (np.array([getattr(each, name) for each in placed], dtype=np.int64) for name in ("layer", "category"))
+    return Layers(amodal, visible, *numbers)
+
+
+def label_map(placed: Sequence[Placed], size: tuple[int, int]) -> tuple[Int[np.ndarray, "H W"], UInt8[np.ndarray, "H W"]]:
+    """The number of the object of every pixel (from 1, in the given order; 0: none), and how many objects cover it.
+
+    Numbers have 16 bits, above 65,535 objects 32.
+    """
+    numbers = np.zeros(size, dtype=np.uint16 if len(placed) < 2**16 else np.uint32)
+    coverage = np.zeros(size, dtype=np.uint8)
+    for number, each in enumerate(placed, start=1):
+        numbers[each.window][each.visible] = number
+        coverage[each.window] += each.amodal
+    return numbers, coverage
 
 
 class Sample(NamedTuple):
@@ -138,6 +189,21 @@ def scene_of(layers: Layers, file: str = "", scores: Sequence[float] | None = No
         for i in range(len(layers.amodal))
     )
     return Scene(file=file, height=height, width=width, instances=instances)
+
+
+def scene_of_placed(placed: Sequence[Placed], size: tuple[int, int], file: str, scores: Sequence[float]) -> Scene:
+    """Convert objects in windows to run-length coded objects of an image of `size` (H, W)."""
+    instances = tuple(
+        Instance(
+            amodal=encode_window(each.amodal, each.top, each.left, size),
+            visible=encode_window(each.visible, each.top, each.left, size),
+            category=each.category,
+            layer=None if each.layer == UNKNOWN else each.layer,
+            score=float(score),
+        )
+        for each, score in zip(placed, scores, strict=True)
+    )
+    return Scene(file=file, height=size[0], width=size[1], instances=instances)
 
 
 @dataclass(frozen=True, kw_only=True)

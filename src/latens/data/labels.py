@@ -255,3 +255,16 @@ def write_stack(masks: Sequence[np.ndarray] | np.ndarray) -> bytes:
     for mask in masks:
         writer.write(mask.astype(np.uint8) * 255)
     return target.getvalue()
+
+
+def read_label_map(path: Path) -> Int[np.ndarray, "H W"]:
+    """The label map of a file as int32, with its objects renumbered from 1.
+
+    Raises InputError for several pages or channels, UnreadableInput for a file that is no label map.
+    """
+    pages = _pages(path)
+    if len(pages) != 1:
+        raise InputError(f"{len(pages)} pages, but a label map has one", where=str(path))
+    values, numbers = np.unique(pages[0].values, return_inverse=True)
+    offset = 0 if values[0] == 0 else 1
+    return np.asarray(numbers.reshape(pages[0].values.shape) + offset, dtype=np.int32)

@@ -42,6 +42,28 @@ def encode(mask: Bool[np.ndarray, "H W"]) -> Rle:
     return {"size": [int(side) for side in found["size"]], "counts": found["counts"].decode("ascii")}
 
 
+def encode_window(mask: Bool[np.ndarray, "h w"], top: int, left: int, size: tuple[int, int]) -> Rle:
+    """Run-length code of a mask in the window that starts at (top, left) of an image of `size` (H, W).
+
+    The time depends on the window, not on the image.
+    """
+    from pycocotools import mask as coco
+
+    height, width = size
+    column, row = np.nonzero(mask.T)  # in column-major order
+    place = (column + left).astype(np.int64) * height + (row + top)
+    if not len(place):
+        lengths = [height * width]
+    else:
+        breaks = np.flatnonzero(np.diff(place) != 1)
+        starts, ends = place[np.append(0, breaks + 1)], place[np.append(breaks, len(place) - 1)] + 1
+        edges = np.append(np.stack((starts, ends), axis=1).ravel(), height * width)
+        lengths = np.diff(edges, prepend=0).tolist()
+        lengths = lengths[:-1] if lengths[-1] == 0 else lengths
+    found = coco.frPyObjects({"size": [height, width], "counts": lengths}, height, width)
+    return {"size": [height, width], "counts": found["counts"].decode("ascii")}
+
+
 def decode(rle: Rle) -> Bool[np.ndarray, "H W"]:
     """Mask of a run-length code. Raises InputError for a damaged code."""
     height, width = rle["size"]

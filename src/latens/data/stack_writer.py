@@ -20,7 +20,9 @@ CLASSIC_LIMIT = 2**32 - 2**20  # bytes that a TIFF with 32-bit offsets can addre
 
 
 class StackWriter:
-    """Write a TIFF page by page into an open file: 8-bit gray (H, W) or color (H, W, 3), losslessly compressed.
+    """Write a TIFF page by page into an open file: gray (H, W) of 8, 16 or 32 bits, or 8-bit color (H, W, 3).
+
+    Pages are losslessly compressed.
 
     `big` selects 64-bit offsets (BigTIFF); without it, LimitExceeded is raised at 4 GB. Pages are not kept in memory. `masks`
     marks every page as the mask of one object (`labels` reads the mark). `pixel_um`, the width and height of a pixel in
@@ -40,14 +42,16 @@ class StackWriter:
         self._link = 8 if big else 4  # position at which the offset of the next directory is written
 
     def write(self, page: np.ndarray) -> None:
-        """Append a page of 8-bit values."""
-        data = zlib.compress(np.ascontiguousarray(page, dtype=np.uint8).tobytes(), 6)
+        """Append a page of uint8, uint16 or uint32 values; other types are converted to uint8."""
+        kept = page.ndim == 2 and page.dtype in (np.uint16, np.uint32)
+        plain = np.ascontiguousarray(page if kept else page.astype(np.uint8))
+        data = zlib.compress(plain.astype(plain.dtype.newbyteorder("<")).tobytes(), 6)
         if not self._big and self._position + len(data) > CLASSIC_LIMIT:
             raise LimitExceeded("a TIFF of masks or overlays would exceed 4 GB", hint="segment fewer frames at once")
         channels = 1 if page.ndim == 2 else page.shape[2]
         gap = len(data) % 2  # directories start at even offsets
         start, directory = self._position, self._position + len(data) + gap
-        bits = 8 if channels == 1 else 0
+        bits = 8 * plain.itemsize if channels == 1 else 0
         entries = [
             (256, 4, 1, page.shape[1]), (257, 4, 1, page.shape[0]), (258, 3, channels, bits), (259, 3, 1, 8),
             (262, 3, 1, 1 if channels == 1 else 2),

@@ -23,7 +23,7 @@ import numpy as np
 from latens.data.csv_files import csv_bytes
 from latens.data.files import STANDARD_STREAM, write_atomic
 from latens.data.inputs import natural_key
-from latens.data.instances import Collection, Layers
+from latens.data.instances import Collection, Placed, placed_of
 from latens.data.planes import Plane, read_planes
 from latens.data.stacks import frame_place
 from latens.errors import LatensError, OutputExists, UnreadableInput
@@ -40,7 +40,8 @@ AGAIN = "segment its input again with --force"
 class Measured(NamedTuple):
     """The objects of a frame and what its file says about the frame."""
 
-    layers: Layers
+    placed: Sequence[Placed]
+    occluded: int  # pixels where an object continues behind or in front of another
     classes: Sequence[str]
     scores: Sequence[float]
     plane: Plane = Plane()
@@ -48,30 +49,32 @@ class Measured(NamedTuple):
 
 def cell_rows(frame: Measured, number: int) -> list[tuple[Any, ...]]:
     """A row of CELL_COLUMNS, without the image, for every cell of the frame `number` (from 1)."""
-    layers, plane = frame.layers, frame.plane
-    hidden = layers.hidden_fraction()
+    plane = frame.plane
     across, down = plane.pixel_um or (math.nan, math.nan)
     rows = []
-    for index, mask in enumerate(layers.amodal):
-        y, x = np.nonzero(mask)
-        center = (float(x.mean()) + 0.5, float(y.mean()) + 0.5) if len(x) else (math.nan, math.nan)
+    for index, placed in enumerate(frame.placed):
+        y, x = np.nonzero(placed.amodal)
+        hidden = 1 - int((placed.amodal & placed.visible).sum()) / max(len(x), 1)
+        center = (math.nan, math.nan)
+        if len(x):
+            center = float(x.mean()) + placed.left + 0.5, float(y.mean()) + placed.top + 0.5
         rows.append((
-            number, *place_of(plane), index + 1, frame.classes[int(layers.category[index])],
-            round(float(frame.scores[index]), 4), int(layers.layer[index]), len(x), number_or_empty(len(x) * across * down, 4),
+            number, *place_of(plane), index + 1, frame.classes[placed.category],
+            round(float(frame.scores[index]), 4), placed.layer, len(x), number_or_empty(len(x) * across * down, 4),
             round(diameter(len(x)), 3), number_or_empty(diameter(len(x) * across * down), 4),
             *(number_or_empty(value, 3) for value in center),
             number_or_empty(center[0] * across, 4), number_or_empty(center[1] * down, 4),
-            round(eccentricity(x, y), 4) if len(x) else "", round(float(hidden[index]), 4),
+            round(eccentricity(x, y), 4) if len(x) else "", round(hidden, 4),
         ))  # fmt: skip
     return rows
 
 
 def frame_row(frame: Measured, number: int) -> tuple[Any, ...]:
     """A row of FRAME_COLUMNS, without the image. Symmetry is smallest / largest diameter, empty below two cells."""
-    layers, plane = frame.layers, frame.plane
-    ratio, occluded = symmetry(layers.amodal), int(layers.occlusion.sum())
+    plane, occluded = frame.plane, frame.occluded
+    ratio = symmetry([int(placed.amodal.sum()) for placed in frame.placed])
     across, down = plane.pixel_um or (math.nan, math.nan)
-    measured = (len(layers.amodal), "" if ratio is None else round(ratio, 4))
+    measured = (len(frame.placed), "" if ratio is None else round(ratio, 4))
     return number, *place_of(plane), *measured, occluded, number_or_empty(occluded * across * down, 4)
 
 
@@ -113,7 +116,9 @@ def collection_table(collection: Collection) -> Iterator[bytes]:
             planes = known.setdefault(file, _planes(file))
             plane = planes[number - 1] if number <= len(planes) else Plane()
         scores = [instance.score for instance in scene.instances]
-        rows = cell_rows(Measured(scene.layers(), collection.categories, scores, plane), number)
+        layers = scene.layers()
+        measured = Measured(placed_of(layers), int(layers.occlusion.sum()), collection.categories, scores, plane)
+        rows = cell_rows(measured, number)
         yield csv_bytes((path.as_posix(), *row) for row in rows)
 
 

@@ -205,7 +205,7 @@ def score_image(truth: Layers, found: Layers) -> ImageScores:
             seen = found.amodal[j] & ~truth.visible[i] if j is not None else np.zeros_like(mask)
             hidden.append(float((seen & true_hidden).sum() / (seen | true_hidden).sum()))
     right, pairs = _order(truth, found, partner)
-    true_symmetry, found_symmetry = symmetry(truth.amodal), symmetry(found.amodal)
+    true_symmetry, found_symmetry = (symmetry([int(mask.sum()) for mask in each.amodal]) for each in (truth, found))
     both = true_symmetry is not None and found_symmetry is not None
     return ImageScores(
         full, hidden, right, pairs, len(found.amodal) - len(truth.amodal), areas,
@@ -228,11 +228,11 @@ def diameter(area: float) -> float:
     return math.sqrt(4 * area / math.pi)
 
 
-def symmetry(amodal: Bool[np.ndarray, "N H W"]) -> float | None:
+def symmetry(areas: Sequence[float]) -> float | None:
     """Smallest over largest equivalent diameter of the cells of an embryo, in (0, 1]; None for fewer than two cells."""
-    if len(amodal) < 2:
+    if len(areas) < 2:
         return None
-    diameters = [diameter(float(mask.sum())) for mask in amodal]
+    diameters = [diameter(float(area)) for area in areas]
     return min(diameters) / max(diameters) if max(diameters) else None
 
 

@@ -34,4 +34,6 @@ def amodal_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def segmenter(amodal_folder: Path) -> AmodalSegmenter:
-    return load(amodal_folder, device="cpu")
+    found = load(amodal_folder, device="cpu")
+    assert isinstance(found, AmodalSegmenter)
+    return found

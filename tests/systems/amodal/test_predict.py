@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from latens.data.annotations import read_annotations
-from latens.data.instances import Layers, paint
+from latens.data.instances import Layers, Placed, paint
 from latens.data.labels import read_labels
 from latens.data.masks import decode, paste
 from latens.data.source import parse_sources
@@ -204,7 +204,7 @@ def test_rois_are_read_by_roifile_and_fit_the_masks() -> None:
         cv2.fillPoly(fine, [np.round(roi.coordinates() * 10).astype(np.int32)], 1)
         truth = mask.repeat(10, 0).repeat(10, 1)
         assert (fine.astype(bool) & truth).sum() / (fine.astype(bool) | truth).sum() > 0.98
-    assert contour(np.ones((1, 1), dtype=bool)).mean(0) == pytest.approx([0.5, 0.5])
+    assert contour(Placed(0, 0, np.ones((1, 1), dtype=bool), np.ones((1, 1), dtype=bool))).mean(0) == pytest.approx([0.5, 0.5])
 
 
 def test_eccentricity_is_that_of_scikit_image() -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import cast
 
 import pytest
 
 from latens.legacy import upgrade_run
 from latens.settings import SettingsError, decode_like, override, to_dict
 from latens.systems.amodal import experiments
-from latens.systems.amodal.recipes import RECIPES, cpu, cpu_fcn
+from latens.systems.amodal.recipes import RECIPES, AmodalTraining, cpu, cpu_fcn
 
 
 @pytest.mark.parametrize(
@@ -41,10 +42,11 @@ def test_rules_depend_on_the_variant() -> None:
         override(cpu(), small)
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", [name for name in RECIPES if not name.startswith("cells")])
 def test_runs_saved_before_the_renaming_load(name: str) -> None:
-    recipe = RECIPES[name]()
+    recipe = cast("AmodalTraining", RECIPES[name]())
     saved = to_dict(recipe)
+    del saved["model"]["kind"]  # the system had one model
     saved["data"]["turns"] = saved["data"].pop("rotate") or True
     found = decode_like(recipe, upgrade_run(saved))
     assert found == dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, rotate=True))

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ from latens.systems.amodal.dataset import concatenate, open_source
 from latens.systems.amodal.evaluate import digest as image_digest
 from latens.systems.amodal.experiments import SCALES, AmodalLab, AmodalScale, Comparison, Result
 from latens.systems.amodal.model import MaskAutoencoder
-from latens.systems.amodal.predict import load
+from latens.systems.amodal.predict import AmodalSegmenter, load
 from latens.systems.amodal.recipes import cpu
 from latens.systems.amodal.system import SYSTEM
 from latens.systems.amodal.tables import (
@@ -56,7 +57,7 @@ SMALL = {"steps": "1", "code_steps": "2", "seeds": "2", "code_seeds": "2", "imag
 def laboratory(out: Path, values: Sequence[str] = (), scale: AmodalScale = SCALES["tiny"]) -> AmodalLab:
     return ExperimentRunner(
         build=SYSTEM.build,
-        open_model=lambda place: load(place or "amodal", device="cpu"),
+        open_model=lambda place: cast("AmodalSegmenter", load(place or "amodal", device="cpu")),
         sources=parse_sources(values),
         scale=scale,
         recipe="tiny",
@@ -153,6 +154,7 @@ def test_an_interrupted_command_continues(
 TABLE = """
 import logging, sys
 from pathlib import Path
+from typing import cast
 from latens.experiments.lab import ExperimentRunner
 from latens.settings import override
 from latens.systems.amodal.experiments import SCALES

@@ -6,11 +6,13 @@ This module does not import torch, so that `--help` is fast.
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, TypeAlias, TypeVar
 
 from annotated_types import Ge, Len, Lt, MultipleOf
+from pydantic import Field
 
 from latens.settings import Count, Natural, NonNegative, Positive, Share, settings, validator
+from latens.systems.amodal.cells.config import StarConfig
 
 STRIDE = 32  # both sides of an image that enters the network are multiples of this
 REGION = 14  # side of the region features that mask heads read
@@ -113,6 +115,7 @@ class HeadConfig:
 class AmodalConfig:
     """The whole pipeline (Fig. 3)."""
 
+    kind: Literal["rcnn"] = "rcnn"  # model
     classes: tuple[str, ...] = ()  # names of the classes; empty: those of the training data
     size: Annotated[int, Ge(2 * STRIDE), MultipleOf(STRIDE)] = 256  # longer side of the resampled image, pixels
     code: MaskCodeConfig = field(default_factory=MaskCodeConfig)  # mask code
@@ -153,6 +156,9 @@ class SceneConfig:
     batch: Count = 4  # images
     validation: Count = 32  # held-out images
     rotate: bool = False  # rotate annotated images by multiples of 90 degrees, in addition to mirroring
+
+
+AnyModel: TypeAlias = Annotated[AmodalConfig | StarConfig, Field(discriminator="kind")]
 
 
 @settings

@@ -13,7 +13,7 @@ from latens.metrics.instances import diameter, mask_iou, match
 from latens.systems.amodal.dataset import Simulated
 from latens.systems.amodal.draw import hidden_parts, overlay
 from latens.systems.amodal.outputs import Frame, write_outputs
-from latens.systems.amodal.predict import AmodalSegmenter, Segmentation
+from latens.systems.amodal.segmenter import Found, Segmenter
 
 NUMBERS = (0, 1)  # indices of the test images in the demo
 SIZE = 500  # pixels
@@ -25,7 +25,7 @@ INTRO = (
 )
 
 
-def section(segmenter: AmodalSegmenter, folder: Path) -> Section:
+def section(segmenter: Segmenter[Found], folder: Path) -> Section:
     """Segment embryos; write their images and all files of `latens segment` into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     samples = Simulated("embryo").held_out("test", max(NUMBERS) + 1, SIZE)
@@ -33,7 +33,7 @@ def section(segmenter: AmodalSegmenter, folder: Path) -> Section:
     return Section("Whole outlines of overlapping cells", [INTRO], parts)
 
 
-def _embryo(segmenter: AmodalSegmenter, sample: Sample, name: str, folder: Path) -> Part:
+def _embryo(segmenter: Segmenter[Found], sample: Sample, name: str, folder: Path) -> Part:
     found = segmenter.segment_pixels(sample.image)
     write_image(folder / f"{name}.png", Image.fromarray(sample.image))
     written = write_outputs([Frame(sample.image, found)], folder / f"{name}.json", f"{name}.png")
@@ -50,7 +50,7 @@ def _embryo(segmenter: AmodalSegmenter, sample: Sample, name: str, folder: Path)
     return Part(heading, [Gallery(figures, columns=4, narrowest=200), cells(found, sample), links])
 
 
-def cells(found: Segmentation, sample: Sample) -> Table:
+def cells(found: Found, sample: Sample) -> Table:
     """Measurements of every detected cell and of the true cell that it matches."""
     iou = mask_iou(found.layers.amodal, sample.layers.amodal)
     partner = dict(match(iou))

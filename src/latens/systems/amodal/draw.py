@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import colorsys
+from collections.abc import Sequence
 
 import numpy as np
 
-from latens.data.instances import Layers
+from latens.data.instances import Layers, Placed, placed_of
 from latens.shapes import Bool, UInt8
 
 GOLDEN = 0.61803398875  # fraction of the color circle between consecutive objects
@@ -16,15 +17,22 @@ DASH = 5  # length of a dash in pixels, for an image of 500 pixels
 
 def overlay(pixels: UInt8[np.ndarray, "H W 3"], layers: Layers) -> UInt8[np.ndarray, "H W 3"]:
     """The image with the outlines of all objects, those in front drawn last."""
+    return overlay_placed(pixels, placed_of(layers))
+
+
+def overlay_placed(pixels: UInt8[np.ndarray, "H W 3"], placed: Sequence[Placed]) -> UInt8[np.ndarray, "H W 3"]:
+    """The same for objects in windows."""
     drawn = pixels.copy()
     side = max(pixels.shape[:2])
-    rows, columns = np.indices(pixels.shape[:2])
     dash = max(2, round(DASH * side / 500))
-    gaps = (rows // dash + columns // dash) % 2 == 0
-    for index in np.argsort(-layers.layer, kind="stable"):
-        line = outline(layers.amodal[index], max(1, round(side / 400)))
-        behind = line & ~layers.visible[index]
-        drawn[(line & ~behind) | (behind & gaps)] = color(int(index))
+    width = max(1, min(round(side / 400), round(np.median([min(each.amodal.shape) for each in placed]) / 12))) if placed else 1
+    for index in np.argsort([-each.layer for each in placed], kind="stable"):
+        each = placed[int(index)]
+        rows, columns = np.ogrid[each.window]
+        gaps = (rows // dash + columns // dash) % 2 == 0
+        line = outline(each.amodal, width)
+        behind = line & ~each.visible
+        drawn[each.window][(line & ~behind) | (behind & gaps)] = color(int(index))
     return drawn
 
 

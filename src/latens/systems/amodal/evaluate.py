@@ -29,6 +29,7 @@ from latens.systems.amodal.dataset import HeldOut, open_source
 from latens.systems.amodal.draw import overlay
 from latens.systems.amodal.order import SCORE_THRESHOLD
 from latens.systems.amodal.predict import AmodalSegmenter, Segmentation
+from latens.systems.amodal.segmenter import Found, Segmenter
 
 logger = logging.getLogger(__name__)
 
@@ -54,12 +55,21 @@ class Measured(NamedTuple):
 
 
 def evaluate(
-    segmenter: AmodalSegmenter, sources: Sequence[Source], options: AmodalEvaluation, folder: Path | None = None
+    segmenter: Segmenter[Found],
+    sources: Sequence[Source],
+    options: AmodalEvaluation,
+    folder: Path | None = None,
 ) -> Report:
     """Evaluate the segmenter on the test images of a source; the first images with their objects go into `folder`.
 
     Raises UsageError for several sources or an unknown one, InputError where the classes of data and model differ.
     """
+    if not isinstance(segmenter, AmodalSegmenter) and any(source.kind in ("labels", "negatives") for source in sources):
+        from latens.systems.amodal.cells.evaluate import evaluate_fields
+        from latens.systems.amodal.cells.predict import CellSegmenter
+
+        assert isinstance(segmenter, CellSegmenter)
+        return evaluate_fields(segmenter, sources, folder)
     value = one_source(sources) or Source("", "simulated")
     source = open_source(value)
     one_class = len(source.classes) == len(segmenter.classes) == 1
@@ -82,10 +92,10 @@ def evaluate(
     )
 
 
-def measure(segmenter: AmodalSegmenter, samples: HeldOut, folder: Path | None = None) -> Measured:
+def measure(segmenter: Segmenter[Found], samples: HeldOut, folder: Path | None = None) -> Measured:
     """Segment test images and compare the objects with the truth; the first images go into `folder`."""
 
-    def results() -> Iterator[tuple[Sample, Segmentation]]:
+    def results() -> Iterator[tuple[Sample, Found]]:
         seen = Distinct()
         for number, sample in enumerate(samples, start=1):
             if not seen.is_new(digest_of(sample.image, *sample.layers), f"image {number} of the data"):
@@ -100,7 +110,7 @@ def measure(segmenter: AmodalSegmenter, samples: HeldOut, folder: Path | None = 
     return measured(len(segmenter.classes), results())
 
 
-def measured(classes: int, results: Iterable[tuple[Sample, Segmentation]]) -> Measured:
+def measured(classes: int, results: Iterable[tuple[Sample, Found]]) -> Measured:
     """Measures of given results. Masks are held run-length coded, so that thousands of images fit into memory."""
     truth: list[Scene] = []
     found: list[Scene] = []
@@ -120,7 +130,7 @@ def measured(classes: int, results: Iterable[tuple[Sample, Segmentation]]) -> Me
     return Measured(numbers | summarize(scores), len(truth), objects, total.hexdigest())
 
 
-def confident(result: Segmentation) -> Segmentation:
+def confident(result: Found) -> Segmentation:
     """The detections above SCORE_THRESHOLD."""
     kept = result.scores >= SCORE_THRESHOLD
     amodal, visible, layer, category = result.layers
@@ -141,6 +151,6 @@ def _add_to_digest(total: Any, sample: Sample) -> None:
     total.update(np.packbits(sample.layers.amodal).tobytes())
 
 
-def _save_image(path: Path, sample: Sample, found: Segmentation) -> None:
+def _save_image(path: Path, sample: Sample, found: Found) -> None:
     row = (sample.image, overlay(sample.image, confident(found).layers), overlay(sample.image, sample.layers))
     write_image(path, Image.fromarray(np.concatenate(row, axis=1)))

@@ -5,7 +5,9 @@ Files for the output out/embryo.json, which is renamed last and marks the input 
     embryo.overlay.png   outlines, dashed where a cell is hidden (a multi-page .tif for stacks)
     embryo.cells.csv     one line per cell (columns: `metrics.cells`)
     embryo.frames.csv    one line per image: count, symmetry
-    embryo.masks.tif     one page per cell, in the order of the table
+    embryo.masks.tif     one page per cell, in the order of the table (models of few cells)
+    embryo.labels.tif    one page per image, the number of the cell of every pixel (models of many cells)
+    embryo.overlap.tif   one page per image, the number of cells that cover every pixel (models of many cells)
     embryo.rois.zip      ImageJ ROIs, if the extra `micro` is installed
 
 A pixel size in OME or ImageJ is carried into the tables and the JSON (`pixel_um`), and into masks and overlays as their
@@ -37,19 +39,19 @@ from latens.data.annotations import to_document
 from latens.data.csv_files import csv_bytes
 from latens.data.files import fitting_name, has_temporary, writing
 from latens.data.inputs import files_under
-from latens.data.instances import Collection
+from latens.data.instances import Collection, Placed, label_map
 from latens.data.masks import encode
 from latens.data.planes import Plane
 from latens.data.records import Records
 from latens.data.stack_writer import StackWriter
 from latens.errors import OutputExists, UnreadableInput, counted
 from latens.metrics.cells import CELL_COLUMNS, FRAME_COLUMNS, Measured, cell_rows, frame_row, joined_tables
-from latens.systems.amodal.draw import overlay
-from latens.systems.amodal.predict import Segmentation
+from latens.systems.amodal.draw import overlay_placed
+from latens.systems.amodal.segmenter import Found
 
 logger = logging.getLogger(__name__)
 
-FAMILY = ("overlay.png", "overlay.tif", "cells.csv", "frames.csv", "masks.tif", "rois.zip")
+FAMILY = ("overlay.png", "overlay.tif", "cells.csv", "frames.csv", "masks.tif", "labels.tif", "overlap.tif", "rois.zip")
 MADE_BY = {"made_by": "latens segment"}
 MARK = b'"made_by": "latens'
 HEAD = 2**14  # bytes of a JSON file that show whether it is ours
@@ -64,12 +66,13 @@ class Frame(NamedTuple):
     """An image and its objects."""
 
     pixels: np.ndarray  # (H, W, 3) uint8
-    found: Segmentation
+    found: Found
     plane: Plane = Plane()
 
     @property
     def measured(self) -> Measured:
-        return Measured(self.found.layers, self.found.classes, self.found.scores.tolist(), self.plane)
+        found = self.found
+        return Measured(found.placed, int(found.occlusion.sum()), found.classes, found.scores.tolist(), self.plane)
 
 
 class Written(NamedTuple):
@@ -81,16 +84,23 @@ class Written(NamedTuple):
 
 
 def write_outputs(
-    frames: Iterable[Frame], output: Path, source: str, *, count: int = 1, info: dict[str, Any] | None = None
+    frames: Iterable[Frame],
+    output: Path,
+    source: str,
+    *,
+    count: int = 1,
+    info: dict[str, Any] | None = None,
+    as_label_maps: bool = False,
 ) -> Written:
     """Write all files of one input next to `output` (a .json): all of them, or none if a frame raises.
 
-    `count` is the number of frames; `info` goes into the JSON, with the name of this command. Raises ValueError for no frame.
+    `count` is the number of frames; `info` goes into the JSON, with the name of this command. With `as_label_maps` a label map
+    and an overlap map replace the page for every cell. Raises ValueError for no frame.
     """
     objects: list[int] = []
     earlier = [path for path in family(output) if path.is_file()] if is_ours(output) else []
     with ExitStack() as stack:
-        files = _Files(stack, output, source, count)
+        files = _Files(stack, output, source, count, as_label_maps=as_label_maps)
         for number, frame in enumerate(frames, start=1):
             if number == 1:
                 files.begin(frame.found.classes, {**MADE_BY, **(info or {})})
@@ -194,14 +204,18 @@ def _is_table(path: Path, columns: Sequence[str]) -> bool:
 class _Files:
     """The open files of one input. They are renamed to their names when `stack` closes, the JSON last."""
 
-    def __init__(self, stack: ExitStack, output: Path, source: str, count: int) -> None:
+    def __init__(self, stack: ExitStack, output: Path, source: str, count: int, *, as_label_maps: bool) -> None:
         self._stack = stack
         self._stem = output.with_suffix("")
         self._source = source
         self._count = count
+        self._as_label_maps = as_label_maps
         self._masks: StackWriter | None = None
+        self._labels: StackWriter | None = None
+        self._overlap: StackWriter | None = None
         self._overlays: StackWriter | None = None
         self._archive: zipfile.ZipFile | None = None
+        self._has_cells = False
         self.paths: list[Path] = []
         self.left_out: tuple[str, ...] = ()
         self._json = self._open(output)
@@ -226,7 +240,9 @@ class _Files:
         self._document.add(frame, self._source if self._count == 1 else f"{self._source}#{number}")
         self._cells.write(csv_bytes((self._source, *row) for row in cell_rows(frame.measured, number)))
         self._frames.write(csv_bytes([(self._source, *frame_row(frame.measured, number))]))
-        self._draw(overlay(frame.pixels, frame.found.layers), frame.plane.pixel_um)
+        self._draw(overlay_placed(frame.pixels, frame.found.placed), frame.plane.pixel_um)
+        if self._as_label_maps:
+            self._add_label_maps(frame)
         if len(frame.found):
             self._add_cells(frame, number)
 
@@ -239,18 +255,33 @@ class _Files:
             self._overlays = StackWriter(self._drawn, big=image.size * self._count > BIG, pixel_um=pixel_um)
         self._overlays.write(image)
 
+    def _add_label_maps(self, frame: Frame) -> None:
+        """Write the label map and the overlap map of a frame."""
+        if self._labels is None or self._overlap is None:
+            big = self._count * frame.pixels[..., 0].size * 4 > BIG
+            self._labels = StackWriter(self._open_next_to("labels.tif"), big=big, pixel_um=frame.plane.pixel_um)
+            self._overlap = StackWriter(self._open_next_to("overlap.tif"), big=big, pixel_um=frame.plane.pixel_um)
+        numbers, coverage = label_map(frame.found.placed, frame.found.size)
+        self._labels.write(numbers)
+        self._overlap.write(coverage)
+
     def _add_cells(self, frame: Frame, number: int) -> None:
         """Write masks and ROIs. Their files are opened at the first cell, because neither may be empty."""
-        if self._masks is None:
-            self._masks = StackWriter(self._open_next_to("masks.tif"), masks=True, pixel_um=frame.plane.pixel_um)
+        if not self._has_cells:
+            self._has_cells = True
+            if not self._as_label_maps:
+                self._masks = StackWriter(self._open_next_to("masks.tif"), masks=True, pixel_um=frame.plane.pixel_um)
             if importlib.util.find_spec("roifile") is not None:
                 file = self._open_next_to("rois.zip")
                 self._archive = self._stack.enter_context(zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED))
             else:
                 self.left_out = ("ROIs",)
                 logger.warning("%s: ROIs for Fiji were skipped; install them with pip install 'latens[micro]'", self._source)
-        for mask in frame.found.layers.amodal:
-            self._masks.write(mask.astype(np.uint8) * 255)
+        if self._masks is not None:
+            for placed in frame.found.placed:
+                page = np.zeros(frame.found.size, dtype=np.uint8)
+                page[placed.window] = placed.amodal * np.uint8(255)
+                self._masks.write(page)
         if self._archive is not None:
             add_rois(self._archive, frame, number)
 
@@ -269,7 +300,8 @@ class _Document:
         written = to_document(Collection(categories=frame.found.classes, scenes=(scene,)))
         self._frames += 1
         (image,) = written["images"]
-        image |= {"id": self._frames, "occlusion": encode(frame.found.layers.occlusion), "count": len(frame.found)}
+        image |= {"id": self._frames, "occlusion": encode(frame.found.occlusion), "count": len(frame.found)}
+        image |= frame.found.facts
         self._images.write((", " if self._frames > 1 else "").encode() + json.dumps(image).encode())
         for annotation in written["annotations"]:
             self._objects += 1
@@ -293,17 +325,17 @@ def add_rois(archive: zipfile.ZipFile, frame: Frame, number: int) -> None:
     """Add ImageJ ROIs of a frame (numbered from 1), one polygon per cell. Needs the extra `micro`."""
     from roifile import ImagejRoi
 
-    for index, mask in enumerate(frame.found.layers.amodal, start=1):
+    for index, placed in enumerate(frame.found.placed, start=1):
         name = f"{number:04d}-cell-{index:02d}"
-        roi = ImagejRoi.frompoints(contour(mask), name=name, position=number - 1)  # roifile counts from 0
+        roi = ImagejRoi.frompoints(contour(placed), name=name, position=number - 1)  # roifile counts from 0
         entry = zipfile.ZipInfo(f"{name}.roi")  # of a fixed date: the same result gives the same bytes
         archive.writestr(entry, roi.tobytes(), zipfile.ZIP_DEFLATED)
 
 
-def contour(mask: np.ndarray) -> np.ndarray:
-    """The longest outline of a mask as (n, 2) columns and rows, in ImageJ's coordinates: pixel i covers [i, i + 1]."""
+def contour(placed: Placed) -> np.ndarray:
+    """The longest outline of an object as (n, 2) columns and rows, in ImageJ's coordinates: pixel i covers [i, i + 1]."""
     from skimage.measure import find_contours
 
-    lines = find_contours(np.pad(mask, 1).astype(np.float32), 0.5)
+    lines = find_contours(np.pad(placed.amodal, 1).astype(np.float32), 0.5)
     longest = max(lines, key=len)
-    return np.asarray(longest[:-1, ::-1] - 0.5, dtype=np.float32)
+    return np.asarray(longest[:-1, ::-1] - 0.5 + (placed.left, placed.top), dtype=np.float32)

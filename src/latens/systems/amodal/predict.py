@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from latens.catalogue import MODELS
-from latens.data.images import ImageLike, LoadedImage
-from latens.data.instances import Layers, Scene, scene_of
-from latens.data.stacks import memory_frame, read_frame, read_frames
+from latens.data.instances import Layers, Placed, Scene, placed_of, scene_of
 from latens.data.tensors import to_tensor
 from latens.errors import counted
 from latens.hub import load_network, locate
-from latens.inference.device import choose_device, in_float32, transform_precision
-from latens.shapes import Float, Int, UInt8
-from latens.systems.amodal.config import STRIDE, AmodalConfig
+from latens.inference.device import choose_device, in_float32
+from latens.shapes import Bool, Float, Int, UInt8
+from latens.systems.amodal.cells.config import StarConfig
+from latens.systems.amodal.cells.network import StarNet
+from latens.systems.amodal.config import STRIDE, AmodalConfig, AnyModel
 from latens.systems.amodal.order import SCORE_THRESHOLD, ordered, paste_each
 from latens.systems.amodal.pipeline import AmodalRCNN, Detections
+from latens.systems.amodal.segmenter import Segmenter
+
+if TYPE_CHECKING:
+    from latens.systems.amodal.cells.predict import CellSegmenter
 
 NAME = "amodal"
 
@@ -43,41 +47,38 @@ class Segmentation:
         height, width = self.layers.amodal.shape[1:]
         return f"Segmentation({counted(len(self), 'object')}, {width} x {height})"
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the image."""
+        height, width = self.layers.amodal.shape[1:]
+        return int(height), int(width)
+
+    @property
+    def placed(self) -> Sequence[Placed]:
+        """Masks of every object in a window around it."""
+        return placed_of(self.layers)
+
+    @property
+    def occlusion(self) -> Bool[np.ndarray, "H W"]:
+        """Pixels where an object continues behind another."""
+        return self.layers.occlusion
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return {}
+
     def scene(self, file: str = "") -> Scene:
         """The objects with run-length coded masks, for files and evaluation."""
         return scene_of(self.layers, file, self.scores.tolist())
 
 
 @in_float32
-class AmodalSegmenter:
+class AmodalSegmenter(Segmenter[Segmentation]):
     """Amodal instance segmentation of images of any size: whole masks, visible masks and depth order."""
 
     def __init__(self, model: AmodalRCNN, *, name: str, sha256: str, device: torch.device) -> None:
+        super().__init__(name=name, sha256=sha256, device=device, classes=model.config.classes)
         self.model = model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
-        self.name = name
-        self.device = device
-        self.model_id = sha256
-        self.precision = transform_precision(device)
-        self.trained_on = next(
-            (known.trained_on for known in MODELS.values() if known.sha256 == sha256), None
-        )  # bundled models only
-        self.classes = model.config.classes
-
-    def __repr__(self) -> str:
-        return f"AmodalSegmenter({self.name}, weights {self.model_id[:12]}, {self.device}, classes {', '.join(self.classes)})"
-
-    def segment(self, image: ImageLike | LoadedImage, *, least_score: float = SCORE_THRESHOLD) -> Segmentation:
-        """Objects of an image (of a TIFF stack: its first page) with a score of at least `least_score`.
-
-        Values of more than 8 bits are stretched from their 0.1 to their 99.9 percentile, in arrays and PIL images as in files.
-        Raises InputError for input that is not an image, LimitExceeded for an image that is too large.
-        """
-        return self.segment_pixels(pixels_of(image), least_score=least_score)
-
-    def segment_frames(self, path: Path, *, least_score: float = SCORE_THRESHOLD) -> Iterator[tuple[np.ndarray, Segmentation]]:
-        """Yield (pixels uint8 (H, W, 3), objects) for every page of a TIFF stack, or for the image of any other file."""
-        for pixels in read_frames(path):
-            yield pixels, self.segment_pixels(pixels, least_score=least_score)
 
     @torch.no_grad()
     def segment_pixels(self, pixels: UInt8[np.ndarray, "H W 3"], *, least_score: float = SCORE_THRESHOLD) -> Segmentation:
@@ -102,15 +103,6 @@ class AmodalSegmenter:
         return Segmentation(layers=layers, scores=scores, classes=self.classes, codes=codes)
 
 
-def pixels_of(image: ImageLike | LoadedImage) -> UInt8[np.ndarray, "H W 3"]:
-    """The uint8 pixels of an image of any accepted kind; arrays and PIL images of more than 8 bits are stretched like files."""
-    if isinstance(image, LoadedImage):
-        return image.pixels
-    if isinstance(image, str | Path):
-        return read_frame(Path(image))
-    return memory_frame(image)
-
-
 def network_image(pixels: np.ndarray, size: int) -> tuple[Float[Tensor, "1 3 h w"], tuple[float, float]]:
     """Network input: the image resized to a longer side of `size`, padded to multiples of 32; and its scale factors (x, y)."""
     height, width = pixels.shape[:2]
@@ -121,9 +113,20 @@ def network_image(pixels: np.ndarray, size: int) -> tuple[Float[Tensor, "1 3 h w
     return to_tensor(np.pad(small, padding), channels_last=True), (target[0] / width, target[1] / height)
 
 
-def load(place: str | Path = NAME, *, device: str | torch.device = "auto", threads: int | None = None) -> AmodalSegmenter:
+def load(
+    place: str | Path = NAME, *, device: str | torch.device = "auto", threads: int | None = None
+) -> AmodalSegmenter | CellSegmenter:
     """Load a segmenter by name, model folder or hub id. Raises ModelMissing, ModelError, DeviceUnavailable."""
     chosen = choose_device(device, threads)
     folder = locate(place)
-    found, model = load_network(folder, NAME, AmodalConfig, AmodalRCNN)
+    found, model = load_network(folder, NAME, AnyModel, build_network)
+    if isinstance(model, StarNet):
+        from latens.systems.amodal.cells.predict import CellSegmenter
+
+        return CellSegmenter(model, name=folder.name, sha256=found.sha256, device=chosen, fit=found.config.get("fit"))
     return AmodalSegmenter(model, name=folder.name, sha256=found.sha256, device=chosen)
+
+
+def build_network(config: AmodalConfig | StarConfig) -> AmodalRCNN | StarNet:
+    """The network of a model of this system."""
+    return StarNet(config) if isinstance(config, StarConfig) else AmodalRCNN(config)

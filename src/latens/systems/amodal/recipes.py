@@ -11,6 +11,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TypeAlias
 
+from latens.systems.amodal.cells.config import CropConfig, StarConfig, StarLossConfig
 from latens.systems.amodal.config import (
     AmodalConfig,
     BackboneConfig,
@@ -20,9 +21,10 @@ from latens.systems.amodal.config import (
     MaskCodeConfig,
     SceneConfig,
 )
-from latens.training.config import Adam, RunConfig, TrainConfig
+from latens.training.config import Adam, Muon, RunConfig, TrainConfig
 
 AmodalTraining: TypeAlias = TrainConfig[AmodalConfig, SceneConfig, LossConfig]
+CellsTraining: TypeAlias = TrainConfig[StarConfig, CropConfig, StarLossConfig]
 
 
 def tiny() -> AmodalTraining:
@@ -117,7 +119,44 @@ def paper() -> AmodalTraining:
     )
 
 
-RECIPES: Mapping[str, Callable[[], AmodalTraining]] = MappingProxyType(
+def cells_tiny() -> CellsTraining:
+    """Seconds on a CPU; for tests: the model for nuclei."""
+    return CellsTraining(
+        system="amodal",
+        recipe="cells_tiny",
+        model=StarConfig(widths=(8, 12, 16), rays=16),
+        data=CropConfig(batch=2, crop=64, validation=4),
+        objective=StarLossConfig(),
+        optim=Adam(lr=1e-3, warmup=5, ema=0.9, clip=5.0),
+        run=RunConfig(steps=40, precision="no", log_every=5, validate_every=20, checkpoint_every=10),
+    )
+
+
+def cells() -> CellsTraining:
+    """One CPU core, under an hour: nuclei in fluorescence and stains, the recipe of the bundled model `cells`."""
+    return replace(
+        cells_tiny(),
+        recipe="cells",
+        model=StarConfig(),
+        data=CropConfig(),
+        optim=Muon(lr=1e-3, muon_lr=2e-3, warmup=100, ema=0.998, decay_share=0.6, clip=5.0),
+        run=RunConfig(steps=2600, log_every=25, validate_every=500, checkpoint_every=250),
+    )
+
+
+def cells_gpu() -> CellsTraining:
+    """One data-center GPU, an hour: the model of `cells` with twice the channels, larger crops and batches."""
+    base = cells()
+    return replace(
+        base,
+        recipe="cells_gpu",
+        model=StarConfig(widths=(64, 128, 192, 256, 320)),
+        data=CropConfig(batch=32, crop=256),
+        run=RunConfig(steps=40_000, log_every=50, validate_every=2000, checkpoint_every=1000),
+    )
+
+
+RECIPES: Mapping[str, Callable[[], AmodalTraining | CellsTraining]] = MappingProxyType(
     {
         "tiny": tiny,
         "cpu": cpu,
@@ -125,5 +164,8 @@ RECIPES: Mapping[str, Callable[[], AmodalTraining]] = MappingProxyType(
         "cpu_fcn": cpu_fcn,
         "gpu": gpu,
         "paper": paper,
+        "cells": cells,
+        "cells_tiny": cells_tiny,
+        "cells_gpu": cells_gpu,
     }
 )

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from latens.errors import ModelError
 from latens.experiments.bench import Case
 from latens.hub import load_model
 from latens.systems.amodal.batches import AmodalData
+from latens.systems.amodal.cells.config import StarConfig
 from latens.systems.amodal.config import EmbryoConfig
 from latens.systems.amodal.dataset import common_classes, open_source
 from latens.systems.amodal.demo import section
@@ -29,8 +31,9 @@ from latens.systems.amodal.evaluate import AmodalEvaluation, evaluate
 from latens.systems.amodal.experiments import SCALES
 from latens.systems.amodal.objective import AmodalObjective
 from latens.systems.amodal.pipeline import AmodalRCNN
-from latens.systems.amodal.predict import NAME, AmodalSegmenter, load
-from latens.systems.amodal.recipes import RECIPES, AmodalTraining
+from latens.systems.amodal.predict import NAME, AmodalSegmenter, Segmentation, load
+from latens.systems.amodal.recipes import RECIPES, AmodalTraining, CellsTraining
+from latens.systems.amodal.segmenter import Found, Segmenter
 from latens.systems.amodal.simulator.embryos import embryo
 from latens.systems.amodal.tables import TABLES
 from latens.training.objective import Trainable
@@ -38,14 +41,19 @@ from latens.training.objective import Trainable
 EXAMPLES, EXAMPLE_SIZE, EXAMPLE_SEED = 12, 96, 20_113
 APPLY_SCORE = 0.05  # score threshold of `apply`: low, so that a briefly trained model reports some objects
 BENCH_SIZE, BENCH_SEED = 500, 4  # side in pixels and seed of the timed embryo
+NUCLEI_SIZE = 512  # side of the timed image of nuclei, pixels
 
 
-def build(config: AmodalTraining, sources: Sequence[Source]) -> Trainable:
+def build(config: AmodalTraining | CellsTraining, sources: Sequence[Source]) -> Trainable:
     """Model, objective and data; without sources, embryos are simulated.
 
     Raises UsageError for an unknown source and for data sets of different classes, InputError for unusable files, ModelError
     if the mask code of `objective.code_from` does not fit.
     """
+    if isinstance(config.model, StarConfig):
+        from latens.systems.amodal.cells.training import build_cells
+
+        return build_cells(config, sources)
     opened = [open_source(source, rotate=config.data.rotate) for source in sources or [Source("", "simulated")]]
     sizes = replace(config.model, classes=common_classes(opened, config.model.classes))
     model = AmodalRCNN(sizes)
@@ -91,15 +99,20 @@ def example(folder: Path) -> Example:
     return Example("image", sources, inputs, bare=[Source("", "simulated")])
 
 
-def apply(segmenter: AmodalSegmenter, path: Path) -> Mapping[str, np.ndarray]:
+def apply(segmenter: Segmenter[Found], path: Path) -> Mapping[str, np.ndarray]:
     """Masks, depth order, classes, scores and shape codes of the objects of an image, or of the first page of a TIFF stack."""
     found = segmenter.segment(path, least_score=APPLY_SCORE)
-    codes = {} if found.codes is None else {"codes": found.codes}
+    codes = {"codes": found.codes} if isinstance(found, Segmentation) and found.codes is not None else {}
     return {**found.layers._asdict(), "scores": found.scores, **codes}
 
 
-def cases(segmenter: AmodalSegmenter) -> Sequence[Case]:
-    """Segmentation of a simulated embryo, and torchvision's Mask R-CNN on the same image."""
+def cases(segmenter: Segmenter[Found]) -> Sequence[Case]:
+    """Segmentation of simulated cells; of an embryo also with torchvision's Mask R-CNN."""
+    if not isinstance(segmenter, AmodalSegmenter):
+        from latens.systems.amodal.cells.simulate import simulated_image
+
+        nuclei = simulated_image(np.random.default_rng(BENCH_SEED), NUCLEI_SIZE)
+        return (Case(f"segment, {NUCLEI_SIZE} x {NUCLEI_SIZE}", lambda: segmenter.segment_pixels(nuclei)),)
     pixels = embryo(np.random.default_rng(BENCH_SEED), EmbryoConfig(size=BENCH_SIZE)).image
     size = f"{BENCH_SIZE} x {BENCH_SIZE}"
     return (
@@ -128,7 +141,7 @@ def _mask_rcnn(pixels: np.ndarray, device: torch.device) -> Callable[[], object]
     return act
 
 
-SYSTEM = System[AmodalTraining, AmodalSegmenter](
+SYSTEM = System[AmodalTraining | CellsTraining, Any](
     name=NAME,
     title="Amodal segmentation of overlapping objects",
     recipes=RECIPES,

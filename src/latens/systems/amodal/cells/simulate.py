@@ -1,0 +1,155 @@
+"""Simulated cells, and scenes without cells. Pixels are normalized as in `compose`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from latens.shapes import Bool, Float, UInt8
+from latens.systems.amodal.cells.compose import LARGEST, MARGIN, SMALLEST, SPREAD, TYPICAL, Canvas, _hides, blend
+from latens.systems.amodal.cells.fields import Kind, contrast_of
+from latens.systems.amodal.cells.targets import Thing
+
+COUNT = (1, 40)  # smallest and largest number of simulated cells of a canvas
+SPINDLES = 0.25  # share of scenes of long cells
+POINTS = 48  # of a simulated outline
+
+
+def simulated_canvas(rng: np.random.Generator, crop: int) -> Canvas:
+    """Cells with random outlines, textures and overlaps on a random background."""
+    side = crop + 2 * MARGIN
+    kind: Kind = "fluorescent" if rng.random() < 0.6 else "stained"
+    ground = (
+        np.full(3, rng.uniform(0, 0.25)) if kind == "fluorescent" else rng.uniform(0.75, 1.0) + rng.normal(0, 0.03, 3)
+    ).astype(np.float32)
+    pixels = np.broadcast_to(ground, (side, side, 3)).copy()
+    pixels += rng.uniform(0, 0.08) * smooth_noise(rng, side, rng.uniform(8, 60))[..., None]
+    typical = float(np.clip(TYPICAL * math.exp(SPREAD * rng.standard_normal()), SMALLEST, LARGEST))
+    aspect = rng.uniform(2.5, 8) if rng.random() < SPINDLES else rng.uniform(1, 1.6)
+    rough = abs(rng.normal(0, 0.05))
+    density = min(int(rng.integers(*COUNT)), int(0.9 * (side / typical) ** 2) + 1)
+    ink = (
+        np.full(3, rng.uniform(0.3, 1.0)) if kind == "fluorescent" else np.clip(ground * rng.uniform(0.2, 0.8, 3), 0, 1)
+    ).astype(np.float32)
+    grain, detail = rng.uniform(0, 0.3), rng.uniform(0.08, 0.4)
+    opaque = rng.random() < 0.4
+    things: list[Thing] = []
+    for _ in range(density):
+        mask = outline(
+            rng, typical * math.exp(0.2 * rng.standard_normal()), aspect * math.exp(0.15 * rng.standard_normal()), rough
+        )
+        thing = Thing(
+            int(rng.integers(-mask.shape[0] // 2, side)), int(rng.integers(-mask.shape[1] // 2, side)), mask, front=opaque
+        )
+        clipped = _clipped(thing, side)
+        if clipped is None or any(_hides(clipped, other) for other in things) or _crowded(rng, clipped, things):
+            continue
+        things.append(clipped)
+        texture = 1 + grain * smooth_noise(rng, max(mask.shape), max(1.0, detail * typical))[..., None]
+        drawn = ink * np.float32(rng.uniform(0.6, 1.1)) * texture[: clipped.mask.shape[0], : clipped.mask.shape[1]]
+        region = pixels[clipped.top : clipped.top + clipped.mask.shape[0], clipped.left : clipped.left + clipped.mask.shape[1]]
+        blend(region, clipped.mask, drawn.astype(np.float32), ground, kind, front=opaque)
+    blur = rng.uniform(0.3, 1.5)
+    return Canvas(cv2.GaussianBlur(pixels, (0, 0), blur), things, kind, (0, 0, side, side))
+
+
+def _crowded(rng: np.random.Generator, thing: Thing, others: Sequence[Thing]) -> bool:
+    """True for most objects that overlap another, so that free ones prevail."""
+    for other in others:
+        if (
+            thing.top < other.top + other.mask.shape[0]
+            and other.top < thing.top + thing.mask.shape[0]
+            and thing.left < other.left + other.mask.shape[1]
+            and other.left < thing.left + thing.mask.shape[1]
+        ):
+            return bool(rng.random() < 0.5)
+    return False
+
+
+def outline(rng: np.random.Generator, size: float, aspect: float, rough: float) -> Bool[np.ndarray, "h w"]:
+    """A filled random outline with the area of a disc of diameter `size`, in a tight window."""
+    angle = np.linspace(0, 2 * math.pi, POINTS, endpoint=False)
+    radius = np.ones(POINTS)
+    for order in range(2, 6):
+        radius += rough * rng.standard_normal() / order * 2 * np.cos(order * angle + rng.uniform(0, 2 * math.pi))
+    a, b = size / 2 * math.sqrt(aspect), size / 2 / math.sqrt(aspect)
+    x, y = a * radius * np.cos(angle), b * radius * np.sin(angle)
+    turn = rng.uniform(0, 2 * math.pi)
+    points = np.stack((x * math.cos(turn) - y * math.sin(turn), x * math.sin(turn) + y * math.cos(turn)), axis=1)
+    points -= points.min(axis=0)
+    extent = np.ceil(points.max(axis=0)).astype(int) + 1
+    mask = np.zeros((extent[1], extent[0]), dtype=np.uint8)
+    cv2.fillPoly(mask, [np.round(points * 16).astype(np.int32)], 1, shift=4)
+    return mask.astype(bool)
+
+
+def _clipped(thing: Thing, side: int) -> Thing | None:
+    """The part of an object on the canvas; None for a few pixels."""
+    top, left = max(thing.top, 0), max(thing.left, 0)
+    bottom, right = min(thing.top + thing.mask.shape[0], side), min(thing.left + thing.mask.shape[1], side)
+    if bottom - top < 2 or right - left < 2:
+        return None
+    mask = thing.mask[top - thing.top : bottom - thing.top, left - thing.left : right - thing.left]
+    return Thing(top, left, mask, thing.front) if mask.sum() >= 12 else None
+
+
+def empty_canvas(rng: np.random.Generator, photographs: Sequence[np.ndarray], crop: int) -> Canvas:
+    """A photograph, an empty slide, a texture or pure noise."""
+    side = crop + 2 * MARGIN
+    if photographs and rng.random() < 0.6:
+        pixels = _photograph(rng, photographs[int(rng.integers(len(photographs)))], side)
+    else:
+        ground = rng.uniform(0, 1) + rng.normal(0, 0.03, 3) * (rng.random() < 0.5)
+        pixels = np.broadcast_to(ground, (side, side, 3)).astype(np.float32)
+        pixels = pixels + np.float32(rng.choice([0, 0.05, 0.3])) * smooth_noise(rng, side, rng.uniform(1, 60))[..., None]
+        pixels = pixels + rng.choice([0.01, 0.05, 0.2]) * rng.standard_normal((side, side, 1)).astype(np.float32)
+        pixels = np.ascontiguousarray(pixels, dtype=np.float32)
+        if rng.random() < 0.3:
+            _scratches(rng, pixels)
+    return Canvas(pixels, [], None, (0, 0, side, side))
+
+
+def simulated_image(rng: np.random.Generator, side: int) -> UInt8[np.ndarray, "S S 3"]:
+    """An image of simulated cells."""
+    return np.clip(simulated_canvas(rng, side - 2 * MARGIN).pixels * 200 + 20, 0, 255).astype(np.uint8)
+
+
+def empty_images(rng: np.random.Generator, count: int, side: int = 384) -> list[np.ndarray]:
+    """Simulated empty slides, textures and noise as uint8 images."""
+    found = []
+    for _ in range(count):
+        level = empty_canvas(rng, (), side - 2 * MARGIN).pixels
+        shade = np.linspace(0, rng.uniform(-0.4, 0.4), side, dtype=np.float32)
+        level = level + shade[:, None, None] * (rng.random() < 0.5)
+        found.append(np.clip(level * 255, 0, 255).astype(np.uint8))
+    return found
+
+
+def _photograph(rng: np.random.Generator, photograph: np.ndarray, side: int) -> Float[np.ndarray, "C C 3"]:
+    height, width = photograph.shape[:2]
+    factor = max(side / min(height, width), math.exp(rng.uniform(math.log(0.25), math.log(2))))
+    need = min(math.ceil(side / factor), height, width)
+    top, left = int(rng.integers(height - need + 1)), int(rng.integers(width - need + 1))
+    part = photograph[top : top + need, left : left + need]
+    part = cv2.resize(part, (side, side), interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
+    if rng.random() < 0.3:
+        part = np.repeat(part.mean(axis=2, keepdims=True), 3, axis=2).astype(np.uint8)
+    return contrast_of(part).apply(part)
+
+
+def _scratches(rng: np.random.Generator, pixels: np.ndarray) -> None:
+    """Lines, rings of grids and text, which are no cells."""
+    for _ in range(int(rng.integers(1, 6))):
+        color = tuple(float(v) for v in np.repeat(rng.uniform(-0.2, 1.2), 3))
+        a, b = (tuple(int(v) for v in rng.integers(0, len(pixels), 2)) for _ in range(2))
+        cv2.line(pixels, a, b, color, int(rng.integers(1, 5)))
+
+
+def smooth_noise(rng: np.random.Generator, side: int, grain: float) -> Float[np.ndarray, "C C"]:
+    """Noise of unit deviation and a typical length of `grain` pixels."""
+    small = max(2, math.ceil(side / max(grain, 1.0)) + 1)
+    noise = rng.standard_normal((small, small), dtype=np.float32)
+    return np.asarray(cv2.resize(noise, (side, side), interpolation=cv2.INTER_CUBIC), dtype=np.float32)

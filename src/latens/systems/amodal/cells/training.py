@@ -1,0 +1,90 @@
+"""Model, objective and data of a training run of the star model."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from latens.data.convert import READABLE
+from latens.data.images import IMAGE_ENDINGS, read_image
+from latens.data.inputs import files_under
+from latens.data.source import Source
+from latens.errors import InputError, UsageError
+from latens.systems.amodal.cells.batches import CellsData, Material
+from latens.systems.amodal.cells.calibrate import fitted
+from latens.systems.amodal.cells.fields import FieldImage, read_collection_fields, read_fields
+from latens.systems.amodal.cells.network import StarNet
+from latens.systems.amodal.cells.objective import StarObjective
+from latens.systems.amodal.cells.predict import CellSegmenter
+from latens.systems.amodal.cells.simulate import empty_images
+from latens.systems.amodal.recipes import CellsTraining
+from latens.training.objective import Trainable
+
+FIT_EMPTY, FIT_SEED = 24, 20_119  # simulated images without cells on which scores are fitted, and their seed
+LARGEST_PHOTOGRAPH = 512  # pixels of the shorter side
+SOURCES = (
+    "give labels:FOLDER, coco:FILE.json,IMAGES or labelme:FOLDER, negatives:FOLDER (no cells), or nothing: simulated cells"
+)
+
+logger = logging.getLogger(__name__)
+
+
+def build_cells(config: CellsTraining, sources: Sequence[Source]) -> Trainable:
+    """A star model on folders of label maps, photographs without cells and simulated cells.
+
+    Raises UsageError for another source, InputError for unusable files.
+    """
+    model, data = config.model, config.data
+    if data.crop % model.coarsest:
+        what = f"data.crop must be a multiple of {model.coarsest}, the coarsest stride of the model, not {data.crop}"
+        raise UsageError(what, where="--set data.crop")
+    train: list[FieldImage] = []
+    held_out: list[FieldImage] = []
+    photographs: list[np.ndarray] = []
+    for source in sources:
+        if source.kind == "labels":
+            train += read_fields(source.path, "train")
+            held_out += read_fields(source.path, "validation")
+        elif source.kind in READABLE:
+            train += read_collection_fields(str(source), "train")
+            held_out += read_collection_fields(str(source), "validation")
+        elif source.kind == "negatives":
+            photographs += read_photographs(source.path)
+        elif str(source) != "simulated":
+            raise UsageError(f"the star model cannot be trained on '{source}'", where="--data", hint=SOURCES)
+    cut = len(photographs) // 10
+    feed = CellsData(
+        Material(train, photographs[cut:]), Material(held_out, photographs[:cut]), data, model.rays, config.run.seed
+    )
+    fit = functools.partial(fit_of, images=held_out, photographs=photographs[:cut]) if held_out else None
+    return Trainable(StarNet(model), StarObjective(config.objective, fit), feed)
+
+
+def fit_of(model: StarNet, images: Sequence[FieldImage], photographs: Sequence[np.ndarray]) -> dict[str, Any]:
+    """The fit of a network's scores and of its warning, on held-out images, as it is stored in config.json."""
+    device = next(model.parameters()).device
+    segmenter = CellSegmenter(model, name="training", sha256="", device=device)
+    empty = empty_images(np.random.default_rng(FIT_SEED), FIT_EMPTY)
+    return fitted(segmenter, images, [*photographs, *empty]).to_dict()
+
+
+def read_photographs(folder: Path) -> list[np.ndarray]:
+    """Images without cells, reduced to a shorter side of LARGEST_PHOTOGRAPH. Raises InputError without any."""
+    import cv2
+
+    found = []
+    for path in sorted(files_under(folder, IMAGE_ENDINGS)):
+        pixels = read_image(path).pixels
+        factor = LARGEST_PHOTOGRAPH / min(pixels.shape[:2])
+        if factor < 1:
+            smaller = cv2.resize(pixels, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+            pixels = np.asarray(smaller, dtype=np.uint8)
+        found.append(np.ascontiguousarray(pixels))
+    if not found:
+        raise InputError("no image in this folder", where=str(folder), hint=SOURCES)
+    return found

@@ -1,0 +1,104 @@
+"""The interface of all segmenters: images of any kind, stacks page by page, and a result with the masks of every object."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+import torch
+
+from latens.catalogue import MODELS
+from latens.data.images import ImageLike, LoadedImage
+from latens.data.instances import Layers, Placed, Scene
+from latens.data.stacks import memory_frame, read_frame, read_frames
+from latens.inference.device import transform_precision
+from latens.shapes import Bool, Float, UInt8
+from latens.systems.amodal.order import SCORE_THRESHOLD
+
+
+class Found(Protocol):
+    """The objects of one image by decreasing score."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the image."""
+        ...
+
+    @property
+    def scores(self) -> Float[np.ndarray, "N"]: ...
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+    @property
+    def placed(self) -> Sequence[Placed]:
+        """Masks of every object in a window around it."""
+        ...
+
+    @property
+    def occlusion(self) -> Bool[np.ndarray, "H W"]:
+        """Pixels where an object continues behind or in front of another."""
+        ...
+
+    @property
+    def layers(self) -> Layers:
+        """Dense masks (N, H, W)."""
+        ...
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Further facts about the image, for files: an estimated diameter, warnings."""
+        ...
+
+    def __len__(self) -> int: ...
+    def scene(self, file: str = "") -> Scene:
+        """The objects with run-length coded masks."""
+        ...
+
+
+F = TypeVar("F", bound=Found, covariant=True)
+
+
+class Segmenter(Generic[F]):
+    """Instance segmentation of images of any size."""
+
+    as_label_maps = False  # files have a label map and an overlap map in place of a page for every object
+
+    def __init__(self, *, name: str, sha256: str, device: torch.device, classes: tuple[str, ...]) -> None:
+        self.name = name
+        self.device = device
+        self.model_id = sha256
+        self.precision = transform_precision(device)
+        known = next((known for known in MODELS.values() if known.sha256 == sha256), None)
+        self.trained_on = None if known is None else known.trained_on  # bundled models only
+        self.classes = classes
+
+    def __repr__(self) -> str:
+        classes = ", ".join(self.classes)
+        return f"{type(self).__name__}({self.name}, weights {self.model_id[:12]}, {self.device}, classes {classes})"
+
+    def segment_pixels(self, pixels: UInt8[np.ndarray, "H W 3"], *, least_score: float = SCORE_THRESHOLD) -> F:
+        """The objects of an image given as uint8 pixels."""
+        raise NotImplementedError
+
+    def segment(self, image: ImageLike | LoadedImage, *, least_score: float = SCORE_THRESHOLD) -> F:
+        """Objects of an image (of a TIFF stack: its first page) with a score of at least `least_score`.
+
+        Values of more than 8 bits are stretched from their 0.1 to their 99.9 percentile, in arrays and PIL images as in files.
+        Raises InputError for input that is not an image, LimitExceeded for an image that is too large.
+        """
+        return self.segment_pixels(pixels_of(image), least_score=least_score)
+
+    def segment_frames(self, path: Path, *, least_score: float = SCORE_THRESHOLD) -> Iterator[tuple[np.ndarray, F]]:
+        """Yield (pixels uint8 (H, W, 3), objects) for every page of a TIFF stack, or for the image of any other file."""
+        for pixels in read_frames(path):
+            yield pixels, self.segment_pixels(pixels, least_score=least_score)
+
+
+def pixels_of(image: ImageLike | LoadedImage) -> UInt8[np.ndarray, "H W 3"]:
+    """The uint8 pixels of an image of any accepted kind; arrays and PIL images of more than 8 bits are stretched like files."""
+    if isinstance(image, LoadedImage):
+        return image.pixels
+    if isinstance(image, str | Path):
+        return read_frame(Path(image))
+    return memory_frame(image)
