@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latens.codes.coder import START, decode, encode, ideal_bits
+from latens.codes.coder import START, GroupDecoder, decode, encode, encode_groups, ideal_bits
 from latens.codes.tables import MAGNITUDE, TOTAL, SymbolTables, exact_model, gaussian_tables, tables_from_pmfs
 from latens.errors import Corrupt, LimitExceeded, ModelError
 
@@ -329,3 +329,47 @@ def test_tables_survive_storage_copy_and_pickle(tables: SymbolTables) -> None:
             assert np.array_equal(again.arrays()[name], integers), name
     with pytest.raises(ValueError, match="read-only"):
         tables.counts[0] = 3
+
+
+# ------------------------------------------------------------------------------------------------------------- groups
+
+
+def groups(tables: SymbolTables) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Groups of different sizes, two of them empty, with escapes in the third."""
+    return [sample(count, seed, tables, 9.0 if seed == 2 else 1.0) for seed, count in enumerate((0, 300, 200, 0, 1, 70))]
+
+
+def test_groups_are_decoded_in_order(tables: SymbolTables) -> None:
+    written = groups(tables)
+    data = encode_groups(written, tables)
+    decoder = GroupDecoder(data, tables)
+    for symbols, levels in written:
+        assert np.array_equal(decoder.next(levels), symbols)
+    decoder.finish()
+    bits = sum(ideal_bits(symbols, levels, tables) for symbols, levels in written)
+    assert bits <= 8 * len(data) <= bits + 64
+
+
+def test_one_group_is_the_format_of_encode(tables: SymbolTables) -> None:
+    symbols, levels = sample(500, 3, tables)
+    assert encode_groups([(symbols, levels)], tables) == encode(symbols, levels, tables)
+    assert encode_groups([], tables) == encode_groups([sample(0, 0, tables)], tables) == b""
+    GroupDecoder(b"", tables).finish()
+
+
+def test_damaged_groups_are_found(tables: SymbolTables) -> None:
+    written = groups(tables)
+    data = encode_groups(written, tables)
+    decoder = GroupDecoder(data, tables)
+    for _, levels in written[:-1]:
+        decoder.next(levels)
+    with pytest.raises(Corrupt):
+        decoder.finish()
+    with pytest.raises(Corrupt):
+        GroupDecoder(b"", tables).next(written[1][1])
+    with pytest.raises(Corrupt):
+        GroupDecoder(data[:-1], tables)
+    with pytest.raises(ValueError, match="need integer symbols"):
+        encode_groups([written[1], (written[1][0], written[2][1])], tables)
+    with pytest.raises(LimitExceeded):
+        encode_groups([written[1], (np.array([MAGNITUDE]), np.array([0]))], tables)

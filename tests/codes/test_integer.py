@@ -130,6 +130,19 @@ def test_cuda_agrees_with_the_reference(inputs: Make, network: Make) -> None:
 
 
 @pytest.mark.wrong_types
+def test_the_last_hidden_layer_is_the_oracles(inputs: Make, network: Make) -> None:
+    net, z = network(), inputs()
+    hidden, outputs = net.with_hidden(z)
+    x = np.clip(z.numpy(), -net.input_bound, net.input_bound).astype(object)
+    for layer in net.stack()[:-1]:
+        x = oracle_layer(layer, x)
+    assert hidden.dtype == outputs.dtype == torch.int64
+    assert np.array_equal(hidden.numpy(), x.astype(np.int64))
+    assert torch.equal(outputs, net(z))
+    net.mode = "reference"
+    assert torch.equal(net.with_hidden(z)[0], hidden)
+
+
 def test_float_input_is_refused(inputs: Make, network: Make) -> None:
     with pytest.raises(ValueError, match="integers"):
         network()(inputs().float())

@@ -101,14 +101,15 @@ class ContextCoding(FrozenCoding):
 
     def predict(self, z: Int[Tensor, "B N hz wz"], quality: int) -> IntegerModel:
         hidden, outputs = self.network.with_hidden(self._fixed_point(z))
-        mean, scale = outputs.chunk(2, dim=1)
+        features = self.features(hidden).clamp(-FEATURE_MAX, FEATURE_MAX)
+        mean, scale = outputs.to(torch.int32).chunk(2, dim=1)  # 32 bits: a prediction of a large image takes much memory
         if self._fine is None:
             level = (scale + (1 << (OUTPUT_BITS - LEVEL_BITS - 1))) >> (OUTPUT_BITS - LEVEL_BITS)
         else:
             self._fine = self._fine.to(scale.device)
-            level = self._fine[scale.clamp(0, len(self._fine) - 1)]
-        features = self.features(hidden).clamp(-FEATURE_MAX, FEATURE_MAX)
-        return IntegerModel(mean, level + self.context.rate_shift(quality).to(level.device), features)
+            level = self._fine.index_select(0, scale.clamp(0, len(self._fine) - 1).flatten()).view_as(scale)
+        shift = self.context.rate_shift(quality).to(level.device, torch.int32)
+        return IntegerModel(mean, level + shift, features.to(torch.int32))
 
     def quantize(
         self, prediction: Any, y: Float[Tensor, "B M h w"], bands: Bands, rounding: Callable[[Tensor, Tensor], Tensor]
@@ -132,7 +133,7 @@ class ContextCoding(FrozenCoding):
         return IntegerCoded(*(torch.cat(parts, dim=2) for parts in zip(*found, strict=True)))
 
     def unknown(self, prediction: Any) -> LatentParameters:
-        return LatentParameters(real_mean(prediction.mean), table_index(prediction.level))
+        return LatentParameters(real_mean(prediction.mean), table_index(prediction.level).to(torch.int64))
 
     def encode_band(self, symbols: Int[Tensor, "1 M h w"], levels: Int[Tensor, "1 M h w"]) -> bytes:
         parts = []
@@ -244,7 +245,8 @@ def real_mean(mean: Int[Tensor, "..."]) -> Float[Tensor, "..."]:
 
 def fine_levels(thresholds: Int[Tensor, "_"]) -> Int[Tensor, "_"]:
     """Levels in 1/16 of all scales in 1/1024 up to the last threshold."""
-    return torch.bucketize(torch.arange(int(thresholds[-1]) + 1), thresholds.to(torch.int64), right=True)
+    scales_in_order = torch.arange(int(thresholds[-1]) + 1)
+    return torch.bucketize(scales_in_order, thresholds.to(torch.int64), right=True, out_int32=True)
 
 
 # ------------------------------------------------------------------------------------------------------------- export
