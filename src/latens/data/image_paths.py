@@ -40,5 +40,5 @@ def is_there(path: Path) -> bool:
 
 
 def portable_name(name: str, folder: Path) -> str:
-    """The name of an image with / for the \\ of Windows, unless `folder` has a file with this very name."""
+    """The name of an image with / for the backslashes of Windows, unless `folder` has a file with this very name."""
     return PureWindowsPath(name).as_posix() if "\\" in name and not is_there(folder / name) else name
