@@ -108,3 +108,37 @@ def test_flags_that_cannot_be_followed(words: list[str], reason: str, photos: Pa
     assert main(["parts", "photos", "-o", "out", "--device", "cpu", *words]) in (2, 3, 6)
     assert reason in capsys.readouterr().err
     assert not list(photos.glob("out/*.png"))
+
+
+@pytest.mark.parametrize("form", ["coco", "labelme", "cvat"])
+def test_exports_are_repeated_and_keep_files_of_the_user(form: str, photos: Path, capsys: Capture) -> None:
+    """The same command continues, also with more images; foreign and corrected files are refused before any work."""
+    words = ["parts", "photos", "--clusters", "3", "-o", "first", "--device", "cpu"]
+    assert main(words) == 0
+    again = ["parts", "photos", "--names", "first/names", "-o", "found", "--export", form, "--device", "cpu"]
+    assert main(again) == 0
+    assert main(again) == 0
+    Image.open("photos/0.png").save("photos/new.png")
+    assert main(again) == 0
+    corrected = next(path for path in sorted(Path("found").rglob("*")) if path.name in ("coco.json", "0.json", "labelmap.txt"))
+    corrected.write_text("corrected")
+    capsys.readouterr()
+    assert main(again) == 2
+    assert f"{corrected}: 1 file would be replaced" in capsys.readouterr().err
+    assert corrected.read_text() == "corrected"
+    assert main([*again, "--force"]) == 0
+    foreign = Path("other") / corrected.relative_to("found")
+    foreign.parent.mkdir(parents=True)
+    foreign.write_text("mine")
+    assert main(["other" if word == "found" else word for word in again]) == 2
+    assert foreign.read_text() == "mine"
+    assert not list(Path("other").rglob("*_labels.png"))
+
+
+def test_summaries_of_parts_are_no_inputs(photos: Path, capsys: Capture) -> None:
+    assert main(["parts", "photos", "-o", "photos/found", "--device", "cpu"]) == 0
+    for words in (["parts", "photos", "-o", "named", "--clusters", "2"], ["compress", "photos", "-o", "small"]):
+        assert main([*words, "--device", "cpu"]) == 0
+        made = {path.name.split(".")[0].removesuffix("_labels") for path in Path(words[3]).rglob("*.ltn")}
+        made |= {path.name.removesuffix("_labels.png") for path in Path(words[3]).rglob("*_labels.png")}
+        assert made == {"0", "1", "2", "3", "4"}

@@ -189,3 +189,21 @@ def test_joint_tables_after_an_interruption(folder: Path, tmp_path: Path, monkey
     (tmp_path / "in" / "t2.bad.png").write_text("no image")
     assert main(words) == 3
     assert len(rows_of(tmp_path / "out" / "frames.csv")) == 8  # results of inputs that are gone are results
+
+
+@pytest.mark.parametrize("inputs", [["."], ["a.png", "a_cp_masks.png", "a_flows.tif", "a_cp_outlines.png", "a.masks.tif"]])
+def test_files_of_cellpose_next_to_their_image_are_no_inputs(
+    inputs: list[str], folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a folder and in the shell's *.png; such a file that is named alone is taken."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.png", "a_cp_masks.png", "a_flows.tif", "a_cp_outlines.png", "a.masks.tif", "b_flows.png"):
+        if name[0] == "a" or inputs == ["."]:
+            Image.fromarray(np.zeros((40, 50), dtype=np.uint8)).save(name)
+    words = ["--model", str(folder), "--format", "json", "--device", "cpu"]
+    assert main(["segment", *inputs, "-o", "out", *words]) == 0
+    shown = capsys.readouterr()
+    expected = ["a.png", "b_flows.png"] if inputs == ["."] else ["a.png"]
+    assert [Path(json.loads(line)["input"]).name for line in shown.out.splitlines() if "input" in line] == expected
+    assert "left out 4 files, which belong to other inputs" in shown.err
+    assert main(["segment", "a_cp_masks.png", "-o", "out", *words]) == 0

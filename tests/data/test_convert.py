@@ -161,8 +161,9 @@ def test_label_folders_refuse_unsupported_data(source: Collection, tmp_path: Pat
     visible = both.copy()
     visible[0, :2, 2:4] = visible[1, 2:, 2:4] = False
     knot = scene_of(Layers(both, visible, np.array([0, 1]), np.zeros(2, dtype=np.int64)), "a.png")
+    Image.new("RGB", (6, 4)).save(tmp_path / "a.png")
     with pytest.raises(InputError, match="no depth order"):
-        write_collection(Collection(categories=("cell",), scenes=(knot,), root=source.root), "labels", tmp_path / "o")
+        write_collection(Collection(categories=("cell",), scenes=(knot,), root=tmp_path), "labels", tmp_path / "o")
     twins = tuple(Scene(file=f"{name}/a.png", height=4, width=4) for name in ("x", "y"))
     for name in ("x", "y"):
         (tmp_path / name).mkdir()

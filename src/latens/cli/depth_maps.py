@@ -61,6 +61,7 @@ class DepthMaps:
         return path, replace(form, channel=self.channel)
 
     def _map(self, job: Job) -> Path:
+        """The only map of an image in the folder. Raises UsageError if there is none, and if there are several."""
         from latens.data.depth import DEPTH_ENDINGS
 
         image = job.input
@@ -68,12 +69,18 @@ class DepthMaps:
         if image.stem.endswith(IMAGE_MARK):
             stems.append(image.stem.removesuffix(IMAGE_MARK) + DISPARITY_MARK)
         folders = dict.fromkeys([self.place / Path(job.relative).parent, self.place])
-        names = [folder / f"{stem}{ending}" for folder in folders for stem in stems for ending in sorted(DEPTH_ENDINGS)]
-        found = next((path for path in names if path.is_file() and not path.samefile(image)), None)
-        if found is None:
-            looked = f"looked for {image.stem}[_depth|_depth256].npy, .png ..., and X_disparity.png for X_leftImg8bit.png"
-            raise UsageError(f"no depth map for {image.name}", where=str(self.place), hint=looked)
-        return found
+        for folder in folders:
+            names = [folder / f"{stem}{ending}" for stem in stems for ending in sorted(DEPTH_ENDINGS)]
+            found = [path for path in names if path.is_file() and not path.samefile(image)]
+            marked = [path for path in found if path.stem != image.stem]  # a file of the same name may be another photograph
+            if len(marked or found) > 1:
+                candidates = ", ".join(path.name for path in marked or found)
+                what = f"several depth maps for {image.name}: {candidates}"
+                raise UsageError(what, where=str(folder), hint="name one file with --depth, or move the others away")
+            if found:
+                return (marked or found)[0]
+        looked = f"looked for {image.stem}[_depth|_depth256].npy, .png ..., and X_disparity.png for X_leftImg8bit.png"
+        raise UsageError(f"no depth map for {image.name}", where=str(self.place), hint=looked)
 
     def _camera(self, disparity: Path) -> Camera:
         from latens.data.depth import read_camera

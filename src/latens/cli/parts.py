@@ -166,11 +166,14 @@ def summarize(
     finder: Parts, images: dict[Path, str], measured: list[Measured], out: Path, most: int, reporter: Reporter
 ) -> None:
     """Galleries, swaps and statistics over all images, given by path and name."""
+    from latens.data.records import Records
     from latens.systems.parts.report import describe, write_report
 
     paths, names = list(images), list(images.values())
     report = describe(finder, paths, names, measured, most=most)
     written = write_report(finder, report, paths, out)
+    images_of_report = [path for path in written if path.suffix == ".png"]  # so that no verb takes them for inputs
+    Records().finish("done", images_of_report, SUMMARIZING, paths[0], None, {})
     s = report.statistics
     files = ", ".join(path.name for path in written)
     text = f"{out}: {s.active} of {len(s.share)} parts occur in {counted(len(names), 'image')}; {files}"

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from latens.cli.batch import FileBatch
 from latens.cli.common import ImageComputeOptions
-from latens.errors import UsageError, counted
+from latens.cli.parts import without_results
+from latens.errors import OutputExists, UsageError, counted
 from latens.launch import announce
 from latens.progress import OnProgress
 
@@ -71,7 +72,7 @@ def name_images(
     from latens.systems.parts.naming.outputs import IMAGES, PAGE, TABLE, read_entry
     from latens.systems.parts.naming.query import parse
 
-    files = find_inputs(inputs, IMAGE_ENDINGS, out, skip_results=True)
+    files = without_results(find_inputs(inputs, IMAGE_ENDINGS, out, skip_results=True), out)
     check_writable(out)
     namer = _namer(naming, files, finder)
     question = None if naming.find is None else parse(naming.find, namer.distinct)
@@ -85,6 +86,8 @@ def name_images(
 
     settings = {"names": namer.fingerprint(), "sure": naming.sure, **options.choice()}
     check_request(out, NAMING, settings, results=[TABLE, IMAGES, PAGE, LABELS, NAMES], force=force)
+    if naming.export is not None:
+        check_export(naming.export, out, force=force)
     report = batch.run(work, Request(NAMING, settings, outputs=lambda job: [job.output, arrays(job)]))
     failed = {failure.input for failure in report.failed}
     good = [job for job in batch.jobs if str(job.input) not in failed]
@@ -164,7 +167,7 @@ def summarize(
     files = {name: (job.input, job.output) for name, job in by_name.items()}
     written.append(write_page(shown, files, namer, out, selected))
     if naming.export is not None:
-        written += export(naming.export, namer, by_name, out, force=batch.force)
+        written += export(naming.export, namer, by_name, out)
     text = f"{out}: {counted(len(namer.distinct), 'name')} in {counted(len(shown), 'image')}; "
     names = [path.relative_to(out).as_posix() for path in written[:6]]
     record = {"output": str(out), "files": [str(path) for path in written], "names": list(namer.distinct)}
@@ -174,15 +177,44 @@ def summarize(
         batch.reporter.result({"find": naming.find, "images": found}, "\n".join(found) or f"no image: {naming.find}")
 
 
-def export(form: str, namer: Namer, jobs: Mapping[str, Job], out: Path, *, force: bool) -> list[Path]:
-    """Write the names for another tool: coco.json, or the folders labelme/ and cvat/."""
+def export_place(form: str, out: Path) -> Path:
+    """The file or folder of an export."""
+    return out / ("coco.json" if form == "coco" else form)
+
+
+def check_export(form: str, out: Path, *, force: bool) -> None:
+    """Raise OutputExists if an export would replace files that latens did not write, or that were corrected since."""
+    from latens.data.folders import earlier_request
+    from latens.data.records import hash_of
+
+    place = export_place(form, out)
+    there = sorted(path for path in place.rglob("*") if path.is_file()) if place.is_dir() else [place] * os.path.lexists(place)
+    known = earlier_request(out, exporting(form)) or {}
+    foreign = [path for path in there if known.get(path.relative_to(out).as_posix()) != hash_of([path])]
+    if foreign and not force:
+        what = f"{counted(len(foreign), 'file')} would be replaced that latens did not write, or that changed since"
+        raise OutputExists(what, where=str(foreign[0]), hint="choose another -o, or add --force to lose them")
+
+
+def exporting(form: str) -> str:
+    """The name of an export in the record of its folder, which has the hash of every file."""
+    return f"exporting names to {form}"
+
+
+def export(form: str, namer: Namer, jobs: Mapping[str, Job], out: Path) -> list[Path]:
+    """Write the names for another tool: coco.json, or the folders labelme/ and cvat/. `check_export` comes first."""
     from latens.data.convert import write_collection
+    from latens.data.folders import note_request
+    from latens.data.records import hash_of
     from latens.systems.parts.naming.outputs import collection_of, write_cvat
 
+    place = export_place(form, out)
     if form == "cvat":
-        return write_cvat({name: job.output for name, job in jobs.items()}, namer.distinct, out / "cvat")
-    labels = {os.path.abspath(job.input): job.output for job in jobs.values()}
-    root = Path(os.path.commonpath([os.path.dirname(path) for path in labels]))
-    relative = {os.path.relpath(path, root): output for path, output in labels.items()}
-    place = out / ("coco.json" if form == "coco" else "labelme")
-    return write_collection(collection_of(relative, namer.distinct, root), form, place, force=force)
+        written = write_cvat({name: job.output for name, job in jobs.items()}, namer.distinct, place)
+    else:
+        labels = {os.path.abspath(job.input): job.output for job in jobs.values()}
+        root = Path(os.path.commonpath([os.path.dirname(path) for path in labels]))
+        relative = {os.path.relpath(path, root): output for path, output in labels.items()}
+        written = write_collection(collection_of(relative, namer.distinct, root), form, place, force=True)
+    note_request(out, exporting(form), {path.relative_to(out).as_posix(): hash_of([path]) for path in written})
+    return written

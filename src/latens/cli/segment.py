@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 ENDING = ".json"
 SHOWN = 3  # warnings of the pages of one file that are printed
+COMPANIONS = (".masks", *(f"_{name}" for name in ("cp_masks", "cp_outlines", "cp_output", "flows", "outlines", "cellprob")))
+"""Marks of files that belong to an image next to them: masks of latens, and images that cellpose writes."""
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +61,7 @@ def segment(
     from latens.inference.batch import plan_jobs
     from latens.inference.finished import Request
 
-    files = find_inputs(inputs, IMAGE_ENDINGS, out, skip_results=True, marks=[".overlay"], companions=[".masks"])
+    files = find_inputs(inputs, IMAGE_ENDINGS, out, skip_results=True, marks=[".overlay"], companions=COMPANIONS)
     batch = FileBatch(plan_jobs(files, out, ENDING), out, options, force=force)
     if any(STANDARD_STREAM in (job.output, job.input) for job in batch.jobs):
         raise UsageError("several files are written for every input", where="-", hint="name a file and a folder with -o")

@@ -84,6 +84,17 @@ def _list(document: dict[str, Any], key: str) -> list[Any]:
     return value
 
 
+def _by(document: dict[str, Any], key: str, name: str) -> dict[Any, dict[str, Any]]:
+    """The entries of a list by a value that each has. Raises InputError if two have the same: one of them would be lost."""
+    found: dict[Any, dict[str, Any]] = {}
+    for entry in _list(document, key):
+        if entry[name] in found:
+            what = f"two entries of '{key}' have the {name} {str(entry[name])[:100]}"
+            raise InputError(what, hint="join them, or rename one; tools that merge data sets must renumber them")
+        found[entry[name]] = entry
+    return found
+
+
 def dialect_of(annotations: list[dict[str, Any]]) -> Dialect:
     """The dialect of all annotations. Raises InputError if there is none or if dialects are mixed."""
     if not annotations:
@@ -99,9 +110,11 @@ def dialect_of(annotations: list[dict[str, Any]]) -> Dialect:
 
 
 def _read_flat(document: dict[str, Any], annotations: list[dict[str, Any]], root: Path | None, repairs: Repairs) -> Collection:
-    classes = {category["id"]: str(category["name"]) for category in _list(document, "categories")}
+    classes = {identity: str(category["name"]) for identity, category in _by(document, "categories", "id").items()}
     positions = {identity: place for place, identity in enumerate(classes)}
-    images = {image["id"]: image for image in _list(document, "images")}
+    images = _by(document, "images", "id")
+    _by(document, "categories", "name")
+    _by(document, "images", "file_name")
     sizes = {identity: image_size(image["height"], image["width"]) for identity, image in images.items()}
     repairs.crowds += sum(bool(annotation.get("iscrowd")) for annotation in annotations)
     annotations = [_with_visible(annotation) for annotation in annotations if not annotation.get("iscrowd")]
@@ -164,8 +177,9 @@ def _scene(image: dict[str, Any], instances: tuple[Instance, ...]) -> Scene:
 
 def _read_cocoa(document: dict[str, Any], annotations: list[dict[str, Any]], root: Path | None, repairs: Repairs) -> Collection:
     """Region names are free text, so all regions have one class unless the file lists classes (as our files do)."""
-    images = {image["id"]: image for image in _list(document, "images")}
-    classes = {category["id"]: str(category["name"]) for category in document.get("categories", ())}
+    images = _by(document, "images", "id")  # several annotators may have annotated one image
+    listed = _by(document, "categories", "id") if "categories" in document else {}
+    classes = {identity: str(category["name"]) for identity, category in listed.items()}
     named = bool(classes) and all("category_id" in region for each in annotations for region in each["regions"])
     positions = {identity: place for place, identity in enumerate(classes)}
     scenes = []

@@ -29,11 +29,12 @@ from types import MappingProxyType
 
 import numpy as np
 
+from latens.data.annotated_sizes import check_sizes
 from latens.data.annotations import read_annotations, to_document
 from latens.data.files import STANDARD_STREAM, prepare_folder, read_bytes, temporary_beside, write_atomic, write_error
 from latens.data.folders import MADE_WITH
 from latens.data.image_output import png_bytes
-from latens.data.image_paths import is_there
+from latens.data.image_paths import is_there, portable_name
 from latens.data.images import read_image
 from latens.data.inputs import files_under
 from latens.data.instances import Collection, Scene, check_classes
@@ -80,7 +81,7 @@ def read_collection(text: str, classes: Sequence[str] | None = None) -> Collecti
     if kind == "labelme":
         return _labelme_folder(Path(name), classes, Path(rest) if rest else None)
     files = annotation_files(Path(name))
-    found = [_read_file(path, kind) for path in files]
+    found = [_read_file(path, kind, Path(rest) if rest else path.parent) for path in files]
     whole = found[0] if len(found) == 1 else _joined(found, files, Path(name))
     whole = replace(whole, root=Path(rest) if rest else image_folder(whole.scenes, files[0], Path(name)))
     try:
@@ -103,8 +104,9 @@ def _labelme_folder(folder: Path, classes: Sequence[str] | None, images: Path | 
         raise error.at(str(folder)) from error
 
 
-def _read_file(path: Path, kind: str) -> Collection:
+def _read_file(path: Path, kind: str, images: Path) -> Collection:
     found = read_annotations(path)
+    found = replace(found, scenes=tuple(replace(scene, file=portable_name(scene.file, images)) for scene in found.scenes))
     dialect = found.info["dialect"]  # "" without objects
     if dialect and dialect not in DIALECTS[kind]:
         raise InputError(
@@ -160,10 +162,11 @@ def write_collection(collection: Collection, form: str, out: Path, *, force: boo
     """Write a data set in a format of `WRITABLE`: a JSON file `out`, or files in the folder `out`. Returns their paths.
 
     All files are written before the first one is renamed to its path. Raises OutputExists for existing files without `force`,
-    UsageError for an unknown format, InputError for data that the format cannot represent.
+    UsageError for an unknown format, InputError for data that the format cannot represent and for images of other sizes.
     """
     if form not in WRITABLE:
         raise UsageError(f"'{form}' cannot be written", where="--to", hint=f"choose {', '.join(WRITABLE)}")
+    check_sizes(collection)
     missing = [scene.file for scene in collection.scenes if not is_there(collection.path(scene))]
     if missing and form in DIALECTS:
         where = collection.root or "annotations"
@@ -182,13 +185,15 @@ def write_collection(collection: Collection, form: str, out: Path, *, force: boo
 
 
 def _write_together(files: Iterator[tuple[Path, bytes]], out: Path, *, force: bool) -> list[Path]:
-    """Write files (relative path, content) into a temporary folder next to `out`, and move them when all are written.
+    """Write files (relative path, content) into a temporary folder, and move them into `out` when all are written.
 
-    A file that exists with the same content is no conflict: an interrupted run moved it.
+    A file that exists with the same content is no conflict: an interrupted run moved it. The temporary folder is in `out` if
+    that is a folder, which may be the current one, a mounted one, or in a folder that is not writable; otherwise next to it.
     """
     try:
-        prepare_folder(out.parent)
-        stage = temporary_beside(out)
+        place = out / "converted" if out.is_dir() else out
+        prepare_folder(place.parent)
+        stage = temporary_beside(place)
         stage.mkdir()
     except OSError as error:
         raise write_error(out, error) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from latens.data.files import reading
 from latens.data.stacks import frame_place
@@ -37,3 +37,8 @@ def is_there(path: Path) -> bool:
     """True if the file of an image exists, or the stack of a page."""
     stack = frame_place(path)
     return os.path.isfile(path if stack is None else stack[0])
+
+
+def portable_name(name: str, folder: Path) -> str:
+    """The name of an image with / for the backslashes of Windows, unless `folder` has a file with this very name."""
+    return PureWindowsPath(name).as_posix() if "\\" in name and not is_there(folder / name) else name

@@ -66,7 +66,7 @@ def find_inputs(
     - files in `out`, if it is a folder below an input folder;
     - with `skip_results`, results of latens according to the record of their folder, if the file that they were made from is an
       input as well: a folder or the shell's *.png may hold both. A result that is named alone is taken;
-    - files of a folder or pattern with a mark of `companions` before their ending, next to the file that they belong to:
+    - files with a mark of `companions` before their ending, if the file that they belong to is an input as well:
       photo_depth.png next to photo.jpg.
 
     A mark of `marks` is that of a result, photo.clear.png; without a record such files are taken, with a warning.
@@ -89,7 +89,7 @@ def find_inputs(
     if skip_results:
         _leave_out(found, with_origin(list(found)), "which latens made from other inputs; name a file alone to take it")
     _leave_out(found, _marked(found, companions), f"which belong to other inputs ({', '.join(companions)})")
-    taken = _marked(found, marks)
+    taken = [name for name in _marked(found, marks) if not found[name].named]
     if taken:
         what = f"{counted(len(taken), 'file')} named like a result, such as {os.path.basename(taken[0])}"
         logger.warning("%s: took %s; no record says that latens wrote it so", os.path.dirname(taken[0]), what)
@@ -109,13 +109,13 @@ def _leave_out(found: dict[str, InputFile], names: Sequence[str], why: str, plac
 
 
 def _marked(found: Mapping[str, InputFile], marks: Sequence[str]) -> list[str]:
-    """Files that no one named and that have a mark before their ending, with their input among `found`."""
+    """Files with a mark before their ending, with their input among `found`."""
     stems = {os.path.splitext(name)[0] for name in found}
     marked = []
-    for name, file in found.items():
+    for name in found:
         stem = os.path.splitext(name)[0]
         source = next((stem.removesuffix(mark) for mark in marks if stem.endswith(mark)), stem)
-        if not file.named and source != stem and source in stems:
+        if source != stem and source in stems:
             marked.append(name)
     return marked
 

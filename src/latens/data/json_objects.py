@@ -13,9 +13,14 @@ FILE_LIMIT = 4 * 2**30  # bytes
 
 
 def read_json_object(path: Path, what: str, hint: str | None = None) -> dict[str, Any]:
-    """The object of a JSON file. Raises InputError for other text, for another top level (not `what`), and for deep nesting."""
+    """The object of a JSON file.
+
+    Raises InputError for other text, another top level (not `what`), deep nesting, and a key that occurs twice in an object.
+    """
     try:
-        document = json.loads(read_bytes(path, limit=FILE_LIMIT))
+        document = json.loads(read_bytes(path, limit=FILE_LIMIT), object_pairs_hook=_distinct)
+    except InputError as error:
+        raise error.at(str(path)) from None
     except ValueError as error:
         raise InputError(f"not a JSON file ({error})", where=str(path), hint=hint) from None
     except RecursionError:
@@ -23,3 +28,13 @@ def read_json_object(path: Path, what: str, hint: str | None = None) -> dict[str
     if not isinstance(document, dict):
         raise InputError(f"not {what}: its top level is not an object", where=str(path), hint=hint)
     return document
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object with these keys, of which the parser would keep the last of several equal ones."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise InputError(f"the key '{twice[:100]}' occurs twice in one object", hint="join both values, or remove one")
+    return found

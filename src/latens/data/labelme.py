@@ -14,14 +14,14 @@ import io
 import math
 import os
 from collections.abc import Sequence
-from pathlib import Path, PurePath, PureWindowsPath
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from latens.data.image_output import png_bytes
-from latens.data.image_paths import image_path, is_there
+from latens.data.image_paths import image_path, is_there, portable_name
 from latens.data.instances import Collection, Scene
 from latens.data.json_objects import read_json_object
 from latens.data.masks import (
@@ -61,7 +61,8 @@ def read_labelme(
     if strange:
         raise InputError(f"labels without a class: {', '.join(sorted(strange))}", hint=f"classes: {', '.join(names)}")
     folder = paths[0].parent if root is None else root
-    scenes = []
+    scenes: list[Scene] = []
+    annotated: dict[str, Path] = {}
     for path, document in documents:
         repairs = Repairs()
         try:
@@ -72,6 +73,10 @@ def read_labelme(
             what = f"a shape cannot be read ({type(error).__name__}: {str(error)[:200]})"
             raise InputError(what, where=str(path), hint="save it again with labelme") from None
         repairs.log(path)
+        first = annotated.setdefault(scenes[-1].file, path)
+        if first != path:
+            what = f"its image {scenes[-1].file} is also that of {first}"
+            raise InputError(what, where=str(path), hint="join both files, or move one into another folder")
     return Collection(categories=names, scenes=tuple(scenes), root=folder, info={"dialect": "labelme"})
 
 
@@ -81,7 +86,7 @@ def _load(path: Path) -> dict[str, Any]:
     if not needed <= set(document) or not isinstance(document["shapes"], list):
         raise InputError("not a labelme file", where=str(path), hint=f"it needs the keys {', '.join(sorted(needed))}")
     for number, shape in enumerate(document["shapes"], start=1):
-        if not isinstance(shape, dict) or not isinstance(shape.get("label"), str):
+        if not isinstance(shape, dict) or not isinstance(shape.get("label"), str) or not _label(shape).strip():
             raise InputError(f"shape {number} has no label", where=str(path), hint="give it one in labelme")
     return document
 
@@ -96,8 +101,7 @@ def _image_name(document: dict[str, Any], folder: Path, root: Path) -> str:
     name = document["imagePath"]
     if not isinstance(name, str) or not name:
         raise InputError("the imagePath is missing", hint="save it again with labelme")
-    if "\\" in name and not is_there(folder / name):  # labelme on Windows
-        name = PureWindowsPath(name).as_posix()
+    name = portable_name(name, folder)
     relative = PurePath(os.path.relpath(folder / name, root)).as_posix()
     if not is_there(image_path(root, relative)):
         what = f"its image does not exist: {name}"

@@ -31,7 +31,7 @@ from latens.data.images import IMAGE_ENDINGS
 from latens.data.inputs import files_under
 from latens.data.instances import Collection, Layers, Scene, paint, scene_of
 from latens.data.stack_writer import MASKS, StackWriter
-from latens.data.stacks import DESCRIPTION, count_frames
+from latens.data.stacks import DESCRIPTION, TIFF_ENDINGS, count_frames
 from latens.data.tiff import MAX_FRAMES
 from latens.errors import InputError, LimitExceeded, UnreadableInput, UsageError, counted
 from latens.shapes import Int
@@ -123,6 +123,7 @@ def read_label_folder(folder: Path, category: str = "cell", how: str = "auto") -
             several |= values > 1
             if values == 1 and not marked and len(_components(pages[0].values)) > 1:
                 pieces.append(_ambiguous_pieces(pages[0].values, labels))
+        _warn_of_values(pages, how, labels)
         scenes.append(scene_of(_layers(pages, how), name))
     if pieces and not several:
         raise pieces[0]
@@ -167,6 +168,15 @@ def _check_one_value_per_page(pages: Sequence[_Page], path: Path) -> None:
         count = len(np.unique(page.values[page.values != 0]))
         if count > 1:
             raise _ambiguous(f"page {number} of {len(pages)} has {count} values", path, "frames", "masks")
+
+
+def _warn_of_values(pages: Sequence[_Page], how: str, path: Path) -> None:
+    """Log that a chosen reading ignores the values of a label map."""
+    count = max((len(np.unique(page.values[page.values != 0])) for page in pages), default=0)
+    if count > 1 and (how == "masks" or how.endswith("components")):
+        unit = "page" if how == "masks" else "piece"
+        what = f"a page has {count} values; read as '{how}', every {unit} is one object whatever its values"
+        logger.warning("%s: %s", path, what)
 
 
 def _ambiguous_pieces(values: np.ndarray, path: Path) -> InputError:
@@ -222,23 +232,62 @@ def _frames(pages: Sequence[_Page], how: str, image: Path, labels: Path, name: s
 
 def _pages(path: Path) -> list[_Page]:
     """All pages of a file. Raises InputError unless they have one channel and the same size."""
-    pages = [_Page(np.asarray(page), page.info.get("masks", False)) for page in _images(path)]
+    pages = [_Page(_whole_numbers(values, path), marked) for values, marked in _images(path)]
     if any(page.values.ndim != 2 or page.values.shape != pages[0].values.shape for page in pages):
         raise InputError("label maps need one channel, and the same size for all pages", where=str(path))
     return pages
 
 
-def _images(path: Path) -> list[Image.Image]:
+def _whole_numbers(values: np.ndarray, path: Path) -> np.ndarray:
+    """Labels as integers from 0: values below 0 (edges of OpenCV's watershed) become 0. Raises InputError for fractions."""
+    if np.issubdtype(values.dtype, np.floating):
+        whole = np.rint(values)
+        if not np.array_equal(whole, values) or np.abs(whole).max(initial=0) > 2**53:
+            raise InputError("a label map holds whole numbers, not fractions", where=str(path), hint="save it as integers")
+        values = whole.astype(np.int64)
+    if values.dtype != np.bool_ and values.min(initial=0) < 0:
+        logger.warning("%s: values below 0 are taken as background", path)
+        values = np.maximum(values, 0)
+    return values
+
+
+def _images(path: Path) -> list[tuple[np.ndarray, bool]]:
+    """The values of all pages, and whether each is marked as the mask of one object."""
+    try:
+        return _by_pillow(path)
+    except UnreadableInput:
+        found = _by_tifffile(path) if path.suffix.lower() in TIFF_ENDINGS else []
+        if not found:
+            raise
+        return found
+
+
+def _by_tifffile(path: Path) -> list[tuple[np.ndarray, bool]]:
+    """Pages that Pillow cannot read, such as those of float64; empty without the package or if they cannot be read."""
+    try:
+        import tifffile
+    except ImportError:
+        return []
+    try:
+        with tifffile.TiffFile(path) as file:
+            if len(file.pages) > MAX_FRAMES:
+                return []
+            return [(page.asarray(), False) for page in file.pages]
+    except Exception:  # the error of Pillow counts
+        return []
+
+
+def _by_pillow(path: Path) -> list[tuple[np.ndarray, bool]]:
     with reading(path):
         try:
             with Image.open(path, formats=("TIFF", "PNG", "BMP", "PPM")) as image:
                 if getattr(image, "n_frames", 1) > MAX_FRAMES:
                     raise LimitExceeded(f"more than {MAX_FRAMES:,} pages", where=str(path))
-                pages = []
+                pages: list[tuple[np.ndarray, bool]] = []
                 for page in ImageSequence.Iterator(image):
-                    pages.append(page.copy())
                     tags = getattr(page, "tag_v2", {})
-                    pages[-1].info["masks"] = tags.get(DESCRIPTION) == MASKS.rstrip(b"\0").decode()
+                    marked = tags.get(DESCRIPTION) == MASKS.rstrip(b"\0").decode()
+                    pages.append((np.array(page), marked))
                 return pages
         except (LimitExceeded, FileNotFoundError, PermissionError):
             raise

@@ -33,6 +33,7 @@ class Repairs:
     clipped: int = 0  # visible parts that extended beyond their outline
     unordered: int = 0  # pairs of overlapping outlines without visible parts and without depth order
     crowds: int = 0  # regions of several objects, left out
+    empty: int = 0  # objects without pixels, left out
 
     def log(self, where: Path) -> None:
         """Log the assumptions about a file as warnings."""
@@ -44,6 +45,9 @@ class Repairs:
             logger.warning("%s: %s; each overlap counts as hidden in both objects", where, what)
         if self.crowds:
             logger.warning("%s: %s (iscrowd) left out", where, counted(self.crowds, "region"))
+        if self.empty:
+            what = f"{counted(self.empty, 'object')} without pixels left out"
+            logger.warning("%s: %s; a box without a segmentation is no outline", where, what)
 
 
 def visible_inside(amodal: Rle, visible: Rle, repairs: Repairs) -> Rle:
@@ -65,8 +69,12 @@ def completed(objects: Sequence[Drawn], repairs: Repairs) -> tuple[Instance, ...
     """Objects with visible parts.
 
     An object without a drawn visible part is hidden where it overlaps others without one: behind an object of a smaller layer;
-    without layers, behind an outline that lies inside its own; otherwise the overlap is hidden in both objects.
+    without layers, behind an outline that lies inside its own; otherwise the overlap is hidden in both objects. Objects without
+    pixels are left out.
     """
+    with_pixels = [each for each in objects if area(each.amodal)]
+    repairs.empty += len(objects) - len(with_pixels)
+    objects = with_pixels
     visible = [each.amodal if each.visible is None else each.visible for each in objects]
     whole = [index for index, each in enumerate(objects) if each.visible is None]
     common = overlaps([objects[i].amodal for i in whole], [objects[i].amodal for i in whole])

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from latens.data.annotated_sizes import check_sizes
 from latens.data.csv_files import csv_bytes
 from latens.data.files import STANDARD_STREAM, write_atomic
 from latens.data.inputs import natural_key
@@ -123,7 +124,11 @@ def collection_table(collection: Collection) -> Iterator[bytes]:
 
 
 def write_table(collection: Collection, out: Path, *, force: bool = False) -> Path:
-    """Write `collection_table` to the file `out`. Raises OutputExists for an existing file without `force`."""
+    """Write `collection_table` to the file `out`.
+
+    Raises OutputExists for an existing file without `force`, InputError for images of other sizes than their annotations.
+    """
+    check_sizes(collection)
     if out != STANDARD_STREAM and os.path.lexists(out) and not force:
         raise OutputExists("the file exists already", where=str(out), hint="choose another -o, or add --force")
     write_atomic(out, b"".join(collection_table(collection)))

@@ -43,7 +43,7 @@ class _Reader:
             position = match.end()
 
     def error(self, what: str) -> UsageError:
-        hint = f"write names joined by and, or, not, such as 'a and not b > 20%'; the names are {', '.join(self.names)}"
+        hint = f"write names joined by and, or, not, such as 'a and not b > 20%'; the names are {_listed(self.names)}"
         return UsageError(what, where=f"--find {self.text!r}", hint=hint)
 
     def next_is(self, *words: str) -> bool:
@@ -109,3 +109,8 @@ class _Reader:
         if not 0 <= value <= 1:
             raise self.error(f"a share of {word} is impossible; write 20% or 0.2")
         return value
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names as they are written in a question."""
+    return ", ".join(name if re.fullmatch(r"[^\s()<>\"']+", name) and name not in WORDS else f'"{name}"' for name in names)
