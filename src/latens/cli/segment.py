@@ -44,8 +44,8 @@ def segment(
 ) -> int:
     """Segment nuclei (model cells) or blastomeres (model embryo), with their whole outlines where they overlap.
 
-    For every input: COCO JSON, an overlay, tables of cells and images, and ROIs for Fiji. The model cells adds a label map and an
-    overlap map, the model embryo a TIFF with one page per cell and the depth order.
+    For every input: COCO JSON, an overlay, tables of cells and images, and ROIs for Fiji. The model cells adds a label map and
+    an overlap map, the model embryo a TIFF with one page per cell and the depth order.
 
         latens segment slide.tif -o out/
         latens segment stack.tif frames/ -o out/ --diameter 18
