@@ -14,13 +14,17 @@ from PIL import Image
 from latens.data.image_output import write_image
 from latens.data.images import IMAGE_ENDINGS
 from latens.data.inputs import files_under
+from latens.data.instances import Placed, layers_of_placed
 from latens.data.source import Source
 from latens.data.stacks import read_frame
 from latens.errors import counted
 from latens.experiments.report import Report
 from latens.inference.page import Table
+from latens.metrics.instances import mask_iou, match
 from latens.systems.amodal.cells.baseline import otsu_watershed, three_classes
+from latens.systems.amodal.cells.batches import chosen
 from latens.systems.amodal.cells.calibrate import right_objects
+from latens.systems.amodal.cells.compose import real_canvas
 from latens.systems.amodal.cells.fields import FieldImage, read_fields
 from latens.systems.amodal.cells.measure import Counts, calibration_error, compare, quality_of
 from latens.systems.amodal.cells.predict import CellSegmenter
@@ -32,6 +36,7 @@ from latens.systems.amodal.order import SCORE_THRESHOLD
 logger = logging.getLogger(__name__)
 
 EMPTY, EMPTY_SEED = 40, 20_120  # simulated images without cells, which are not those of the fit
+COMPOSED, COMPOSED_SIDE, SHARED = 40, 192, 0.1  # composed scenes, their side without margins, smallest shared part
 LEAST = 0.05  # smallest score of the objects whose calibration is measured
 BASELINE, CONTROL = "Otsu + watershed", "three classes + watershed"
 COLUMNS = ["images", "method", "F1 at IoU .5", ".7", ".9", "AP", "calibration error", "warned"]
@@ -61,13 +66,17 @@ def evaluate_fields(segmenter: CellSegmenter, sources: Sequence[Source], folder:
         rows += [measured(segmenter, of_kind, folder), control(segmenter, of_kind), baseline(of_kind)]
     table = [described(row) for row in rows]
     facts = {f"{row.kind}, {row.method}": quality_of(row.counts)._asdict() for row in rows}
+    overlaps = overlapping(segmenter, images) if images else None
     folders = [source for source in sources if source.kind == "negatives"]
     simulated = empty_images(np.random.default_rng(EMPTY_SEED), EMPTY)
-    negatives = {"simulated empty slides, textures and noise": confident_objects(segmenter, simulated)}
+    negatives = {"simulated empty slides and noise": confident_objects(segmenter, simulated)}
     for source in folders:
         paths = sorted(files_under(source.path, IMAGE_ENDINGS))
         negatives[str(source)] = confident_objects(segmenter, map(read_frame, paths))
     blocks = [Table(COLUMNS, table, "Standard deviations by a bootstrap over fields.")] if table else []
+    if overlaps is not None:
+        row = [str(overlaps.objects), f"{overlaps.found:.3f}", f"{overlaps.whole:.3f}", f"{overlaps.label:.3f}"]
+        blocks.append(Table(["objects in composed overlaps", "found", "IoU of whole masks", "of the label map"], [row]))
     lines = [[name, *(str(value) for value in each)] for name, each in negatives.items()]
     blocks.append(Table(["images without cells", "images", "warned", "with confident objects", "confident objects"], lines))
     return Report(
@@ -75,8 +84,45 @@ def evaluate_fields(segmenter: CellSegmenter, sources: Sequence[Source], folder:
         title="Nuclei",
         about=f"{segmenter.name}, weights {segmenter.model_id[:12]}: {counted(len(images), 'image')}",
         blocks=blocks,
-        facts={"model": segmenter.name, "model_id": segmenter.model_id, "measures": facts, "negatives": negatives},
+        facts={
+            "model": segmenter.name,
+            "model_id": segmenter.model_id,
+            "measures": facts,
+            "overlaps": overlaps,
+            "negatives": negatives,
+        },
     )
+
+
+class Overlaps(NamedTuple):
+    """Objects of composed scenes that share at least SHARED of their pixels with another one."""
+
+    objects: int
+    found: float  # share with an IoU of at least 0.5
+    whole: float  # mean IoU of the found ones: whole masks
+    label: float  # and pixels of the label map, against the whole true masks
+
+
+def overlapping(segmenter: CellSegmenter, images: Sequence[FieldImage]) -> Overlaps:
+    """Nuclei of the images, cut out and pasted over others: how well their whole masks are found."""
+    rng = np.random.default_rng(EMPTY_SEED)
+    usable = [image for image in images if image.whole]
+    total, whole, label = 0, [], []
+    for _ in range(COMPOSED):
+        canvas = real_canvas(rng, chosen(rng, usable), COMPOSED_SIDE, paste=True)
+        side = len(canvas.pixels)
+        true = layers_of_placed([Placed(t.top, t.left, t.mask, t.mask) for t in canvas.things], (side, side)).amodal
+        shared = true & (true.sum(axis=0) > 1)
+        wanted = true[shared.sum((1, 2)) >= SHARED * true.sum((1, 2))]
+        found = segmenter.segment_pixels(np.clip(canvas.pixels * 180 + 30, 0, 255).astype(np.uint8)).layers
+        iou = mask_iou(wanted, found.amodal)
+        pairs = match(iou)
+        total += len(wanted)
+        whole += [float(iou[pair]) for pair in pairs]
+        seen = mask_iou(wanted, found.visible)
+        label += [float(seen[pair]) for pair in pairs]
+    mean = [float(np.mean(values)) if values else 0.0 for values in (whole, label)]
+    return Overlaps(total, len(whole) / max(total, 1), *mean)
 
 
 def measured(segmenter: CellSegmenter, images: Sequence[FieldImage], folder: Path | None) -> Row:

@@ -28,6 +28,7 @@ LAST_PROBE = 3.0  # the scale for images without an object at these
 WINDOW = 512  # side of the part of an image that is probed, pixels of the frame
 RELIABLE = (0.4, 2.7)  # range of diameters, relative to the network's, whose objects are believed in a probe
 ACCEPTED = (1 / 1.5, 1.3)  # factors on the scale that are too small to resample a frame again
+SMALLEST_DIAMETER = 5.0  # pixels of the image; the grain of noise is finer
 LARGEST_SHARE = 0.6  # largest diameter of such an object, relative to the shorter side of the image: not a vignette
 CONFIDENT = 0.5  # object probability of objects that count in a probe
 UNKNOWN = "the image resembles nothing that the model was trained on: expect missing and false objects"
@@ -147,6 +148,7 @@ class CellSegmenter(Segmenter[CellSegmentation]):
         kept = frame.candidates.take(suppressed(frame.candidates, frame.overlap, frame.foreground.shape))
         diameter = diameters(kept)
         low, high = (self.config.diameter * each for each in RELIABLE)
+        low = max(low, SMALLEST_DIAMETER * math.sqrt(frame.scale[0] * frame.scale[1]))
         high = min(high, LARGEST_SHARE * min(frame.foreground.shape))
         sure = (kept.score >= CONFIDENT) & (diameter > low) & (diameter < high)
         if not sure.any():

@@ -117,15 +117,36 @@ def simulated_image(rng: np.random.Generator, side: int) -> UInt8[np.ndarray, "S
     return np.clip(simulated_canvas(rng, side - 2 * MARGIN).pixels * 200 + 20, 0, 255).astype(np.uint8)
 
 
-def empty_images(rng: np.random.Generator, count: int, side: int = 384) -> list[np.ndarray]:
-    """Simulated empty slides, textures and noise as uint8 images."""
-    found = []
-    for _ in range(count):
-        level = empty_canvas(rng, (), side - 2 * MARGIN).pixels
-        shade = np.linspace(0, rng.uniform(-0.4, 0.4), side, dtype=np.float32)
-        level = level + shade[:, None, None] * (rng.random() < 0.5)
-        found.append(np.clip(level * 255, 0, 255).astype(np.uint8))
-    return found
+def empty_images(rng: np.random.Generator, count: int, side: int = 384) -> list[UInt8[np.ndarray, "S S 3"]]:
+    """Empty slides (vignette, sensor noise, faint texture, scratches, JPEG) and pure noise, in turn."""
+    return [_noise(rng, side) if number % 2 else _empty_slide(rng, side) for number in range(count)]
+
+
+def _noise(rng: np.random.Generator, side: int) -> UInt8[np.ndarray, "S S 3"]:
+    """Noise of a random strength and grain, gray or colored."""
+    noise = rng.standard_normal((side, side, 3 if rng.random() < 0.4 else 1), dtype=np.float32)
+    grain = rng.choice([0.0, 0.0, 0.6, 1.0])
+    noise = cv2.GaussianBlur(noise, (0, 0), grain).reshape(noise.shape) if grain else noise
+    level = rng.uniform(0.1, 0.9) + rng.uniform(0.05, 0.4) * noise / noise.std()
+    return np.ascontiguousarray(np.broadcast_to(np.clip(level * 255, 0, 255), (side, side, 3)), dtype=np.uint8)
+
+
+def _empty_slide(rng: np.random.Generator, side: int) -> UInt8[np.ndarray, "S S 3"]:
+    tint = rng.normal(0, 0.03, 3) * (rng.random() < 0.5)
+    v, u = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j] - rng.uniform(-0.4, 0.4, 2)[:, None, None]
+    light = rng.uniform(0.03, 0.95) * (1 - rng.uniform(0, 0.25) * (v**2 + u**2))
+    light = light + rng.uniform(0, 0.01) * smooth_noise(rng, side, rng.uniform(20, 120))
+    pixels = light[..., None] + tint + rng.uniform(0.003, 0.03) * rng.standard_normal((side, side, 1))
+    pixels = np.ascontiguousarray(pixels, dtype=np.float32)
+    if rng.random() < 0.3:
+        _scratches(rng, pixels)
+    levels = np.clip(pixels * 255, 0, 255).astype(np.uint8)
+    if rng.random() < 0.5:
+        _, blob = cv2.imencode(".jpg", levels, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(40, 95))])
+        decoded = cv2.imdecode(blob, cv2.IMREAD_COLOR)
+        assert decoded is not None
+        levels = np.asarray(decoded, dtype=np.uint8)
+    return levels
 
 
 def _photograph(rng: np.random.Generator, photograph: np.ndarray, side: int) -> Float[np.ndarray, "C C 3"]:
