@@ -91,11 +91,7 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
             sha256="dcdde1106de8d109c660be307aa8333d934c35b189217a58ad57f913ac49ebe8",
             size=4_033_492,
             license="CC0-1.0",
-<<<<<<< HEAD
-            trained_on="190 images of nuclei (DSB2018), composed overlaps, simulated cells; see the model card",
-=======
             trained_on="194 images of nuclei (DSB2018), composed overlaps and simulated cells; see the model card",
->>>>>>> cells
             metrics=MappingProxyType({"F1 of fluorescent nuclei": 0.938, "of stained nuclei": 0.771}),
         ),
         "embryo": ModelEntry(

@@ -47,13 +47,9 @@ def segment(
     """Segment nuclei (model cells) or blastomeres (model embryo), with their whole outlines where they overlap.
 
     For every input: COCO JSON, an overlay, tables of cells and images, and ROIs for Fiji. The model cells adds a label map and
-<<<<<<< HEAD
     an overlap map, the model embryo a TIFF with one page per cell and the depth order. A folder of several results also has
     the joint tables cells.csv and frames.csv of all of them, also of earlier runs. Time, slice, channel and micrometers are
     those of OME or ImageJ metadata; without metadata these columns are empty.
-=======
-    an overlap map, the model embryo a TIFF with one page per cell and the depth order.
->>>>>>> cells
 
         latens segment slide.tif -o out/
         latens segment stack.tif frames/ -o out/ --diameter 18
