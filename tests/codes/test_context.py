@@ -11,15 +11,8 @@ from torch import Tensor, nn
 
 from latens.codes.coding import FrozenCoding, freeze
 from latens.codes.context import PHASES, LatentModel, PhaseContext, merge_phases, scale_of, split_phases
-from latens.codes.context_coding import (
-    COUNTED,
-    ContextCoding,
-    SymbolCounts,
-    fine_levels,
-    fine_thresholds,
-    freeze_context,
-    level_check,
-)
+from latens.codes.context_coding import ContextCoding, fine_levels, level_check
+from latens.codes.context_freeze import COUNTED, SymbolCounts, fine_thresholds, freeze_context
 from latens.codes.entropy import SCALE_MIN, FactorizedPrior
 from latens.codes.integer import MODES
 from latens.codes.integer_context import (

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from latens.codes.coding import FrozenCoding, freeze
-from latens.codes.context_coding import ContextCoding, SymbolCounts, freeze_context
+from latens.codes.context_coding import ContextCoding
+from latens.codes.context_freeze import SymbolCounts, freeze_context
 from latens.shapes import Float
 from latens.systems.image_codec.context_model import ContextNetwork
 from latens.systems.image_codec.format import BAND_ROWS, QUALITY_STEPS, bands_of

@@ -112,7 +112,7 @@ def cases(codec: ImageCodec) -> Sequence[Case]:
         "    integer hyper-synthesis": (lambda: coding.predict(symbols.z, steps), pixels_m, "Mpx"),
         "  entropy encoding": (encode, symbols_m, "Msym"),
         "decompress": (lambda: codec.decompress(blob), pixels_m, "Mpx"),
-        "  entropy decoding": (decode, symbols_m, "Msym"),
+        "  entropy decoding and context": (decode, symbols_m, "Msym"),
         "  synthesis": (lambda: codec.reconstruct(symbols, pixels.shape), pixels_m, "Mpx"),
     }
     return [Case(name, *rest) for name, rest in actions.items()]
