@@ -286,3 +286,22 @@ def test_missing_images_are_noticed(form: str, source: Collection, tmp_path: Pat
     else:
         write_collection(source, form, tmp_path / "out.json")
         assert "1 image not found, such as a.png" in caplog.text
+
+
+def test_a_folder_with_results_and_files_of_labelme(
+    source: Collection, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Both kinds lie together after a correction in labelme; each keyword reads its own files."""
+    place = tmp_path / "mixed"
+    write_collection(source, "coco", place / "found.json")
+    write_collection(source, "labelme", place)
+    assert source.root is not None
+    for word in ("coco", "labelme"):
+        assert len(read_collection(f"{word}:{place},{source.root}").scenes) == len(source.scenes)
+    assert "of labelme" in caplog.text
+    (place / "found.json").unlink()
+    write_collection(source, "labelme", tmp_path / "drawn")
+    (tmp_path / "drawn" / "b.json").write_bytes(next((tmp_path / "drawn").glob("*.json")).read_bytes())
+    with pytest.raises(InputError, match="no JSON file but those of labelme") as caught:
+        read_collection(f"coco:{tmp_path / 'drawn'}")
+    assert f"labelme:{tmp_path / 'drawn'}" in str(caught.value)

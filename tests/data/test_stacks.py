@@ -325,3 +325,19 @@ def test_a_scale_bar_does_not_take_the_contrast() -> None:
     assert (stretch(barred)[~rest] == 255).all()
     binary: np.ndarray = np.where(np.arange(400).reshape(20, 20) % 7 == 0, 65535, 0).astype(np.uint16)
     assert set(np.unique(stretch(binary))) == {0, 255}
+
+
+@pytest.mark.parametrize("kind", ["uint16", "uint32", "int32", "float32"])
+def test_values_of_every_type_are_stretched_alike(kind: str, tmp_path: Path) -> None:
+    """Unsigned 32 bits above 2**31, and a drawn scale bar far above the values of the cells."""
+    cells = np.random.default_rng(0).integers(100, 250, (60, 80))
+    expected = stretch(cells.astype(np.uint8))
+    factor = {"uint16": 200, "uint32": 16_000_000, "int32": 8_000_000, "float32": 0.5}[kind]
+    tifffile.imwrite(tmp_path / "a.tif", (cells * factor).astype(kind))
+    (found,) = read_frames(tmp_path / "a.tif")
+    assert np.abs(found.astype(int) - expected).max() <= 1
+    barred = cells // 50
+    barred[50:55, 10:40] = 250
+    tifffile.imwrite(tmp_path / "b.tif", (barred * factor).astype(kind))
+    (found,) = read_frames(tmp_path / "b.tif")
+    assert np.ptp(found[:40]) == 255

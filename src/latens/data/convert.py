@@ -123,12 +123,16 @@ def _json_files(folder: Path) -> list[Path]:
 
 
 def annotation_files(place: Path) -> list[Path]:
-    """The file itself, or the JSON files of a folder. Raises InputError if a folder has none."""
+    """The file itself, or the JSON files of a folder, without those of labelme. Raises InputError if a folder has none."""
     if not place.is_dir():
         return [place]
-    found = _json_files(place)
+    every = _json_files(place)
+    found = [path for path in every if len(every) == 1 or not is_labelme(path)]
     if not found:
-        raise InputError("this folder has no JSON file", where=str(place), hint=f"give one: {place}/FILE.json")
+        hint = f"convert them as labelme:{place}" if every else f"give one: {place}/FILE.json"
+        raise InputError("this folder has no JSON file" + " but those of labelme" * bool(every), where=str(place), hint=hint)
+    if others := len(every) - len(found):
+        logger.warning("%s: left out %s of labelme", place, counted(others, "file"))
     return found
 
 

@@ -166,23 +166,29 @@ def stretch(values: np.ndarray) -> Pixels:
 
 
 def _percentiles(values: np.ndarray) -> tuple[float, float]:
-    """The 0.1 and 99.9 percentile of the finite values; 0 and 0 without any."""
-    if values.dtype.kind == "f":
-        finite = values[np.isfinite(values)]
-        low, high = np.percentile(finite, STRETCH, overwrite_input=True) if finite.size else (0.0, 0.0)
-    elif values.size and values.dtype.itemsize <= 2:
-        low, high = _histogram_percentiles(values)
-    else:
-        low, high = np.percentile(values, STRETCH) if values.size else (0.0, 0.0)
-    return float(low), float(high)
-
-
-def _histogram_percentiles(values: np.ndarray) -> list[float]:
-    """The same of 8- or 16-bit integers, without a copy of the values.
+    """The 0.1 and 99.9 percentile of the finite values; 0 and 0 without any.
 
     A largest value that more than DRAWN of the pixels have, far above all others, is a drawn scale bar or saturation; the
     percentiles are those of the other pixels.
     """
+    if values.dtype.kind != "f" and values.size and values.dtype.itemsize <= 2:
+        low, high = _histogram_percentiles(values)
+        return float(low), float(high)
+    finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values.ravel()
+    if not finite.size:
+        return 0.0, 0.0
+    top = finite.max()
+    if np.count_nonzero(finite == top) > DRAWN * finite.size:
+        rest = finite[finite < top]
+        least, most = (float(rest.min()), float(rest.max())) if rest.size else (0.0, 0.0)
+        if least < most and float(top) - least > FAR * (most - least):
+            finite = rest
+    low, high = np.percentile(finite, STRETCH, overwrite_input=values.dtype.kind == "f")
+    return float(low), float(high)
+
+
+def _histogram_percentiles(values: np.ndarray) -> list[float]:
+    """The same of 8- or 16-bit integers, without a copy of the values."""
     start = int(values.min())
     counts = np.zeros(1 << 16, np.int64)
     for top in range(0, len(values), ROW_BLOCK):

@@ -58,7 +58,9 @@ class PageKind(NamedTuple):
             raise InputError(what, hint="choose one: --channel 1 (in Python: chosen_channel), or save three as RGB")
 
     def black_is_zero(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """Values of any type, inverted if zero means white."""
+        """Values of any type as the tags define them: inverted if zero means white; Pillow reads unsigned 32 bits as signed."""
+        if values.dtype == np.int32 and self.bits == 32 and self.sample_format == 1:
+            values = values.view(np.uint32)
         if self.photometric != WHITE_IS_ZERO:
             return values
         if self.sample_format == FLOAT or values.dtype.kind == "f":

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from latens.cli.main import main
 from latens.data.images import read_image
@@ -173,6 +173,25 @@ def test_a_plain_sky_is_no_border() -> None:
     gray[:40] = 140  # a straight edge, and neither black nor white
     assert content_box(gray) == (0, 180, 0, 240)
     assert content_box(np.zeros((40, 60, 3), np.uint8)) == (0, 40, 0, 60)
+
+
+def test_frames_of_any_color_and_borders_with_text() -> None:
+    """A mat of any color surrounds the image; captions, subtitles and dates lie in borders of constant color."""
+    content = np.random.default_rng(0).integers(40, 200, (120, 160, 3), dtype=np.uint8)
+    for color in ((128, 128, 128), (20, 60, 160), (245, 240, 225), (255, 0, 0)):
+        framed = np.empty((146, 180, 3), np.uint8)
+        framed[:] = color
+        framed[10:130, 8:168] = content
+        assert content_box(framed) == (10, 130, 8, 168)
+        assert content_box(framed[10:]) == (0, 136, 0, 180)  # three sides: it may be a wall
+        barred = np.pad(framed, ((20, 20), (0, 0), (0, 0)))
+        assert content_box(barred) == (30, 150, 8, 168)
+    for color, ink in ((0, 255), (255, 20)):
+        bars = Image.fromarray(np.pad(content, ((30, 40), (0, 0), (0, 0)), constant_values=color))
+        draw = ImageDraw.Draw(bars)
+        draw.text((20, 8), "day 3, camera 2", fill=(ink,) * 3)
+        draw.text((20, 165), "words of a subtitle", fill=(ink,) * 3)
+        assert content_box(np.asarray(bars)) == (30, 150, 0, 160)
 
 
 def test_bars_survive_jpeg() -> None:

@@ -1,7 +1,8 @@
 """Borders that are no part of a photograph: black or white bars and frames, and transparent margins.
 
-A border is cut only if its color is constant and near black or white, and if its inner edge is sharp. A plain sky passes the
-first test and fails the second, because roofs and trees begin in different rows.
+A border is cut only if its color is constant, and if its inner edge is sharp. A plain sky passes the first test and fails the
+second, because roofs and trees begin in different rows. Borders of one, two or three sides are near black or white; a frame
+around the image may have any color. A border may contain text, such as subtitles, a caption or a date.
 
 Letters: H W image size.
 """
@@ -67,27 +68,51 @@ def content_box(pixels: Pixels, visible: Bool[np.ndarray, "H W"] | None = None) 
         rows, columns = (np.flatnonzero(visible.any(axis)) for axis in (1, 0))
         box = Box(int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1)
     for _ in range(2):  # a frame may lie inside bars
-        top, bottom = ends(box.of(pixels))
-        box = Box(box.top + top, box.bottom - bottom, box.left, box.right)
-        left, right = ends(box.of(pixels).swapaxes(0, 1))
-        box = Box(box.top, box.bottom, box.left + left, box.right - right)
+        color = frame_color(box.of(pixels))
+        top, bottom = ends(box.of(pixels), color)
+        inner = Box(box.top + top, box.bottom - bottom, box.left, box.right)
+        left, right = ends(inner.of(pixels).swapaxes(0, 1), color)
+        if color is None or (top and bottom and left and right):
+            box = Box(inner.top, inner.bottom, box.left + left, box.right - right)
     return box
 
 
-def ends(lines: Pixels) -> tuple[int, int]:
-    """Number of border lines at the start and at the end of lines (n, m, 3); (0, 0) if less than a quarter would remain."""
-    first, last = border_lines(lines), border_lines(lines[::-1])
+def frame_color(pixels: Pixels) -> np.ndarray | None:
+    """The color of a frame around the image that is neither black nor white; None without one."""
+    ring = np.concatenate(
+        [pixels[:THINNEST], pixels[-THINNEST:], pixels[:, :THINNEST].swapaxes(0, 1), pixels[:, -THINNEST:].swapaxes(0, 1)], 1
+    ).reshape(-1, 3)
+    color = np.median(ring, axis=0)
+    return None if is_plain(color) or share_of_color(ring, color) < UNIFORM else color
+
+
+def is_plain(color: np.ndarray) -> bool:
+    """True near black and near white."""
+    near = color.max() <= DARKEST or color.min() >= BRIGHTEST
+    return bool(near and np.ptp(color) <= TOLERANCE)
+
+
+def ends(lines: Pixels, color: np.ndarray | None = None) -> tuple[int, int]:
+    """Number of border lines at the start and at the end of lines (n, m, 3); (0, 0) if less than a quarter would remain.
+
+    Without a `color`, that of the border is near black or white.
+    """
+    first, last = border_lines(lines, color), border_lines(lines[::-1], color)
     return (first, last) if 4 * (len(lines) - first - last) >= len(lines) else (0, 0)
 
 
-def border_lines(lines: Pixels) -> int:
+def border_lines(lines: Pixels, given: np.ndarray | None = None) -> int:
     """Number of lines of the border at the start of lines (n, m, 3); 0 without one."""
-    color = np.median(lines[0], axis=0)
-    if DARKEST < color.min() < BRIGHTEST or DARKEST < color.max() < BRIGHTEST or np.ptp(color) > TOLERANCE:
+    color = np.median(lines[0], axis=0) if given is None else given
+    if given is None and not is_plain(color):
         return 0
     number = 0
-    while number < len(lines) and share_of_color(lines[number], color) >= UNIFORM:
-        number += 1
+    for index, line in enumerate(lines):
+        share = share_of_color(line, color)
+        if share >= UNIFORM:
+            number = index + 1
+        elif share <= SHARP or not number:  # between both are lines of text
+            break
     if number < THINNEST or number == len(lines):
         return 0
     for after in range(number, min(number + BLUR + 1, len(lines))):

@@ -77,7 +77,7 @@ def dehazed(content: Content, method: Method, controls: Controls) -> tuple[Pixel
     mask = None if content.mask is None else torch.from_numpy(content.mask.copy()).to(method.device)
     working = working_image(moved, mask)
     plan = plan_of(read(working, method.name, method.model), working, controls)
-    notes = [] if working.exposure >= DIM else [f"read at {1 / working.exposure:.2g} times its brightness"]
+    notes = [] if working.exposure >= DIM else [f"read at {1 / working.exposure:.3g} times its brightness"]
     return content.filled(cleared(moved, plan).cpu().numpy()), notes
 
 

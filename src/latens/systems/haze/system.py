@@ -70,7 +70,8 @@ def build(config: HazeTraining, sources: Sequence[Source]) -> Trainable:
         return Trainable(model, TranslationObjective(loss), _images(config, sources))
     if any(is_unpaired(source) for source in sources):
         what = f"{config.model.kind} needs scenes with depth"
-        raise UsageError(what, where="--data", hint="give RGB-D folders, or no --data")
+        hint = "give RGB-D folders, or no --data; hazy: and clear: images train translators, such as --recipe tiny_mmd"
+        raise UsageError(what, where="--data", hint=hint)
     if isinstance(config.model, PhysicalConfig) and isinstance(loss, PhysicalLossConfig):
         stride = LEVELS * config.model.fold
         if config.data.crop % stride:
