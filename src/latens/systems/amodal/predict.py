@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from latens.arguments import real
 from latens.catalogue import MODELS
 from latens.data.images import ImageLike, LoadedImage
 from latens.data.instances import Layers, Scene, scene_of
@@ -89,7 +90,7 @@ class AmodalSegmenter:
         return self._finish(found, scale, (height, width), least_score)
 
     def _finish(self, found: Detections, scale: tuple[float, float], size: tuple[int, int], least_score: float) -> Segmentation:
-        kept = found.scores >= least_score
+        kept = found.scores >= real(least_score, "least_score")
         boxes = found.boxes[kept].float() / torch.tensor([*scale, *scale], device=found.boxes.device)
         amodal = paste_each(found.mask[kept], boxes, size) > SCORE_THRESHOLD
         visible = paste_each(found.visible[kept], boxes, size)

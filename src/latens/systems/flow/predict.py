@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from latens.arguments import real, whole
 from latens.codes.logdet import Series
 from latens.data.images import ImageLike, Pixels, read_image
 from latens.data.squares import center_square
@@ -108,7 +109,7 @@ class DensityModel:
 
     def scores(self, pixels: Tensor, *, draws: int = 1, bounds: bool = False) -> Scores:
         """`latens.systems.flow.scoring.score_images` with the number of series terms of the model's validation."""
-        if draws < 1:
+        if whole(draws, "draws") < 1:
             raise UsageError("the number of draws must be at least 1", where=f"draws {draws}")
         return score_images(self.model, pixels, terms=self.terms, draws=draws, bounds=bounds)
 
@@ -177,9 +178,11 @@ class DensityModel:
 
     def sampled(self, count: int, *, seed: int = 0, temperature: float = 1.0) -> Iterator[np.ndarray]:
         """Batches of `sample`. Each sample depends only on the seed and on its index. Raises UsageError like `sample`."""
-        if count < 1:
+        if whole(count, "count") < 1:
             raise UsageError(f"the number of samples must be at least 1, not {count}", where="sample")
-        if not 0 <= temperature < float("inf"):
+        if whole(seed, "seed") < 0:
+            raise UsageError("the seed must be at least 0", where=f"seed {seed}")
+        if not 0 <= real(temperature, "temperature") < float("inf"):
             raise UsageError("the temperature must be finite and at least 0", where=f"temperature {temperature}")
         for start in range(0, count, self._batch):
             rows = range(start, min(start + self._batch, count))

@@ -178,8 +178,11 @@ class ImageCodec(Stages):
         """
         if isinstance(blob, str | Path):
             data = read_bytes(Path(blob), limit=StreamLimits().file_bytes)
-        else:
+        elif isinstance(blob, bytes | bytearray | memoryview):
             data = bytes(blob)
+        else:
+            what = f"an object of the type {type(blob).__name__} is not a file"
+            raise UsageError(what, where="blob", hint="give its bytes or its path")
         coded = read_coded_image(data, partial=partial)
         if self.base is not None and coded.model_id.hex() == self.earlier.file_id:
             return self.earlier.decompress(data, partial=partial)

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from latens.arguments import optional_whole
 from latens.data.images import ImageLike, read_image
 from latens.errors import LatensError, ModelError, UsageError
 from latens.hub import load_network, locate, read_config, unusable
@@ -111,6 +112,7 @@ class SeedlingGrader:
     @torch.no_grad()
     def predict_crops(self, crops: np.ndarray, day: int | None) -> CropPrediction:
         """Predictions for crops (n, S, S, C) uint8 of one day; averaged over the days of the model if `day` is None."""
+        day = optional_whole(day, "day")
         days: Sequence[int] = (day,) if day is not None else self.network.days or (-1,)
         found = [self._predict_day(crops, one) for one in days]
         emerged = [one.seen for one in found if one.seen is not None]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import torch
 
+from latens.arguments import optional_real, path, real
 from latens.codes.clip_stream import ClipHeader, ClipSection, ClipWriter
 from latens.codes.gains import lambda_at
 from latens.data.clips.memory import FramesLike
@@ -199,7 +200,8 @@ class VideoCodec:
 
     def setting(self, region: bool, quality: float | None, gain: float | None) -> tuple[Setting, list[str]]:
         """The coding options for a quality and a gain (None: the defaults), and notes on them. Raises UsageError."""
-        quality = self.default_quality if quality is None else quality
+        quality = self.default_quality if quality is None else real(quality, "quality")
+        gain = optional_real(gain, "gain")
         if not 1 <= quality <= self.best_quality:
             raise UsageError(f"quality {quality:g} is not within 1 to {self.best_quality:g}", where="--quality")
         if gain is not None and not (region and self.takes_gain):
@@ -245,6 +247,9 @@ class VideoCodec:
                     stream: BinaryIO = held.enter_context(open(blob, "rb"))
             else:
                 stream = io.BytesIO(blob) if isinstance(blob, bytes | bytearray | memoryview) else blob
+                if not hasattr(stream, "read") or not hasattr(stream, "seek"):
+                    what = f"an object of the type {type(blob).__name__} is not a file"
+                    raise UsageError(what, where="blob", hint="give its bytes, its path or an open file")
             opened = self._opened(stream)
             return DecodedClip(self.coder, stream, opened, start, held.pop_all())
 
@@ -258,7 +263,7 @@ class VideoCodec:
         from latens.systems.video_codec.output import write_decoded
 
         with self.frames(blob) as decoded:
-            return write_decoded(decoded, Path(out), force=force, threads=threads)
+            return write_decoded(decoded, path(out, "out"), force=force, threads=threads)
 
     def _opened(self, stream: BinaryIO) -> OpenedStream:
         """The header of a file, checked against this model."""

@@ -242,8 +242,10 @@ def smallest(source: Source, image: PlainImage | None, coded: bytes | None) -> t
     webp: int | None = None
     if image is not None:
         head, lossless = describe(image), webp_of(image)
-        webp = len(lossless)
-        forms += [(WEBP, head + lossless), (RAW, head + image.pixels[..., : 1 if image.gray else 3].tobytes())]
+        if lossless is not None:
+            webp = len(lossless)
+            forms.append((WEBP, head + lossless))
+        forms += [(RAW, head + image.pixels[..., : 1 if image.gray else 3].tobytes())]
     if coded is not None:
         forms.append((MODEL, coded))
     kind, payload = min(forms, key=lambda form: len(form[1]))
