@@ -19,7 +19,7 @@ from latens.data.clips.memory import FramesLike
 from latens.data.clips.reader import Clip
 from latens.data.files import reading
 from latens.errors import Corrupt, ModelError, ModelMismatch, UsageError
-from latens.hub import load_network, locate, unusable
+from latens.hub import fitting, load_network, locate
 from latens.inference.device import choose_device, in_float32, transform_precision
 from latens.systems.video_codec.chunk_coder import ChunkCoder
 from latens.systems.video_codec.chunk_model import ChunkCodec
@@ -296,11 +296,9 @@ def load(
     found, model = load_network(folder, "video_codec", VideoModel, _for_coding)
     if not found.coding:
         raise ModelError("its entropy model is not frozen for coding", where=str(folder), hint="train it with `latens train`")
-    try:
+    with fitting(folder):
         exact = ExactCoding.from_tensors(found.config["coding"], found.coding, place)
         model = model.to(place, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
         chunks = isinstance(model, ChunkCodec)
         coder: GroupCoder = ChunkCoder(model, exact, place) if chunks else FlowCoder(model, exact, place)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise unusable(folder, error) from None
     return VideoCodec(coder, folder=folder, sha256=found.sha256, device=place)

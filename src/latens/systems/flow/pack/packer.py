@@ -14,7 +14,7 @@ import torch
 
 from latens.data.images import Pixels
 from latens.errors import Corrupt, LatensError, LimitExceeded, ModelError, ModelMismatch, UsageError
-from latens.hub import load_model, locate
+from latens.hub import fitting, load_model, locate
 from latens.inference.device import choose_device
 from latens.systems.flow.pack import archive, codec
 from latens.systems.flow.pack.archive import DEFLATED, GROUP_FILES, MAX_BYTES, MODEL, RAW, STORED, WEBP, Member, Opened
@@ -294,4 +294,5 @@ def load(place: str | Path = NAME, *, threads: int | None = None) -> Packer:
         spec = found.config["coding"]
     except KeyError:
         raise ModelError("the model has no frozen integer networks", where=str(folder), hint="train it again") from None
-    return Packer(FrozenFlow.from_tensors(spec, found.coding), name=Path(folder).name, sha256=found.sha256)
+    with fitting(folder):
+        return Packer(FrozenFlow.from_tensors(spec, found.coding), name=Path(folder).name, sha256=found.sha256)
