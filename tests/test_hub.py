@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
+import latens
 from latens import hub
+from latens.catalogue import folder_of
 from latens.data.files import write_atomic
 from latens.errors import ModelError, ModelMissing
+from latens.hub import CONFIG
+from latens.systems.flow.pack.packer import load as load_packer
 
 
 def test_round_trip_in_one_file_and_in_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,3 +197,37 @@ def test_a_base_that_cannot_be_read_is_described(base: object, tmp_path: Path) -
     hub.save_model(tmp_path, {"system": "x", "base": base}, {"a": torch.ones(2)})
     with pytest.raises((ModelError, ModelMissing)):
         hub.load_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "value"),
+    [
+        ("flow", ("reference", "precision"), [[1.0], [1.0, 2.0]]),
+        ("flow", ("reference", "mean"), [1.0, 2.0, 3.0]),
+        ("flow", ("terms",), []),
+        ("seedlings", ("rates",), []),
+        ("seedlings", ("rates",), None),
+        ("seedlings", ("calibration",), {"x": 1}),
+        ("video_codec", ("coding", "decoders"), {}),
+        ("video_codec", ("coding",), None),
+        ("image_codec", ("coding",), []),
+        ("flow_pack", ("coding",), 5),
+        ("amodal", ("model",), 5),
+        ("haze_physical", ("model",), []),
+        ("parts", ("model",), None),
+    ],
+)
+def test_settings_of_a_model_that_cannot_be_used(tmp_path: Path, name: str, keys: tuple[str, ...], value: object) -> None:
+    """A damaged config.json is one clear error when the model is loaded, in every system."""
+    folder = tmp_path / "model"
+    shutil.copytree(folder_of(name), folder)
+    (folder / CONFIG).chmod(0o644)
+    config = json.loads((folder / CONFIG).read_text())
+    inner = config
+    for key in keys[:-1]:
+        inner = inner[key]
+    inner[keys[-1]] = value
+    (folder / CONFIG).write_text(json.dumps(config))
+    opened = load_packer if name == "flow_pack" else latens.load
+    with pytest.raises(ModelError):
+        opened(folder)

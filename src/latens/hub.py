@@ -95,7 +95,9 @@ def load_model(folder: Path) -> ModelFolder:
         ) from None
     except ValueError as error:
         raise ModelError(f"damaged weights ({error})", where=str(folder), hint="fetch or train the model again") from None
-    return ModelFolder(upgrade_model(config), weights, coding, hashlib.sha256("".join(digests).encode()).hexdigest())
+    with fitting(folder):
+        config = upgrade_model(config)
+    return ModelFolder(config, weights, coding, hashlib.sha256("".join(digests).encode()).hexdigest())
 
 
 def _base_of(folder: Path, base: Mapping[str, str]) -> ModelFolder:
@@ -147,8 +149,18 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
 
 def unusable(folder: Path, error: Exception) -> ModelError:
     """The error for a folder whose config.json and tensors do not fit each other."""
-    what = f"config.json and the weights do not fit ({str(error).splitlines()[0]})"
+    text = next(iter(str(error).splitlines()), "")
+    what = f"config.json and the weights do not fit ({type(error).__name__}: {text})"
     return ModelError(what, where=str(folder), hint="save or train the model again")
+
+
+@contextmanager
+def fitting(folder: Path) -> Iterator[None]:
+    """Raise ModelError for what a config.json with missing, additional or wrong values raises while a model is made of it."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
+        raise unusable(folder, error) from error
 
 
 def int8_model(source: Path, target: Path) -> None:

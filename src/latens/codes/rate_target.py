@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeVar
 
+from latens.arguments import real
 from latens.errors import UsageError
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class RateTarget:
         if len(given) > 1:
             raise UsageError(f"{given[0][0]} and {given[1][0]} exclude each other", hint="give one of them")
         kind, value = given[0] if given else ("quality", default)
+        value = real(value, kind)
         if kind == "quality" and not 1 <= value <= highest:
             raise UsageError(f"quality {value:g} is out of range", hint=f"this model has 1 to {highest:g}")
         if not (math.isfinite(value) and value > 0):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from fractions import Fraction
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from latens.data.clips.color import REC709
-from latens.data.clips.reader import FOLDER_RATE, Clip, ClipFrame, ClipInfo, limit_size, open_clip
+from latens.data.clips.reader import FOLDER_RATE, Clip, ClipFrame, ClipInfo, frame_rate, limit_size, open_clip
 from latens.data.images import read_image
 from latens.errors import InputError
 
@@ -31,6 +31,9 @@ def open_frames(frames: FramesLike, *, fps: Fraction | float | None = None) -> A
     if isinstance(frames, np.ndarray | torch.Tensor) and frames.ndim != 4:
         hint = "give (T, H, W, 3) uint8, a tensor (T, 3, H, W) in [0, 1], or an iterator of frames"
         raise InputError(f"an array of shape {tuple(frames.shape)} is not a clip", hint=hint)
+    if not isinstance(frames, Iterable) or isinstance(frames, bytes | bytearray | memoryview | Mapping):
+        what = f"an object of the type {type(frames).__name__} is not a clip"
+        raise InputError(what, hint="give a path, an array, or an iterable of frames")
     return nullcontext(_in_memory(iter(frames), fps))
 
 
@@ -40,9 +43,7 @@ def _in_memory(frames: Iterator[Any], fps: Fraction | float | None) -> Clip:
         raise InputError("there are no frames")
     height, width = read_image(first).pixels.shape[:2]
     limit_size(MEMORY, width, height)
-    rate = FOLDER_RATE if fps is None else Fraction(fps).limit_denominator(1001)
-    if rate <= 0:
-        raise InputError(f"a frame rate of {fps} is not positive")
+    rate = FOLDER_RATE if fps is None else frame_rate(fps)
     info = ClipInfo(width, height, rate, 0, None, 1 / rate, 0, 8, REC709, True, False, False, Fraction(1))
     clip = Clip(MEMORY, info)
     if fps is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
+from latens.arguments import real
 from latens.data.clips.color import REC709, Color, bits_of, color_of, guessed, has_alpha, is_rgb, to_rgb, upright
 from latens.data.clips.damage import Expected
 from latens.data.clips.formats import CLIP_ENDINGS, DEMUXERS
@@ -22,6 +24,7 @@ from latens.data.notes import note_once
 from latens.errors import InputError, UnreadableInput, UsageError, counted
 
 FOLDER_RATE = Fraction(25)  # default frames per second of a folder of images
+FASTEST = 1_000_000  # frames per second, the largest rate that is accepted
 AGAIN = "copy or download the file again"
 MAX_SILENT = 100  # damaged packets at the start, before any frame, after which a clip counts as unreadable
 
@@ -93,6 +96,16 @@ class Clip:
         note_once(self.notes, self.path, text)
 
 
+def frame_rate(fps: Fraction | float) -> Fraction:
+    """Frames per second as a fraction with a denominator up to 1,001. Raises UsageError outside of FASTEST."""
+    rate = Fraction(real(fps, "fps") if math.isfinite(real(fps, "fps")) else 0).limit_denominator(1001)
+    if not 0 < rate <= FASTEST:
+        raise UsageError(
+            f"{fps} frames per second are not possible", where="fps", hint=f"give a rate above 0, up to {FASTEST:,}"
+        )
+    return rate
+
+
 @contextlib.contextmanager
 def open_clip(path: Path, *, fps: Fraction | float | None = None) -> Iterator[Clip]:
     """Open a clip: a file, or a folder of images of one size, in natural order of their names at `fps` frames per second.
@@ -105,7 +118,7 @@ def open_clip(path: Path, *, fps: Fraction | float | None = None) -> Iterator[Cl
     with reading(path), open(path, "rb") if not path.is_dir() else contextlib.nullcontext():
         pass
     if path.is_dir():
-        yield _open_folder(path, None if fps is None else Fraction(fps).limit_denominator(1001))
+        yield _open_folder(path, None if fps is None else frame_rate(fps))
         return
     import av
 

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from latens.arguments import real
 from latens.data.instances import Layers, Placed, Scene, placed_of, scene_of
 from latens.data.tensors import to_tensor
 from latens.errors import counted
@@ -90,7 +91,7 @@ class AmodalSegmenter(Segmenter[Segmentation]):
         return self._finish(found, scale, (height, width), least_score)
 
     def _finish(self, found: Detections, scale: tuple[float, float], size: tuple[int, int], least_score: float) -> Segmentation:
-        kept = found.scores >= least_score
+        kept = found.scores >= real(least_score, "least_score")
         boxes = found.boxes[kept].float() / torch.tensor([*scale, *scale], device=found.boxes.device)
         amodal = paste_each(found.mask[kept], boxes, size) > SCORE_THRESHOLD
         visible = paste_each(found.visible[kept], boxes, size)

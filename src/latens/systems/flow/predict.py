@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from latens.arguments import real, whole
 from latens.codes.logdet import Series
 from latens.data.images import ImageLike, Pixels, read_image
 from latens.data.squares import center_square
 from latens.errors import InputError, ModelError, ModelMissing, UsageError
-from latens.hub import load_network, locate, read_config
+from latens.hub import fitting, load_network, locate, read_config
 from latens.inference.device import choose_device, in_float32
 from latens.shapes import Float, UInt8
 from latens.systems.flow.config import DensityFlow, FlowConfig, ImageFlow, VectorFlow
@@ -24,7 +25,7 @@ from latens.systems.flow.dataset import in_channels
 from latens.systems.flow.model import Certificate, Flow
 from latens.systems.flow.scoring import Scores, row_estimate, score_images, score_rows
 from latens.systems.flow.table import read_table
-from latens.systems.flow.unusual import Reference, share_below, statistics_of
+from latens.systems.flow.unusual import STATISTICS, Reference, share_below, statistics_of
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +109,7 @@ class DensityModel:
 
     def scores(self, pixels: Tensor, *, draws: int = 1, bounds: bool = False) -> Scores:
         """`latens.systems.flow.scoring.score_images` with the number of series terms of the model's validation."""
-        if draws < 1:
+        if whole(draws, "draws") < 1:
             raise UsageError("the number of draws must be at least 1", where=f"draws {draws}")
         return score_images(self.model, pixels, terms=self.terms, draws=draws, bounds=bounds)
 
@@ -124,12 +125,19 @@ class DensityModel:
         plain = self.described.get("reference")
         return Reference.from_dict(plain) if isinstance(plain, dict) and "precision" in plain else None
 
+    def check_reference(self) -> None:
+        """Raises ValueError, TypeError or KeyError for statistics of held-out images or rows that cannot be used."""
+        if isinstance(self.config, VectorFlow):
+            self.unusual_rows(np.zeros(1))
+        elif self.reference is not None:
+            self.reference.unusual(np.zeros((1, len(STATISTICS))))
+
     def unusual_rows(self, log_prob: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
         """Share of held-out rows with a higher density, in [0, 1]; NaN without reference statistics."""
         plain = self.described.get("reference")
         if not isinstance(plain, dict) or "nats" not in plain:
             return np.full(len(log_prob), np.nan)
-        return share_below(np.array(plain["nats"]), -log_prob)
+        return share_below(np.array(plain["nats"], dtype=np.float64), -log_prob)
 
     # ----------------------------------------------------------------------------------------------- latents and samples
 
@@ -177,9 +185,11 @@ class DensityModel:
 
     def sampled(self, count: int, *, seed: int = 0, temperature: float = 1.0) -> Iterator[np.ndarray]:
         """Batches of `sample`. Each sample depends only on the seed and on its index. Raises UsageError like `sample`."""
-        if count < 1:
+        if whole(count, "count") < 1:
             raise UsageError(f"the number of samples must be at least 1, not {count}", where="sample")
-        if not 0 <= temperature < float("inf"):
+        if whole(seed, "seed") < 0:
+            raise UsageError("the seed must be at least 0", where=f"seed {seed}")
+        if not 0 <= real(temperature, "temperature") < float("inf"):
             raise UsageError("the temperature must be finite and at least 0", where=f"temperature {temperature}")
         for start in range(0, count, self._batch):
             rows = range(start, min(start + self._batch, count))
@@ -294,4 +304,7 @@ def load(place: str | Path = NAME, *, device: str | torch.device = "auto", threa
     found, model = load_network(folder, NAME, FlowConfig, lambda config: Flow(config, frozen=True))
     if isinstance(model.config, VectorFlow) and not model.config.columns:
         raise ModelError("the settings of the model have no columns", where=str(folder), hint="save or train the model again")
-    return DensityModel(model, name=folder.name, sha256=found.sha256, device=chosen, described=found.config)
+    with fitting(folder):
+        made = DensityModel(model, name=folder.name, sha256=found.sha256, device=chosen, described=found.config)
+        made.check_reference()
+    return made

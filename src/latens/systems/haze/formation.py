@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from latens.arguments import real
 from latens.errors import UsageError
 from latens.shapes import Float
 
@@ -78,7 +79,7 @@ def scattering(visibility: float | None, beta: float | None, max_depth: float) -
     if visibility is not None and beta is not None:
         raise UsageError("--visibility and --beta exclude each other", hint="give one of them")
     for name, value in (("visibility", visibility), ("beta", beta), ("max_depth", max_depth)):
-        if value is not None and not 0 < value < float("inf"):
+        if (value is not None or name == "max_depth") and not 0 < real(value, name) < float("inf"):
             raise UsageError(f"{name} must be above 0", where=f"--{name} {value:g}")
     if visibility is not None:
         return beta_of_visibility(visibility)

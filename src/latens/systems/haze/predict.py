@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from latens.arguments import real
 from latens.catalogue import MODELS
 from latens.data.depth import Depth, DepthFormat, default_format, max_depth_of, read_depth
 from latens.data.image_output import carry_metadata, to_pil
@@ -237,6 +238,7 @@ class Haze:
         """
         loaded = image if isinstance(image, LoadedImage) else read_image(image)
         clear = self.tensor(loaded.pixels)
+        self.has(method or "physical")  # raises for an unknown one
         if method in TRANSLATORS:
             unused = (airlight, max_depth, refine_depth, linear_light) != (GRAY, MAX_DEPTH, False, False)
             if unused or any(given is not None for given in (visibility, beta, depth, depth_format)):
@@ -252,7 +254,7 @@ class Haze:
             t = transmission(meters, torch.tensor([coefficient], device=self.device))
             if refine_depth:
                 t = guided_filter(luminance(clear), t, REFINE_RADIUS, REFINE_EPSILON).clamp(0, 1)
-            color = torch.tensor([airlight], dtype=torch.float32, device=self.device)
+            color = torch.tensor([color_of(airlight)], dtype=torch.float32, device=self.device)
             hazy = add_haze(clear, t, color, linear_light=linear_light)
         made = to_pil(to_pixels(hazy[0]), loaded.alpha, loaded.gray)
         return made if strip else carry_metadata(loaded, made)
@@ -260,6 +262,8 @@ class Haze:
     def depth(self, image: ImageLike | LoadedImage, *, max_depth: float = MAX_DEPTH) -> Depth:
         """Predicted distance (H, W) in meters, the farthest point at `max_depth`. Raises ModelMissing."""
         loaded = image if isinstance(image, LoadedImage) else read_image(image)
+        if not 0 < real(max_depth, "max_depth") < float("inf"):
+            raise UsageError("max_depth must be above 0", where=f"max_depth {max_depth:g}")
         return self.meters(self.tensor(loaded.pixels), None, None, max_depth)[0, 0].cpu().numpy()
 
     @torch.no_grad()
@@ -269,6 +273,12 @@ class Haze:
         """Distance of every pixel in meters, from `depth` or predicted."""
         if depth is None:
             return max_depth * methods.physical_depth(clear, cast(PhysicalHaze, self.model("physical")))
+        if not isinstance(depth, str | Path | np.ndarray):
+            what = f"an object of the type {type(depth).__name__} is no depth map"
+            raise UsageError(what, where="depth", hint="give a file or an array (H, W)")
+        if form is not None and not isinstance(form, DepthFormat):
+            what = f"{form!r} is no format of depth"
+            raise UsageError(what, where="depth_format", hint="give one of latens.data.depth.FORMATS")
         form = form or default_format(depth)
         values = read_depth(depth, form, size=(clear.shape[2], clear.shape[3]))
         scale = max_depth / max_depth_of(values) if form.relative else 1.0
@@ -310,6 +320,17 @@ class Haze:
     def tensor(self, pixels: Pixels) -> Float[Tensor, "1 3 H W"]:
         """Pixels (H, W, 3) uint8 as a batch of one in [0, 1] on the device."""
         return to_tensor(pixels).to(self.device)
+
+
+def color_of(airlight: Any) -> list[float]:
+    """Red, green, blue in [0, 1]. Raises UsageError for anything else."""
+    try:
+        color = [real(value, "airlight") for value in airlight]
+    except TypeError:  # not iterable
+        color = []
+    if len(color) != 3 or not all(0 <= value <= 1 for value in color):
+        raise UsageError("the airlight is not a color", where="airlight", hint="give red, green, blue in 0..1: (0.9, 0.9, 0.9)")
+    return color
 
 
 def load(name_or_path: str | Path = "haze", *, device: str | torch.device = "auto", threads: int | None = None) -> Haze:

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from latens.arguments import real
 from latens.data.hidden import fill_hidden, visible
 from latens.data.images import LoadedImage, Pixels
 from latens.errors import UsageError
@@ -110,7 +111,7 @@ def dehazed_frame(pixels: Tensor, method: Method, controls: Controls, steady: Te
 def check_controls(controls: Controls) -> None:
     """Raise UsageError for values outside [0, 1]."""
     for name, value in controls._asdict().items():
-        if not 0 <= value <= 1:
+        if not 0 <= real(value, name) <= 1:
             raise UsageError(f"{name} is in 0..1", where=f"--{name.replace('_', '-')} {value:g}")
 
 

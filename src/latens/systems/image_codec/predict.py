@@ -24,7 +24,7 @@ from latens.data.images import ImageLike, LoadedImage, read_image
 from latens.data.limits import current_limits
 from latens.data.metadata import Metadata, unpack_metadata
 from latens.errors import Corrupt, ModelError, ModelMismatch, UsageError
-from latens.hub import BASE, load_network, locate, unusable
+from latens.hub import BASE, fitting, load_network, locate
 from latens.inference.device import choose_device, in_float32
 from latens.metrics.image import psnr as measured_psnr
 from latens.systems.image_codec.config import ImageModel
@@ -178,8 +178,11 @@ class ImageCodec(Stages):
         """
         if isinstance(blob, str | Path):
             data = read_bytes(Path(blob), limit=StreamLimits().file_bytes)
-        else:
+        elif isinstance(blob, bytes | bytearray | memoryview):
             data = bytes(blob)
+        else:
+            what = f"an object of the type {type(blob).__name__} is not a file"
+            raise UsageError(what, where="blob", hint="give its bytes or its path")
         coded = read_coded_image(data, partial=partial)
         if self.base is not None and coded.model_id.hex() == self.earlier.file_id:
             return self.earlier.decompress(data, partial=partial)
@@ -264,14 +267,12 @@ def load(
     found, model = load_network(folder, "image_codec", ImageModel, build_network)
     if not found.coding:
         raise ModelError("its entropy model is not frozen for coding", where=str(folder), hint="train it with `latens train`")
-    try:
+    with fitting(folder):
         kind = ContextCoding if isinstance(model, ContextNetwork) else FrozenCoding
         coding = kind.from_tensors(found.config["coding"], found.coding, place)
         if isinstance(model, ContextHyperprior) and isinstance(coding, ContextCoding) and not model.fitted(found.weights):
             model.context.load_state_dict(coding.float_context())
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise unusable(folder, error) from None
-    base = found.config[BASE]["name"] if BASE in found.config else None
+        base = found.config[BASE]["name"] if BASE in found.config else None
     return ImageCodec(model, coding, name=folder.name, sha256=found.sha256, device=place, base=base)
 
 

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from latens.arguments import whole
 from latens.codes.gaussian import gaussian_kl
 from latens.data.image_output import to_pil
 from latens.data.images import ImageLike, LoadedImage, Pixels, read_image
@@ -88,7 +89,7 @@ class Parts:
 
         Raises UsageError for other numbers, LimitExceeded for a resolution above `MAX_PIXELS`.
         """
-        if resolution < 16 or resolution % self.model.encoder.stride:
+        if whole(resolution, "resolution") < 16 or resolution % self.model.encoder.stride:
             hint = f"choose a multiple of {self.model.encoder.stride}, at least 16, e.g. {2 * self.config.size}"
             raise UsageError(f"resolution {resolution} is not supported", where="resolution", hint=hint)
         check_pixels(resolution, resolution)
@@ -134,7 +135,7 @@ class Parts:
         one_code(source)
         other, count = part if source_part is None else source_part, self._patchvae().config.parts
         for number in (part, other):
-            if not 0 <= number < count:
+            if not 0 <= whole(number, "part") < count:
                 raise UsageError(f"there is no part {number}", hint=f"parts are 0 to {count - 1}")
         appearance = target.appearance.copy()
         appearance[part] = source.appearance[other]
@@ -251,7 +252,7 @@ def check_pixels(width: int, height: int) -> None:
 
 
 def check_most(most: int) -> None:
-    if most < 1:
+    if whole(most, "most") < 1:
         raise UsageError(f"the number of patches per part must be at least 1, not {most}", where="most")
 
 

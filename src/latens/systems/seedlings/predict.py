@@ -13,9 +13,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from latens.arguments import optional_whole
 from latens.data.images import ImageLike, read_image
 from latens.errors import LatensError, ModelError, UsageError
-from latens.hub import load_network, locate, read_config, unusable
+from latens.hub import fitting, load_network, locate, read_config
 from latens.inference.device import choose_device, in_float32
 from latens.settings import decode
 from latens.systems.seedlings.calibration import Calibration, probabilities
@@ -101,6 +102,7 @@ class SeedlingGrader:
         self.calibrations = {day: _calibration(one) for day, one in config["calibration"].items()}
         self.rates = {day: Rates(**one) for day, one in config.get("rates", {}).items()}
         self.seen_calibration = _calibration(config["seen"]) if "seen" in config else None
+        self.calibration(None), self.rates_of(None)  # raise for days that cannot be used
         self.area_threshold = float(config.get("area_threshold", 20.0))
 
     def __repr__(self) -> str:
@@ -111,6 +113,9 @@ class SeedlingGrader:
     @torch.no_grad()
     def predict_crops(self, crops: np.ndarray, day: int | None) -> CropPrediction:
         """Predictions for crops (n, S, S, C) uint8 of one day; averaged over the days of the model if `day` is None."""
+        day = optional_whole(day, "day")
+        if not isinstance(crops, np.ndarray) or crops.ndim != 4 or crops.dtype != np.uint8 or not len(crops):
+            raise UsageError("these are not crops", where="crops", hint="give uint8 (n, S, S, C), as crop_of returns them")
         days: Sequence[int] = (day,) if day is not None else self.network.days or (-1,)
         found = [self._predict_day(crops, one) for one in days]
         emerged = [one.seen for one in found if one.seen is not None]
@@ -299,12 +304,10 @@ def load(place: str | Path, *, device: str | torch.device = "auto", threads: int
         folder, "seedlings", GraderConfig, lambda settings: build_grader(settings, classes, fresh=False)
     )
     chosen = choose_device(device, threads)
-    try:
+    with fitting(folder):
         return SeedlingGrader(
             folder.parent.name if folder.name == "best" else folder.name, found.sha256, network, found.config, chosen
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise unusable(folder, error) from None
 
 
 def _classes(folder: Path) -> int:

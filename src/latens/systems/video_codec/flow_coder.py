@@ -56,6 +56,10 @@ class FlowCoder:
         self.mapped = not self.split and not model.masked
         ratio = PAPER_HYPER_RATIO if self.config.transforms == "paper" else HYPER_RATIO
         self.coders = {name: self._coder(name, ratio) for name in exact.parts if not name.endswith(".background")}
+        for name in ("intra", "residual"):
+            gain = f"{name}_gain"
+            if getattr(model, gain) is not None and not (gain in self.coders and gain in exact.decoders):
+                raise KeyError(f"there is no coding of {gain}")  # of a config.json that does not fit
 
     def _coder(self, name: str, ratio: int) -> LatentCoder:
         names = [name, f"{name}.background"] if f"{name}.background" in self.exact.parts else [name]

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import torch
 
+from latens.arguments import optional_real, path, real
 from latens.codes.clip_stream import ClipHeader, ClipSection, ClipWriter
 from latens.codes.gains import lambda_at
 from latens.data.clips.memory import FramesLike
 from latens.data.clips.reader import Clip
 from latens.data.files import reading
 from latens.errors import Corrupt, ModelError, ModelMismatch, UsageError
-from latens.hub import load_network, locate, unusable
+from latens.hub import fitting, load_network, locate
 from latens.inference.device import choose_device, in_float32, transform_precision
 from latens.systems.video_codec.chunk_coder import ChunkCoder
 from latens.systems.video_codec.chunk_model import ChunkCodec
@@ -199,7 +200,8 @@ class VideoCodec:
 
     def setting(self, region: bool, quality: float | None, gain: float | None) -> tuple[Setting, list[str]]:
         """The coding options for a quality and a gain (None: the defaults), and notes on them. Raises UsageError."""
-        quality = self.default_quality if quality is None else quality
+        quality = self.default_quality if quality is None else real(quality, "quality")
+        gain = optional_real(gain, "gain")
         if not 1 <= quality <= self.best_quality:
             raise UsageError(f"quality {quality:g} is not within 1 to {self.best_quality:g}", where="--quality")
         if gain is not None and not (region and self.takes_gain):
@@ -245,6 +247,9 @@ class VideoCodec:
                     stream: BinaryIO = held.enter_context(open(blob, "rb"))
             else:
                 stream = io.BytesIO(blob) if isinstance(blob, bytes | bytearray | memoryview) else blob
+                if not hasattr(stream, "read") or not hasattr(stream, "seek"):
+                    what = f"an object of the type {type(blob).__name__} is not a file"
+                    raise UsageError(what, where="blob", hint="give its bytes, its path or an open file")
             opened = self._opened(stream)
             return DecodedClip(self.coder, stream, opened, start, held.pop_all())
 
@@ -258,7 +263,7 @@ class VideoCodec:
         from latens.systems.video_codec.output import write_decoded
 
         with self.frames(blob) as decoded:
-            return write_decoded(decoded, Path(out), force=force, threads=threads)
+            return write_decoded(decoded, path(out, "out"), force=force, threads=threads)
 
     def _opened(self, stream: BinaryIO) -> OpenedStream:
         """The header of a file, checked against this model."""
@@ -291,11 +296,9 @@ def load(
     found, model = load_network(folder, "video_codec", VideoModel, _for_coding)
     if not found.coding:
         raise ModelError("its entropy model is not frozen for coding", where=str(folder), hint="train it with `latens train`")
-    try:
+    with fitting(folder):
         exact = ExactCoding.from_tensors(found.config["coding"], found.coding, place)
         model = model.to(place, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
         chunks = isinstance(model, ChunkCodec)
         coder: GroupCoder = ChunkCoder(model, exact, place) if chunks else FlowCoder(model, exact, place)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise unusable(folder, error) from None
     return VideoCodec(coder, folder=folder, sha256=found.sha256, device=place)

@@ -15,7 +15,7 @@ from latens.cli.main import main
 from latens.data.instances import Placed, layers_of_placed, placed_of, scene_of
 from latens.data.labels import read_label_map
 from latens.data.masks import decode, encode, encode_window
-from latens.errors import LimitExceeded
+from latens.errors import LimitExceeded, UsageError
 from latens.hub import save_model
 from latens.settings import to_dict
 from latens.systems.amodal.cells import frame as frames
@@ -26,7 +26,7 @@ from latens.systems.amodal.cells.fields import Contrast
 from latens.systems.amodal.cells.frame import Frame, computed
 from latens.systems.amodal.cells.network import StarNet, fused
 from latens.systems.amodal.cells.objects import objects_of
-from latens.systems.amodal.cells.predict import CellSegmenter
+from latens.systems.amodal.cells.predict import CellSegmenter, checked_diameter
 from latens.systems.amodal.cells.result import CellSegmentation
 from latens.systems.amodal.predict import load
 
@@ -253,3 +253,9 @@ def test_label_maps_of_many_objects_are_read_again(tmp_path: Path) -> None:
         with Image.open(tmp_path / "a.tif") as image:
             assert np.array_equal(np.asarray(image), values)
     assert read_label_map(tmp_path / "a.tif").max() == values.size - 1
+
+
+@pytest.mark.parametrize("diameter", [0.001, 0, -4, float("inf"), float("nan"), 1e9])
+def test_diameters_beyond_any_memory_are_refused(diameter: float) -> None:
+    with pytest.raises(UsageError, match="diameter"):
+        checked_diameter(diameter)

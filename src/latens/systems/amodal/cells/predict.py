@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from latens.arguments import real
 from latens.data.instances import Placed
+from latens.errors import UsageError
 from latens.inference.device import in_float32
 from latens.shapes import UInt8
 from latens.systems.amodal.cells.config import StarConfig
@@ -31,6 +33,7 @@ ACCEPTED = (1 / 1.5, 1.3)  # factors on the scale that are too small to resample
 SMALLEST_DIAMETER = 5.0  # pixels of the image; the grain of noise is finer
 LARGEST_SHARE = 0.6  # largest diameter of such an object, relative to the shorter side of the image: not a vignette
 CONFIDENT = 0.5  # object probability of objects that count in a probe
+DIAMETERS = (3, 2000)  # pixels
 UNKNOWN = "the image resembles nothing that the model was trained on: expect missing and false objects"
 
 
@@ -50,6 +53,14 @@ class Probe(NamedTuple):
     evidence: float  # area and number of the confident objects, weighted by how confident they are
     scale: float
     frame: Frame | None
+
+
+def checked_diameter(diameter: float | None) -> float | None:
+    """The diameter, or None. Raises UsageError for one outside of DIAMETERS: the image would be scaled beyond any memory."""
+    if diameter is None or DIAMETERS[0] <= real(diameter, "diameter") <= DIAMETERS[1]:
+        return diameter
+    what = f"a diameter of {diameter:g} pixels is outside of {DIAMETERS[0]} to {DIAMETERS[1]}"
+    raise UsageError(what, where="diameter", hint="leave it out, and it is estimated")
 
 
 @in_float32
@@ -74,11 +85,12 @@ class CellSegmenter(Segmenter[CellSegmentation]):
         """The objects of an image given as uint8 pixels.
 
         `diameter` is the typical diameter of the objects in pixels; by default the attribute `diameter`, or an estimate.
+        Raises UsageError for one outside of DIAMETERS.
         """
-        seen = self.look(pixels, diameter or self.diameter)
+        seen = self.look(pixels, checked_diameter(self.diameter if diameter is None else diameter))
         scores = self.fit.scores(object_features(seen.objects), seen.kind)
         order = np.argsort(-scores, kind="stable")
-        order = order[scores[order] >= least_score]
+        order = order[scores[order] >= real(least_score, "least_score")]
         pieces = [seen.objects.pieces[index] for index in order]
         placed = [Placed(piece.top, piece.left, piece.amodal, piece.visible) for piece in pieces]
         known = self.fit.known(image_features(seen.frame, seen.objects, scores))

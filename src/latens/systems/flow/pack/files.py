@@ -12,12 +12,14 @@ from PIL import Image
 
 from latens.data.image_output import png_bytes, webp_bytes
 from latens.data.images import Pixels, decoding
+from latens.data.limits import current_limits
 from latens.errors import Corrupt, LatensError
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PLAIN_FORMATS = ("PNG", "BMP", "PPM")  # archives store the index: never change the order
 GRAY, COLOR = 0, 2  # PNG color types
 ANIMATION, TRANSPARENCY = b"acTL", b"tRNS"
+WEBP_SIDE = 16383  # pixels
 MAX_EXTRAS = 1 << 16  # maximum size of the stored chunks in bytes
 
 
@@ -42,7 +44,9 @@ class PlainImage(NamedTuple):
 
 
 def plain_image(data: bytes) -> PlainImage | None:
-    """Image of a file. None for palettes, alpha, 16 bits, animation, interlacing, other formats and damaged files."""
+    """Image of a file. None for palettes, alpha, 16 bits, animation, interlacing, other formats, damaged files, and
+    images above the limits, which an archive with coded pixels could not restore without raised limits.
+    """
     try:
         if data.startswith(PNG_SIGNATURE):
             return _from_png(data)
@@ -76,6 +80,7 @@ def _from_png(data: bytes) -> PlainImage | None:
 
 def _image(stored: np.ndarray, name: str) -> PlainImage:
     gray = stored.ndim == 2
+    current_limits().check(stored.shape[1], stored.shape[0])
     pixels = np.repeat(stored[..., None], 3, axis=2) if gray else stored.copy()
     return PlainImage(np.ascontiguousarray(pixels), gray, name)
 
@@ -108,9 +113,9 @@ def _written(stored: np.ndarray, name: str) -> bytes:
     return buffer.getvalue()
 
 
-def webp_of(image: PlainImage) -> bytes:
-    """The pixels of an image, encoded as lossless WebP."""
-    return webp_bytes(image.pixels)
+def webp_of(image: PlainImage) -> bytes | None:
+    """The pixels of an image, encoded as lossless WebP; None for sides that WebP cannot hold."""
+    return webp_bytes(image.pixels) if max(image.pixels.shape[:2]) <= WEBP_SIDE else None
 
 
 def pixels_of_webp(data: bytes) -> Pixels:

@@ -14,7 +14,7 @@ import torch
 
 from latens.data.images import Pixels
 from latens.errors import Corrupt, LatensError, LimitExceeded, ModelError, ModelMismatch, UsageError
-from latens.hub import load_model, locate
+from latens.hub import fitting, load_model, locate
 from latens.inference.device import choose_device
 from latens.systems.flow.pack import archive, codec
 from latens.systems.flow.pack.archive import DEFLATED, GROUP_FILES, MAX_BYTES, MODEL, RAW, STORED, WEBP, Member, Opened
@@ -242,8 +242,10 @@ def smallest(source: Source, image: PlainImage | None, coded: bytes | None) -> t
     webp: int | None = None
     if image is not None:
         head, lossless = describe(image), webp_of(image)
-        webp = len(lossless)
-        forms += [(WEBP, head + lossless), (RAW, head + image.pixels[..., : 1 if image.gray else 3].tobytes())]
+        if lossless is not None:
+            webp = len(lossless)
+            forms.append((WEBP, head + lossless))
+        forms += [(RAW, head + image.pixels[..., : 1 if image.gray else 3].tobytes())]
     if coded is not None:
         forms.append((MODEL, coded))
     kind, payload = min(forms, key=lambda form: len(form[1]))
@@ -292,4 +294,5 @@ def load(place: str | Path = NAME, *, threads: int | None = None) -> Packer:
         spec = found.config["coding"]
     except KeyError:
         raise ModelError("the model has no frozen integer networks", where=str(folder), hint="train it again") from None
-    return Packer(FrozenFlow.from_tensors(spec, found.coding), name=Path(folder).name, sha256=found.sha256)
+    with fitting(folder):
+        return Packer(FrozenFlow.from_tensors(spec, found.coding), name=Path(folder).name, sha256=found.sha256)

@@ -1,0 +1,56 @@
+"""Numbers and paths that Python callers pass as options: a wrong type raises UsageError, which names the option."""
+
+from __future__ import annotations
+
+import math
+import operator
+import os
+from pathlib import Path
+from typing import Any
+
+from latens.errors import UsageError
+
+
+def real(value: Any, name: str) -> float:
+    """A number as a float: of Python, numpy or torch, with one element. Raises UsageError for other types and for NaN."""
+    if not isinstance(value, str | bytes | bytearray):
+        try:
+            number = float(value)
+        except (TypeError, ValueError, OverflowError, RuntimeError):
+            number = math.nan
+        if not math.isnan(number):
+            return number
+    raise UsageError(f"{_shown(value)} is not a number", where=name, hint=f"give a number: {name}=4.0")
+
+
+def whole(value: Any, name: str) -> int:
+    """An integer of Python, numpy or torch. Raises UsageError for other types, also for floats."""
+    try:
+        return operator.index(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise UsageError(f"{_shown(value)} is not an integer", where=name, hint=f"give an integer: {name}=4") from None
+
+
+def optional_real(value: Any, name: str) -> float | None:
+    """`real`, or None for None."""
+    return None if value is None else real(value, name)
+
+
+def optional_whole(value: Any, name: str) -> int | None:
+    """`whole`, or None for None."""
+    return None if value is None else whole(value, name)
+
+
+def path(value: Any, name: str) -> Path:
+    """A path of a str or a path object. Raises UsageError for other types, for an empty one and for null characters."""
+    if not isinstance(value, str | os.PathLike) or not os.fspath(value):
+        raise UsageError(f"{_shown(value)} is not a path", where=name, hint=f"give a path: {name}='file'")
+    found = Path(value)
+    if "\0" in str(found):
+        raise UsageError("a path cannot have a null character", where=name, hint="give another path")
+    return found
+
+
+def _shown(value: Any) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 40 else f"an object of the type {type(value).__name__}"

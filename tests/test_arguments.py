@@ -1,0 +1,135 @@
+"""Options of a wrong type raise UsageError in every system, never an error of Python, numpy or torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import latens
+from latens import arguments
+from latens.errors import LatensError, UsageError
+
+WRONG: list[Any] = ["x", "4", [1], {}, np.array([1, 2]), float("nan"), b"4"]
+NO_FILES: list[Any] = [None, 5, [1], {}]
+PIXELS = np.random.default_rng(0).integers(0, 256, (32, 40, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("value", [4, 4.0, np.float32(4), np.int64(4), torch.tensor(4), True * 4])
+def test_numbers_of_any_library(value: Any) -> None:
+    assert arguments.real(value, "quality") == 4
+
+
+@pytest.mark.parametrize("value", [4, np.int64(4), torch.tensor(4)])
+def test_integers_of_any_library(value: Any) -> None:
+    assert arguments.whole(value, "count") == 4
+
+
+@pytest.mark.parametrize("value", [None, *WRONG])
+def test_wrong_numbers_are_named(value: Any) -> None:
+    with pytest.raises(UsageError, match="quality"):
+        arguments.real(value, "quality")
+    with pytest.raises(UsageError, match="count"):
+        arguments.whole(value, "count")
+
+
+@pytest.mark.parametrize("value", [None, 5, "", "a\0b", b"a"])
+def test_wrong_paths(value: Any) -> None:
+    with pytest.raises(UsageError, match="out"):
+        arguments.path(value, "out")
+
+
+def image_codec() -> list[tuple[str, Callable[[Any], Any], list[Any]]]:
+    codec = latens.load("image_codec", device="cpu")
+    return [
+        ("quality", lambda v: codec.compress(PIXELS, quality=v), WRONG),
+        ("bpp", lambda v: codec.compress(PIXELS, bpp=v), WRONG),
+        ("psnr", lambda v: codec.compress(PIXELS, psnr=v), WRONG),
+        ("length", lambda v: codec.code_length(PIXELS, quality=v), WRONG),
+        ("blob", codec.decompress, NO_FILES),
+    ]
+
+
+def amodal() -> list[tuple[str, Callable[[Any], Any], list[Any]]]:
+    model = latens.load("amodal", device="cpu")
+    return [("score", lambda v: model.segment(PIXELS, least_score=v), [None, *WRONG])]
+
+
+def haze() -> list[tuple[str, Callable[[Any], Any], list[Any]]]:
+    model = latens.load("haze", device="cpu")
+    return [
+        ("strength", lambda v: model.dehaze(PIXELS, strength=v), [None, *WRONG]),
+        ("brightness", lambda v: model.dehaze(PIXELS, keep_brightness=v), [None, *WRONG]),
+        ("visibility", lambda v: model.haze(PIXELS, visibility=v), WRONG),
+        ("beta", lambda v: model.haze(PIXELS, beta=v), WRONG),
+        ("max_depth", lambda v: model.haze(PIXELS, max_depth=v), [None, *WRONG]),
+        ("farthest", lambda v: model.depth(PIXELS, max_depth=v), [None, -1, 0, *WRONG]),
+        ("airlight", lambda v: model.haze(PIXELS, airlight=v), [None, 1, (1, 1), (2, 2, 2), "abc", (1, 1, float("nan"))]),
+        ("depth", lambda v: model.haze(PIXELS, depth=v), [5, [1], {}, "a\0b", np.array("x"), np.zeros((0, 0))]),
+        ("format", lambda v: model.haze(PIXELS, depth=PIXELS[..., 0] / 9, depth_format=v), ["kitti", 5]),
+        ("method", lambda v: model.haze(PIXELS, method=v), ["x", 5]),
+    ]
+
+
+def parts() -> list[tuple[str, Callable[[Any], Any], list[Any]]]:
+    model = latens.load("parts", device="cpu")
+    code = model.encode(PIXELS)[0]
+    return [
+        ("resolution", model.at, [None, 0, 64.5, *WRONG]),
+        ("part", lambda v: model.swap(code, code, v), [None, -1, 1.5, *WRONG]),
+        ("most", lambda v: model.gallery([PIXELS], most=v), [None, 0, 1.5, *WRONG]),
+        ("code", model.decode, [None, 5, [code]]),
+    ]
+
+
+def flow() -> list[tuple[str, Callable[[Any], Any], list[Any]]]:
+    model = latens.load("flow", device="cpu")
+    return [
+        ("draws", lambda v: model.density(PIXELS, draws=v), [None, 0, 1.5, *WRONG]),
+        ("count", model.sample, [None, -1, 1.5, *WRONG]),
+        ("seed", lambda v: model.sample(1, seed=v), [None, -1, 1.5, *WRONG]),
+        ("temperature", lambda v: model.sample(1, temperature=v), [None, -1, *WRONG]),
+    ]
+
+
+def video_codec() -> list[tuple[str, Callable[[Any], Any], list[Any]]]:
+    codec = latens.load("video_codec", device="cpu")
+    frames = [PIXELS, PIXELS]
+    return [
+        ("quality", lambda v: codec.compress(frames, quality=v), WRONG),
+        ("gain", lambda v: codec.compress(frames, roi="box:0,0,9,9", gain=v), WRONG),
+        ("fps", lambda v: codec.compress(frames, fps=v), [0, -1, 10**30, float("inf"), *WRONG]),
+        ("frames", codec.compress, [None, 5, b"abc", {}, Image.new("RGB", (8, 8))]),
+        ("blob", codec.frames, NO_FILES),
+    ]
+
+
+def seedlings() -> list[tuple[str, Callable[[Any], Any], list[Any]]]:
+    model = latens.load("seedlings", device="cpu")
+    return [
+        ("day", lambda v: model.classify(PIXELS, day=v), [1.5, *WRONG]),
+        ("crops", lambda v: model.predict_crops(v, 5), [None, 5, PIXELS, [PIXELS]]),
+    ]
+
+
+@pytest.mark.parametrize(
+    "system", [image_codec, amodal, haze, parts, flow, video_codec, seedlings], ids=lambda one: one.__name__
+)
+def test_every_system_refuses_wrong_options(system: Callable[[], Any], tmp_path: Path) -> None:
+    raw = []
+    for name, call, values in system():
+        for value in values:
+            try:
+                call(value)
+            except LatensError:
+                continue
+            except Exception as error:
+                raw.append(f"{name}={value!r}: {type(error).__name__}: {error}")
+            else:
+                raw.append(f"{name}={type(value).__name__} was accepted")
+    assert not raw, "\n".join(raw)
