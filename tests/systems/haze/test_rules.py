@@ -152,9 +152,9 @@ def test_a_reduced_photograph_is_dehazed_alike(method: str, haze: Haze) -> None:
 @pytest.mark.parametrize("value", [-0.1, 1.1, float("nan")])
 def test_controls_are_in_0_to_1(name: str, value: float, haze: Haze, hazy: np.ndarray) -> None:
     settings: dict[str, Any] = {name: value}
-    with pytest.raises(UsageError, match=rf"{name} is in 0\.\.1"):
+    with pytest.raises(UsageError, match=rf"{name} is in 0\.\.1|{name}: nan is not a number"):
         haze.dehaze(hazy, method="dcp", **settings)
-    with pytest.raises(UsageError, match=rf"{name} is in 0\.\.1"):
+    with pytest.raises(UsageError, match=rf"{name} is in 0\.\.1|{name}: nan is not a number"):
         list(haze.dehaze_clip(iter([hazy]), method="dcp", **settings))
 
 
