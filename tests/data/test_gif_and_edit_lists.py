@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -92,7 +93,8 @@ def test_frames_without_a_delay_are_read(tmp_path: Path, caplog: pytest.LogCaptu
     for frame in frames:
         frame.putpalette(PALETTES[0].ravel().tolist())
     found = {}
-    for name, settings in {"no.gif": {}, "zero.gif": {"duration": 0}, "given.gif": {"duration": 100}}.items():
+    saved: dict[str, dict[str, Any]] = {"no.gif": {}, "zero.gif": {"duration": 0}, "given.gif": {"duration": 100}}
+    for name, settings in saved.items():
         frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], **settings)
         with open_clip(tmp_path / name) as clip:
             found[name] = [(frame.rgb(), frame.time) for frame in clip.frames()]
