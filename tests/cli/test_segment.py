@@ -207,3 +207,25 @@ def test_files_of_cellpose_next_to_their_image_are_no_inputs(
     assert [Path(json.loads(line)["input"]).name for line in shown.out.splitlines() if "input" in line] == expected
     assert "left out 4 files, which belong to other inputs" in shown.err
     assert main(["segment", "a_cp_masks.png", "-o", "out", *words]) == 0
+
+
+def test_a_joint_table_that_was_edited_is_kept(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in").mkdir()
+    words = ["segment", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--model", str(folder), "--device", "cpu"]
+    for name in ("a.png", "b.png"):
+        Image.fromarray(np.zeros((40, 50), dtype=np.uint8)).save(tmp_path / "in" / name)
+    assert main(words) == 0
+    table = tmp_path / "out" / "frames.csv"
+    assert len(table.read_text().splitlines()) == 3
+    Image.fromarray(np.zeros((40, 50), dtype=np.uint8)).save(tmp_path / "in" / "c.png")
+    assert main(words) == 0
+    assert len(table.read_text().splitlines()) == 4
+    edited = table.read_text() + "my line\n"
+    table.write_text(edited)
+    capsys.readouterr()
+    assert main(words) == 0
+    assert "frames.csv: this table was changed since latens wrote it and is kept" in capsys.readouterr().err
+    assert table.read_text() == edited
+    table.unlink()
+    assert main(words) == 0
+    assert len(table.read_text().splitlines()) == 4

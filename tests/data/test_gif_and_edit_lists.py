@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from clip_maker import make_clip
 
 from latens.cli.main import main
+from latens.data.clips.gif import with_delays
 from latens.data.clips.reader import open_clip
 from latens.data.images import read_image
 
@@ -83,3 +85,24 @@ def test_verbs_write_only_the_shown_frames_and_notice_a_cut(
         assert (found["frames"] == 30, found["missing"] > 0) == (name == "a", name == "cut")
         with open_clip(out) as clip:
             assert len(list(clip.frames())) == found["frames"]
+
+
+def test_frames_without_a_delay_are_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Pillow writes no delay without a duration, and FFmpeg takes such frames for one."""
+    frames = [Image.fromarray(np.roll(INDICES, number, 1), "P") for number in range(4)]
+    for frame in frames:
+        frame.putpalette(PALETTES[0].ravel().tolist())
+    found = {}
+    saved: dict[str, dict[str, Any]] = {"no.gif": {}, "zero.gif": {"duration": 0}, "given.gif": {"duration": 100}}
+    for name, settings in saved.items():
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], **settings)
+        with open_clip(tmp_path / name) as clip:
+            found[name] = [(frame.rgb(), frame.time) for frame in clip.frames()]
+            assert clip.notes == ([] if name == "given.gif" else ["frames without a delay are shown for 0.1 s each"])
+    for read in found.values():
+        assert [time for _, time in read] == [time for _, time in found["given.gif"]]
+        for number, (pixels, _) in enumerate(read):
+            assert np.array_equal(pixels, PALETTES[0][np.roll(INDICES, number, 1)])
+    data = (tmp_path / "no.gif").read_bytes()
+    for end in range(13, len(data), 37):
+        assert with_delays(data[:end]).endswith(data[end - 1 : end])

@@ -186,8 +186,8 @@ def test_frames_of_any_color_and_borders_with_text() -> None:
         assert content_box(framed[10:]) == (0, 136, 0, 180)  # three sides: it may be a wall
         barred = np.pad(framed, ((20, 20), (0, 0), (0, 0)))
         assert content_box(barred) == (30, 150, 8, 168)
-    for gray, ink in ((0, 255), (255, 20)):
-        bars = Image.fromarray(np.pad(content, ((30, 40), (0, 0), (0, 0)), constant_values=gray))
+    for level, ink in ((0, 255), (255, 20)):
+        bars = Image.fromarray(np.pad(content, ((30, 40), (0, 0), (0, 0)), constant_values=level))
         draw = ImageDraw.Draw(bars)
         draw.text((20, 8), "day 3, camera 2", fill=(ink,) * 3)
         draw.text((20, 165), "words of a subtitle", fill=(ink,) * 3)

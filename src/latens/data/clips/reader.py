@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from latens.arguments import real
 from latens.data.clips.color import REC709, Color, bits_of, color_of, guessed, has_alpha, is_rgb, to_rgb, upright
 from latens.data.clips.damage import Expected
 from latens.data.clips.formats import CLIP_ENDINGS, DEMUXERS
+from latens.data.clips.gif import timed_gif
 from latens.data.files import reading
 from latens.data.images import IMAGE_ENDINGS, Pixels, read_image
 from latens.data.inputs import natural_key
@@ -127,7 +129,10 @@ def open_clip(path: Path, *, fps: Fraction | float | None = None) -> Iterator[Cl
     except (av.FFmpegError, ValueError) as error:
         raise UnreadableInput(f"this is not a clip of a known format ({_short(error)})", where=str(path), hint=AGAIN) from error
     with container:
-        yield _open_file(path, container)
+        clip = _open_file(path, container)
+        if timed_gif(path) is not None:
+            clip.note("frames without a delay are shown for 0.1 s each")
+        yield clip
 
 
 def open_container(path: Path) -> Any:
@@ -137,7 +142,9 @@ def open_container(path: Path) -> Any:
     """
     import av
 
-    return av.open(str(path), options={"format_whitelist": DEMUXERS}, metadata_errors="replace")
+    timed = timed_gif(path)
+    source: Any = str(path) if timed is None else io.BytesIO(timed)
+    return av.open(source, options={"format_whitelist": DEMUXERS}, metadata_errors="replace")
 
 
 def _short(error: Exception) -> str:
