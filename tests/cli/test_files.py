@@ -234,5 +234,9 @@ def test_inspect_names_the_damaged_bands_and_the_next_step(tmp_path: Path, capsy
     assert "--partial" in capsys.readouterr().out
     words = found["next_step"].partition(":")[0].split()[1:]
     assert main([*words, "-o", str(tmp_path / "b.png")]) == 4  # the next step is the way
+    file.write_bytes(whole + b"more")
+    capsys.readouterr()
+    assert main(["inspect", str(file), "--format", "json"]) == 4
+    assert json.loads(capsys.readouterr().out)["damage"] == ["4 bytes follow the end of the file"]
     file.write_bytes(whole[:30])
     assert main(["inspect", str(file)]) == 3

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from latens.data.image_output import to_pil, write_image
+from latens.data.image_output import carry_metadata, to_pil, write_image
 from latens.data.images import read_image
 from latens.data.metadata import MAX_BYTES, pack_metadata, unpack_metadata
 
@@ -100,3 +100,25 @@ def test_packing_is_lossless_and_bounded() -> None:
     for packed in (b"", b"damaged", pack_metadata(XMP)[:-3], pack_metadata(XMP) + b"x", zlib.compress(bytes(10**8))):
         with pytest.raises(ValueError, match=r"Error|bytes"):
             unpack_metadata(packed)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF"])
+@pytest.mark.parametrize("ending", [".png", ".jpg", ".tif", ".webp"])
+def test_the_resolution_is_carried(tmp_path: Path, kind: str, ending: str) -> None:
+    """300 dpi of a scan stay 300 dpi, in the field of each format and in EXIF."""
+    source, target = tmp_path / "scan", tmp_path / f"made{ending}"
+    Image.fromarray(NOISE).save(source, kind, dpi=(300, 600))
+    loaded = read_image(source)
+    image = to_pil(loaded.pixels, None, loaded.gray)
+    write_image(target, carry_metadata(loaded, image))
+    with Image.open(target) as made:
+        exif = made.getexif()
+        assert (exif[0x011A], exif[0x011B], exif[0x0128]) == (300, 600, 2)
+        if ending != ".webp":
+            assert made.info["dpi"] == pytest.approx((300, 600), abs=0.1)
+
+
+@pytest.mark.parametrize("dpi", [(72, 72), (96, 96), (1, 1), (1e6, 1e6)])
+def test_a_resolution_that_says_nothing_is_not_carried(tmp_path: Path, dpi: tuple[float, float]) -> None:
+    Image.fromarray(NOISE).save(tmp_path / "a.png", dpi=dpi)
+    assert not read_image(tmp_path / "a.png").metadata.exif

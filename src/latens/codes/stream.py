@@ -103,6 +103,7 @@ class Unpacked(NamedTuple):
 
     container: Container
     damaged: tuple[Damage, ...]
+    extra: int = 0  # bytes after the end of the file, with `partial`
 
 
 class _Entry(NamedTuple):
@@ -176,7 +177,7 @@ def unpack(
             sections.append(Section(entry.kind, payload, entry.required))
         else:
             damaged.append(Damage(entry.kind, index, reason))
-    return Unpacked(replace(head.container, sections=tuple(sections)), tuple(damaged))
+    return Unpacked(replace(head.container, sections=tuple(sections)), tuple(damaged), max(len(data) - head.total, 0))
 
 
 def _read_head(data: bytes, limits: StreamLimits) -> _Head:

@@ -12,6 +12,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from latens.data.files import write_atomic
 from latens.data.images import IMAGE_ENDINGS, LoadedImage, Pixels
+from latens.data.metadata import dpi_of
 from latens.errors import UsageError
 from latens.shapes import UInt8
 
@@ -81,6 +82,9 @@ def image_bytes(image: Image.Image, name: str) -> bytes:
     exif, xmp = image.info.get("exif", b""), image.info.get("xmp", b"")
     if exif and name in WITH_METADATA:
         options["exif"] = exif
+        dpi = dpi_of(exif)
+        if dpi is not None and name in ("PNG", "JPEG"):  # which have their own field, the one that most programs read
+            options["dpi"] = dpi
     if xmp and name == "PNG":
         options["pnginfo"] = PngInfo()
         options["pnginfo"].add_itxt("XML:com.adobe.xmp", xmp.decode("utf-8", "replace"))

@@ -6,12 +6,16 @@ break when they move. The orientation is left out because it has been applied.
 
 from __future__ import annotations
 
+import math
 import zlib
 from typing import Any, NamedTuple
 
 from PIL import Image
 
 MAX_BYTES = 60_000  # of each of the two, which JPEG files can hold
+X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT, INCHES = 0x011A, 0x011B, 0x0128, 2
+DEFAULT_DPI = (72, 96)  # what programs write where nobody has set a resolution
+MAX_DPI = 100_000
 EXIF_PART, GPS_PART = 0x8769, 0x8825
 COLOR_SPACE, SRGB = 0xA001, 1
 LEFT_OUT = frozenset({0x0112, 0x014A, 0x0201, 0x0202, 0x02BC, 0x83BB, 0x8649, 0x8773})  # orientation, sub-pages, XMP, IPTC, ICC
@@ -55,7 +59,26 @@ def _exif(image: Image.Image) -> bytes:
             values[COLOR_SPACE] = SRGB
         if values:
             kept[part] = values
+    dpi = image.info.get("dpi")
+    if dpi and X_RESOLUTION not in kept and all(_chosen(float(value)) for value in dpi):
+        kept[X_RESOLUTION], kept[Y_RESOLUTION], kept[RESOLUTION_UNIT] = *(round(float(value), 1) for value in dpi), INCHES
     return kept.tobytes() if len(kept) else b""
+
+
+def _chosen(dpi: float) -> bool:
+    return math.isfinite(dpi) and 1 < dpi < MAX_DPI and round(dpi) not in DEFAULT_DPI
+
+
+def dpi_of(exif: bytes) -> tuple[float, float] | None:
+    """Horizontal and vertical pixels per inch of EXIF; None if it has none."""
+    found = Image.Exif()
+    try:
+        found.load(exif)
+        x, y = float(found[X_RESOLUTION]), float(found[Y_RESOLUTION])
+    except Exception:  # Pillow's parser raises many types for damaged values
+        return None
+    good = found.get(RESOLUTION_UNIT, INCHES) == INCHES and all(map(_chosen, (x, y)))
+    return (x, y) if good else None
 
 
 def pack_metadata(data: bytes) -> bytes:

@@ -354,3 +354,15 @@ def test_a_residual_flow_cannot_pack(tmp_path: Path) -> None:
     save_model(tmp_path, {"system": "flow", "model": {"kind": "image"}}, {"a": torch.zeros(1)})
     with pytest.raises(UsageError, match="packing needs an integer flow"):
         load(tmp_path)
+
+
+def test_sides_that_webp_cannot_hold(tmp_path: Path) -> None:
+    """A panorama above the limits is stored as it is; with raised limits no WebP is made of it. Both are restored."""
+    Image.new("L", (17_000, 8), 90).save(tmp_path / "pano.png")
+    for limit in ([], ["--limit", "side=20000"]):
+        packed, out = tmp_path / f"{len(limit)}.ltp", tmp_path / f"out{len(limit)}"
+        assert main(["density", "pack", str(tmp_path / "pano.png"), "-o", str(packed), *limit]) == 0
+        assert main(["density", "unpack", str(packed), "-o", str(out), *limit]) == 0
+        with Image.open(out / "pano.png") as made:
+            assert made.size == (17_000, 8)
+            assert made.getextrema() == (90, 90)

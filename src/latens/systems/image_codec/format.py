@@ -79,6 +79,7 @@ class CodedImage(NamedTuple):
     version: tuple[int, int] = VERSION
     exif: bytes | None = b""  # packed; empty if absent, None if damaged
     xmp: bytes | None = b""
+    extra: int = 0  # bytes after the end of the file, which `partial` permits
 
     @property
     def gray_is_mean(self) -> bool:
@@ -156,6 +157,7 @@ def read_coded_image(data: bytes, *, partial: bool = False) -> CodedImage:
         container.version,
         extra.get(EXIF, b""),
         extra.get(XMP, b""),
+        unpacked.extra,
     )
 
 
@@ -212,3 +214,5 @@ def _damage(coded: CodedImage) -> Iterator[str]:
     for kind, data in ((ALPHA, coded.alpha if header.alpha else b""), (EXIF, coded.exif), (XMP, coded.xmp)):
         if data is None:
             yield KINDS[kind]
+    if coded.extra:
+        yield f"{coded.extra:,} bytes follow the end of the file"
