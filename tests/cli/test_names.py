@@ -156,3 +156,17 @@ def test_the_python_interface_takes_what_users_give() -> None:
                 latens.load(name)
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize(
+    "words", [["compress"], ["dehaze"], ["haze"], ["parts", "-o", "out"], ["density", "-o", "s.csv"], ["segment"]]
+)
+def test_a_line_end_in_a_name_does_not_split_a_result(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (40, 32), (90, 120, 150)).save(tmp_path / "a\nb.png")
+    assert main([words[0], "a\nb.png", *words[1:], "--device", "cpu"]) == 0
+    printed = capsys.readouterr()
+    assert "a\\x0ab" in printed.out
+    assert "a\nb" not in printed.out + printed.err

@@ -349,3 +349,16 @@ def test_containers_refuse_unsupported_encoders(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="does not support"):
         copied(source, tmp_path / "b.webm")
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+
+
+def test_a_matroska_clip_without_its_last_frame(tmp_path: Path) -> None:
+    """A cut within the last frame loses it: the clip is incomplete, by one frame."""
+    whole, cut = tmp_path / "whole.mkv", tmp_path / "cut.mkv"
+    make_clip(whole, times=range(12), size=(64, 64))
+    with av.open(str(whole)) as container:
+        last = max(packet.pos for packet in container.demux(video=0) if packet.size)
+    cut.write_bytes(whole.read_bytes()[: last + 12])
+    with open_clip(whole) as clip:
+        assert (len(list(clip.frames())), clip.missing) == (12, 0)
+    with open_clip(cut) as clip:
+        assert (len(list(clip.frames())), clip.missing) == (11, 1)

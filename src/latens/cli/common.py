@@ -6,7 +6,7 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
-from latens.errors import CONTROL, UsageError, printable
+from latens.errors import CONTROL, UsageError, one_line, printable
 from latens.progress import OnProgress
 
 GLOBAL = Group("Global options", sort_key=100)
@@ -85,6 +85,7 @@ class ImageComputeOptions(ImageOptions, ComputeOptions):
 
 
 PARTIAL = 4  # exit status for partial results of damaged inputs
+NAMES = ("input", "output", "file")  # keys of records that hold names of files
 Output = Annotated[Path | None, Parameter(name=["--out", "-o"], help="File or folder of the result.")]
 Force = Annotated[bool, Parameter(show_default=False, help="Replace existing files and finished results.")]
 Model = Annotated[str, Parameter(help="A name from `latens models`, the folder of a trained model, or hub:OWNER/NAME.")]
@@ -121,6 +122,13 @@ def messages(format: Format) -> Iterator[None]:
         root.setLevel(level)
 
 
+def on_one_line(text: str, record: Mapping[str, Any]) -> str:
+    """The text of a record, with the line ends in names of files escaped: they would split the line of a result."""
+    for name in (str(record[key]) for key in NAMES if key in record):
+        text = text.replace(name, one_line(name)) if "\n" in name else text
+    return text
+
+
 class Reporter:
     """Results on stdout in the format of --format, and progress bars. Everything else is logged.
 
@@ -139,7 +147,7 @@ class Reporter:
             line = json.dumps(record, ensure_ascii=False, default=str)
             print(CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", line), file=stream, flush=True)
         elif self.format == "human":
-            print(printable(text), file=stream, flush=True)
+            print(printable(on_one_line(text, record)), file=stream, flush=True)
 
     @contextmanager
     def progress(self, total: int, what: str) -> Iterator[OnProgress]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from latens.errors import LatensError
+from latens.errors import LatensError, one_line
 
 logger = logging.getLogger(__name__)
 
@@ -25,4 +25,4 @@ def note_once(notes: list[str], where: object, text: str) -> None:
     """Add `text` to `notes` and log it as a warning about `where`, unless `notes` contains it."""
     if text not in notes:
         notes.append(text)
-        logger.warning("%s: %s", where, text)
+        logger.warning("%s: %s", one_line(str(where)), text)

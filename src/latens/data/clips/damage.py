@@ -12,6 +12,7 @@ from fractions import Fraction
 from typing import Any
 
 MICROSECONDS = 1_000_000  # FFmpeg's unit of the duration of a container
+MISSED = Fraction(3, 4)  # a regular clip whose packets have durations lacks a frame if so much of one is missing at its end
 LATE = Fraction(3, 2)  # an interval of this many usual intervals is a gap
 IRREGULAR = Fraction(1, 10)  # above this share of other intervals the frame rate is variable, and gaps are normal
 ROUNDING = Fraction(3, 1000)  # seconds; time stamps of Matroska are milliseconds
@@ -33,6 +34,7 @@ class Expected:
         self.index = stream.index
         self.packets = 0
         self.last = Fraction(0)  # end of the last packet in seconds
+        self.own_end = True  # every packet of the video has a duration
         self._shown: Fraction | None = None  # time of the last frame
         self._intervals: list[Fraction] = []
 
@@ -42,6 +44,7 @@ class Expected:
             return
         own = packet.stream.index == self.index
         self.packets += own
+        self.own_end &= not own or bool(packet.duration)
         if (own or self.whole) and packet.pts is not None and packet.time_base is not None:
             self.last = max(self.last, (packet.pts + (packet.duration or 0)) * Fraction(packet.time_base))
 
@@ -68,11 +71,15 @@ class Expected:
 
     def _lost_at_end(self) -> int:
         frames = (self.end - self.last) * self.rate
-        return round(frames) if frames >= LATE else 0
+        exact = self.own_end and not self.whole and not self._odd()
+        return round(frames) if frames >= (MISSED if exact else LATE) else 0
+
+    def _odd(self) -> list[Fraction]:
+        """Intervals between frames that are not the usual one."""
+        return [gap for gap in self._intervals if abs(gap - 1 / self.rate) > ROUNDING]
 
     def _lost_in_gaps(self) -> int:
-        usual = 1 / self.rate
-        odd = [gap for gap in self._intervals if abs(gap - usual) > ROUNDING]
+        odd = self._odd()
         if len(odd) > IRREGULAR * len(self._intervals):
             return 0
         return sum(round(gap * self.rate) - 1 for gap in odd if gap * self.rate >= LATE)
