@@ -1,8 +1,8 @@
 """Annotated nuclei, read into memory and split by microscope field.
 
 An image is often a tile of a larger field, and neighboring tiles show the same cells. The file fields.csv (columns name, field)
-of a folder lists them (as for the nuclei of Caicedo et al. 2019); without it every image is a field. Training, validation and test have different fields of every kind of
-image (fluorescent, stained, bright), drawn with a fixed seed.
+of a folder lists them (as for the nuclei of Caicedo et al. 2019); without it every image is a field. Training, validation and
+test have different fields of every kind of image (fluorescent, stained, bright), drawn with a fixed seed.
 """
 
 from __future__ import annotations
