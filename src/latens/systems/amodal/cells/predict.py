@@ -27,6 +27,8 @@ from latens.systems.amodal.segmenter import Segmenter
 
 PROBES = (1.0, 1 / 3, 1 / 9)  # scales at which the diameter is estimated
 LAST_PROBE = 3.0  # the scale for images without an object at these
+WHOLE = 2  # windows; smaller images are probed whole
+WINDOWS = 4  # number of windows of a probe
 WINDOW = 512  # side of the part of an image that is probed, pixels of the frame
 RELIABLE = (0.4, 2.7)  # range of diameters, relative to the network's, whose objects are believed in a probe
 ACCEPTED = (1 / 1.5, 1.3)  # factors on the scale that are too small to resample a frame again
@@ -144,44 +146,46 @@ class CellSegmenter(Segmenter[CellSegmentation]):
         return max(found, key=lambda probe: probe.evidence)
 
     def _probe(self, pixels: np.ndarray, contrast: Contrast, scale: float) -> Probe | None:
-        """The objects of a window at a scale; None without confident ones."""
-        window = liveliest(pixels, round(WINDOW / scale))
-        frame = self._frame(window, contrast, scale)
-        diameter, evidence = self._typical(frame)
+        """The objects of some windows at a scale; None without confident ones."""
+        whole = pixels.shape[0] * pixels.shape[1] * scale**2 <= WHOLE * WINDOW**2  # probed at once, and not again
+        windows = [pixels] if whole else lively(pixels, round(WINDOW / scale))
+        frames = [self._frame(window, contrast, scale) for window in windows]
+        diameter, evidence = self._typical(*frames)
         if diameter is None:
             return None
         wanted = self.config.diameter / diameter
         if ACCEPTED[0] < wanted < ACCEPTED[1]:
-            return Probe(evidence, scale, frame if window.shape == pixels.shape else None)
+            return Probe(evidence, scale, frames[0] if windows[0].shape == pixels.shape else None)
         return Probe(evidence, scale * wanted, None)
 
-    def _typical(self, frame: Frame) -> tuple[float | None, float]:
-        """Median diameter of the confident objects of a frame, and the evidence for its scale."""
-        kept = frame.candidates.take(suppressed(frame.candidates, frame.overlap, frame.foreground.shape))
-        diameter = diameters(kept)
-        low, high = (self.config.diameter * each for each in RELIABLE)
-        low = max(low, SMALLEST_DIAMETER * math.sqrt(frame.scale[0] * frame.scale[1]))
-        high = min(high, LARGEST_SHARE * min(frame.foreground.shape))
-        sure = (kept.score >= CONFIDENT) & (diameter > low) & (diameter < high)
-        if not sure.any():
+    def _typical(self, *frames: Frame) -> tuple[float | None, float]:
+        """Median diameter of the confident objects of frames of one scale, and the evidence for this scale."""
+        sizes, weights, area = [], [], 0
+        for frame in frames:
+            kept = frame.candidates.take(suppressed(frame.candidates, frame.overlap, frame.foreground.shape))
+            diameter = diameters(kept)
+            low, high = (self.config.diameter * each for each in RELIABLE)
+            low = max(low, SMALLEST_DIAMETER * math.sqrt(frame.scale[0] * frame.scale[1]))
+            high = min(high, LARGEST_SHARE * min(frame.foreground.shape))
+            sure = (kept.score >= CONFIDENT) & (diameter > low) & (diameter < high)
+            sizes.append(diameter[sure])
+            weights.append((kept.score[sure] - CONFIDENT) ** 2)
+            area += frame.foreground.size
+        size, weight = np.concatenate(sizes), np.concatenate(weights)
+        if not len(size):
             return None, 0.0
-        covered = diameter[sure] ** 2 * (kept.score[sure] - CONFIDENT) ** 2
-        evidence = math.log1p(int(sure.sum())) * float(covered.sum()) / frame.foreground.size
-        return float(np.median(diameter[sure])), evidence
+        return float(np.median(size)), math.log1p(len(size)) * float((size**2 * weight).sum()) / area
 
 
-def liveliest(pixels: UInt8[np.ndarray, "H W 3"], side: int) -> UInt8[np.ndarray, "h w 3"]:
-    """The window of at most `side` pixels with the largest variance of a grid of windows."""
+def lively(pixels: UInt8[np.ndarray, "H W 3"], side: int) -> list[UInt8[np.ndarray, "h w 3"]]:
+    """At most WINDOWS windows of at most `side` pixels from the half of a grid of windows with the larger variance."""
     height, width = pixels.shape[:2]
-    starts = [
+    rows, columns = (
         [round(place) for place in np.linspace(0, max(length - side, 0), -(-length // side))] for length in (height, width)
-    ]
-    best, chosen = -1.0, pixels[:side, :side]
-    for y in starts[0]:
-        for x in starts[1]:
-            window = pixels[y : y + side, x : x + side]
-            step = max(1, side // 64)
-            spread = float(window[::step, ::step].astype(np.float32).std())
-            if spread > best:
-                best, chosen = spread, window
-    return chosen
+    )
+    step = max(1, side // 64)
+    windows = [pixels[y : y + side, x : x + side] for y in rows for x in columns]
+    spread = [float(window[::step, ::step].astype(np.float32).std()) for window in windows]
+    order = np.argsort(spread)[::-1]
+    chosen = np.unique(np.linspace(0, len(windows) // 2, WINDOWS).astype(int))
+    return [windows[int(order[place])] for place in chosen if place < len(windows)]

@@ -127,7 +127,7 @@ def _noise(rng: np.random.Generator, side: int) -> UInt8[np.ndarray, "S S 3"]:
     noise = rng.standard_normal((side, side, 3 if rng.random() < 0.4 else 1), dtype=np.float32)
     grain = rng.choice([0.0, 0.0, 0.6, 1.0])
     if grain:
-        noise = cv2.GaussianBlur(noise, (0, 0), grain).reshape(noise.shape).astype(np.float32)
+        noise = np.asarray(cv2.GaussianBlur(noise, (0, 0), grain), dtype=np.float32).reshape(noise.shape)
     level = rng.uniform(0.1, 0.9) + rng.uniform(0.05, 0.4) * noise / noise.std()
     return np.ascontiguousarray(np.broadcast_to(np.clip(level * 255, 0, 255), (side, side, 3)), dtype=np.uint8)
 
