@@ -356,7 +356,7 @@ def test_a_matroska_clip_without_its_last_frame(tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole.mkv", tmp_path / "cut.mkv"
     make_clip(whole, times=range(12), size=(64, 64))
     with av.open(str(whole)) as container:
-        last = max(packet.pos for packet in container.demux(video=0) if packet.size)
+        last = max(packet.pos or 0 for packet in container.demux(video=0) if packet.size)
     cut.write_bytes(whole.read_bytes()[: last + 12])
     with open_clip(whole) as clip:
         assert (len(list(clip.frames())), clip.missing) == (12, 0)
