@@ -320,7 +320,10 @@ def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
         again = out / "sub" / path.name
         assert again.read_bytes() == path.read_bytes()
         assert again.stat().st_mtime_ns == path.stat().st_mtime_ns
+    assert main(["density", "unpack", str(packed), "-o", str(out), *options]) == 0  # as after an interruption: nothing changes
+    (out / "sub" / "ü 0.png").write_bytes(b"edited")
     assert main(["density", "unpack", str(packed), "-o", str(out), *options]) == 2
+    assert (out / "sub" / "ü 0.png").read_bytes() == b"edited"
     packed.write_bytes(packed.read_bytes()[:-1])
     capsys.readouterr()
     assert main(["density", "unpack", str(packed), "-o", str(tmp_path / "rest"), *options]) == 4

@@ -79,6 +79,8 @@ def content_box(pixels: Pixels, visible: Bool[np.ndarray, "H W"] | None = None) 
 
 def frame_color(pixels: Pixels) -> np.ndarray | None:
     """The color of a frame around the image that is neither black nor white; None without one."""
+    if min(pixels.shape[:2]) < 2 * THINNEST:
+        return None
     ring = np.concatenate(
         [pixels[:THINNEST], pixels[-THINNEST:], pixels[:, :THINNEST].swapaxes(0, 1), pixels[:, -THINNEST:].swapaxes(0, 1)], 1
     ).reshape(-1, 3)
