@@ -129,7 +129,6 @@ def test_cuda_agrees_with_the_reference(inputs: Make, network: Make) -> None:
     assert net.fingerprint() == fingerprint
 
 
-@pytest.mark.wrong_types
 def test_the_last_hidden_layer_is_the_oracles(inputs: Make, network: Make) -> None:
     net, z = network(), inputs()
     hidden, outputs = net.with_hidden(z)
@@ -143,6 +142,7 @@ def test_the_last_hidden_layer_is_the_oracles(inputs: Make, network: Make) -> No
     assert torch.equal(net.with_hidden(z)[0], hidden)
 
 
+@pytest.mark.wrong_types
 def test_float_input_is_refused(inputs: Make, network: Make) -> None:
     with pytest.raises(ValueError, match="integers"):
         network()(inputs().float())

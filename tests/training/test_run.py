@@ -203,7 +203,7 @@ def test_a_run_can_start_from_weights(photos: Path, tmp_path: Path) -> None:
     assert again.best == pytest.approx(first.best, abs=0.01)
     with pytest.raises(ModelError, match="do not fit"):
         start(photos, tmp_path / "c", {**still, "model.hidden": "8"}, init=first.folder / "best")
-    with pytest.raises(ModelError, match="a model of amodal; the recipe trains one of image_codec") as caught:
+    with pytest.raises(ModelError, match="a model of amodal rcnn; the recipe trains one of image_codec hyperprior") as caught:
         start(photos, tmp_path / "c", still, init=folder_of("amodal"))
     assert "bias" not in str(caught.value)
     assert not (tmp_path / "c").exists()

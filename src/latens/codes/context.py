@@ -27,7 +27,7 @@ from latens.codes.coding import LEVELS, SCALE_MAX
 from latens.codes.entropy import SCALE_MIN, gaussian_bits
 from latens.codes.gains import interpolate
 from latens.nn.bounds import lower_bound
-from latens.shapes import Float
+from latens.shapes import Float, Shaped
 
 PHASES = ((0, 0), (1, 1), (0, 1), (1, 0))  # row and column in every block of 2 x 2, in the order of coding
 TAPS = 9  # of one filter on one phase image
@@ -149,12 +149,12 @@ def per_channel(stacked: Float[Tensor, "B _ h w"], filters: Float[Tensor, "M k 3
     return F.conv2d(stacked, filters, padding=1, groups=len(filters))
 
 
-def split_phases(x: Float[Tensor, "B C h w"]) -> list[Float[Tensor, "B C _ _"]]:
+def split_phases(x: Shaped[Tensor, "B C h w"]) -> list[Shaped[Tensor, "B C _ _"]]:
     """The four images of every second row and column, in the order of `PHASES`."""
     return [x[:, :, row::2, column::2] for row, column in PHASES]
 
 
-def merge_phases(images: Iterable[Float[Tensor, "B C _ _"]]) -> Float[Tensor, "B C h w"]:
+def merge_phases(images: Iterable[Shaped[Tensor, "B C _ _"]]) -> Shaped[Tensor, "B C h w"]:
     """Inverse of `split_phases`."""
     by_place = dict(zip(PHASES, images, strict=True))
     return F.pixel_shuffle(torch.stack([by_place[place] for place in sorted(PHASES)], dim=2).flatten(1, 2), 2)

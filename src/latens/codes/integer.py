@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from latens.codes.integer_layer import IntegerLayer, LayerBound, LayerShape, expected_tensors
 from latens.errors import DeviceMismatch, ModelError
-from latens.shapes import Int
+from latens.shapes import Int, Shaped
 
 FORMAT = 1
 CACHED_PIXELS = 4096  # pixels per call of a network of 1 x 1 kernels, small enough for the cache
@@ -140,7 +140,7 @@ def probe(channels: int, bound: int) -> Int[Tensor, "2 C 4 6"]:
 
 def _through(
     layers: list[IntegerLayer], x: Tensor, carrier: Callable[[IntegerLayer], torch.dtype]
-) -> list[Int[Tensor, "B _ _ _"]]:
+) -> list[Shaped[Tensor, "B _ _ _"]]:
     """Outputs of the last two layers; those of the last as int64."""
     found: list[Tensor] = []
     for layer in layers:
