@@ -97,8 +97,8 @@ def plan_branch(
 ) -> Plan:
     """Settings and data of a run that branches off from the newest checkpoint of the run in `trunk`.
 
-    They are those of the trunk, with `settings` on top. With `decay`, the branch has so many steps, over which the learning
-    rates fall to zero. Raises UsageError as `plan_training`, and without a checkpoint.
+    The branch has the settings and data of the trunk; `settings` change some of them. With `decay`, the branch takes `decay`
+    steps, and its learning rates fall to zero. Raises UsageError as `plan_training`, and without a checkpoint.
     """
     from dataclasses import replace
 
@@ -167,8 +167,8 @@ def train(
     """Train a model of `system`; the run folder is `out` (default: runs/SYSTEM), and its best weights are in out/best.
 
     `recipe` is a name of `latens recipes` (default "cpu"). `data` are folders or KIND:PATH. `settings` maps dotted names to
-    text, as `--set` does. `init` is a model whose weights a new run starts from. `branch` is the folder of a run from whose
-    newest checkpoint a new run continues, with its settings and data; with `decay`, for so many steps, over which the learning
+    text, as `--set` does. `init` is a model whose weights a new run starts from. `branch` is the folder of a run: the
+    new run starts from its newest checkpoint, with its settings and data. With `decay` it takes `decay` steps, and its learning
     rates fall to zero. `max_time` is in seconds. With `resume` the run in `out` continues with its own recipe, settings and
     data; `data`, if given, must be the same. `on_progress` is called with the number of steps done and the last losses. Raises
     UsageError, OutputExists, ModelError, InputError or Diverged.

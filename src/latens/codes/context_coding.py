@@ -54,17 +54,14 @@ class ContextCoding(FrozenCoding):
 
     def __init__(
         self,
-        network: IntegerNetwork,
-        medians: Int[Tensor, "N"],
-        y: SymbolTables,
-        z: SymbolTables,
+        base: FrozenCoding,
         *,
         features: IntegerNetwork,
         context: IntegerContext,
         thresholds: Int[Tensor, "_"],
         feature_unit: Float[Tensor, "F"],
     ) -> None:
-        super().__init__(network, medians, y, z)
+        super().__init__(base.network, base.medians, base.y_tables, base.z_tables)
         self.features = features
         self.context = context
         self.thresholds = thresholds
@@ -74,10 +71,7 @@ class ContextCoding(FrozenCoding):
     def with_tables(self, y: SymbolTables) -> ContextCoding:
         """The same coding with other tables of y."""
         return ContextCoding(
-            self.network,
-            self.medians,
-            y,
-            self.z_tables,
+            FrozenCoding(self.network, self.medians, y, self.z_tables),
             features=self.features,
             context=self.context,
             thresholds=self.thresholds,
@@ -184,16 +178,7 @@ class ContextCoding(FrozenCoding):
             thresholds, unit = tensors["thresholds"], tensors["feature_unit"]
         except KeyError as error:
             raise ModelError(f"the context model lacks {error}", hint="train or download the model again") from None
-        return cls(
-            base.network,
-            base.medians,
-            base.y_tables,
-            base.z_tables,
-            features=features,
-            context=context,
-            thresholds=thresholds,
-            feature_unit=unit,
-        )
+        return cls(base, features=features, context=context, thresholds=thresholds, feature_unit=unit)
 
     def float_context(self) -> dict[str, Tensor]:
         """State of the `PhaseContext` with the results of the integer context, up to rounding."""

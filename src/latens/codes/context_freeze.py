@@ -83,16 +83,7 @@ def freeze_context(
         )
     thresholds = torch.empty(0, dtype=torch.int32) if logarithmic else fine_thresholds()
     integer = IntegerContext(context_buffers(context), gates, slices)
-    return ContextCoding(
-        base.network,
-        base.medians,
-        base.y_tables,
-        base.z_tables,
-        features=network,
-        context=integer,
-        thresholds=thresholds,
-        feature_unit=unit.float(),
-    )
+    return ContextCoding(base, features=network, context=integer, thresholds=thresholds, feature_unit=unit.float())
 
 
 def context_buffers(context: PhaseContext) -> dict[str, Tensor]:

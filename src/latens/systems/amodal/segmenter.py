@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -59,7 +60,7 @@ class Found(Protocol):
 F = TypeVar("F", bound=Found, covariant=True)
 
 
-class Segmenter(Generic[F]):
+class Segmenter(ABC, Generic[F]):
     """Instance segmentation of images of any size."""
 
     as_label_maps = False  # files have a label map and an overlap map in place of a page for every object
@@ -77,9 +78,9 @@ class Segmenter(Generic[F]):
         classes = ", ".join(self.classes)
         return f"{type(self).__name__}({self.name}, weights {self.model_id[:12]}, {self.device}, classes {classes})"
 
+    @abstractmethod
     def segment_pixels(self, pixels: UInt8[np.ndarray, "H W 3"], *, least_score: float = SCORE_THRESHOLD) -> F:
         """The objects of an image given as uint8 pixels."""
-        raise NotImplementedError
 
     def segment(self, image: ImageLike | LoadedImage, *, least_score: float = SCORE_THRESHOLD) -> F:
         """Objects of an image (of a TIFF stack: its first page) with a score of at least `least_score`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from abc import ABC, abstractmethod
 from typing import Annotated, Literal, TypeAlias
 
 from annotated_types import Ge, MinLen, MultipleOf
@@ -24,8 +25,24 @@ def check_lambdas(lambdas: tuple[float, ...]) -> None:
         raise ValueError(f"lambdas {list(lambdas)} do not increase")
 
 
+class Rates(ABC):
+    """Settings of a codec with one rate or several."""
+
+    @property
+    @abstractmethod
+    def lambdas(self) -> Lambdas:
+        """Weights of 255^2 * MSE relative to bits per pixel, increasing, one per rate."""
+
+    @property
+    def variable_rate(self) -> bool:
+        return len(self.lambdas) > 1
+
+    def without_effect(self) -> dict[str, str]:
+        return {} if self.variable_rate else {".objective.balance": "model.lambdas has one rate"}
+
+
 @settings
-class HyperpriorConfig:
+class HyperpriorConfig(Rates):
     """Sizes and rates of a mean-scale hyperprior (section 5.4.1).
 
     With one entry in `lambdas` the model has one rate, as in the paper. With several entries it learns a gain vector for each
@@ -51,16 +68,9 @@ class HyperpriorConfig:
             raise ValueError(f"compact transforms have at most {BLOCK_CHANNELS} latent channels, not {self.latent}")
         return self
 
-    def without_effect(self) -> dict[str, str]:
-        return {} if self.variable_rate else {".objective.balance": "model.lambdas has one rate"}
-
-    @property
-    def variable_rate(self) -> bool:
-        return len(self.lambdas) > 1
-
 
 @settings
-class ContextConfig:
+class ContextConfig(Rates):
     """Sizes and rates of the context codec (latens): transforms without divisive normalization, and a context of four phases.
 
     The widths of all layers are multiples of `width`.
@@ -86,16 +96,9 @@ class ContextConfig:
             raise ValueError(f"of {self.latent} latent channels, at most {self.latent - 1} are strong, not {self.strong}")
         return self
 
-    def without_effect(self) -> dict[str, str]:
-        return {} if self.variable_rate else {".objective.balance": "model.lambdas has one rate"}
-
-    @property
-    def variable_rate(self) -> bool:
-        return len(self.lambdas) > 1
-
 
 @settings
-class ContextHyperpriorConfig:
+class ContextHyperpriorConfig(Rates):
     """A mean-scale hyperprior with a context model (latens), which is fitted while the other weights stay as they are."""
 
     kind: Literal["context_hyperprior"] = "context_hyperprior"  # which model
@@ -113,10 +116,6 @@ class ContextHyperpriorConfig:
     @property
     def lambdas(self) -> Lambdas:
         return self.base.lambdas
-
-    @property
-    def variable_rate(self) -> bool:
-        return self.base.variable_rate
 
 
 ImageModel: TypeAlias = Annotated[HyperpriorConfig | ContextConfig | ContextHyperpriorConfig, Field(discriminator="kind")]

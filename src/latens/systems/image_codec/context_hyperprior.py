@@ -10,18 +10,12 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from latens.codes.context import LatentModel, PhaseContext, level_of
-from latens.codes.entropy import SCALE_MIN, FactorizedPrior
-from latens.codes.gains import RateGains
+from latens.codes.entropy import SCALE_MIN
 from latens.nn.blocks import interleaved_order
 from latens.shapes import Float
 from latens.systems.image_codec.config import ContextHyperpriorConfig
 from latens.systems.image_codec.context_model import CodingParts, ContextNetwork
-from latens.systems.image_codec.model import (
-    analysis_transform,
-    hyper_analysis_transform,
-    hyper_synthesis_transform,
-    synthesis_transform,
-)
+from latens.systems.image_codec.model import MeanScaleHyperprior
 
 
 class ContextHyperprior(ContextNetwork):
@@ -33,13 +27,10 @@ class ContextHyperprior(ContextNetwork):
     def __init__(self, config: ContextHyperpriorConfig) -> None:
         super().__init__()
         self.config = config
-        base = config.base
-        self.analysis = analysis_transform(base)
-        self.synthesis = synthesis_transform(base)
-        self.hyper_analysis = hyper_analysis_transform(base)
-        self.hyper_synthesis = hyper_synthesis_transform(base)
-        self.prior = FactorizedPrior(base.hidden)
-        self.gains = RateGains(base.latent, base.lambdas) if base.variable_rate else None
+        plain, base = MeanScaleHyperprior(config.base), config.base
+        self.analysis, self.synthesis = plain.analysis, plain.synthesis
+        self.hyper_analysis, self.hyper_synthesis = plain.hyper_analysis, plain.hyper_synthesis
+        self.prior, self.gains = plain.prior, plain.gains
         head = self.hyper_synthesis[-1]
         assert isinstance(head, nn.Conv2d)
         self.features = nn.Conv2d(head.in_channels, config.features, 1)

@@ -14,22 +14,22 @@ Letters: B batch, R rates per image, M latent channels, H W image size (multiple
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from latens.codes.context import LEVEL_STEP, CodedLatent, LatentModel, PhaseContext, Rounding, level_of
-from latens.codes.entropy import FactorizedPrior, gaussian_bits, round_for_rate
+from latens.codes.entropy import FactorizedPrior
 from latens.codes.gains import RateGains
-from latens.codes.rounding import add_noise, round_straight_through
 from latens.nn.blocks import BlockAnalysis, BlockSynthesis
 from latens.nn.conv import Residual, double, halve
 from latens.nn.init import small
 from latens.nn.transforms import BLOCK_GAIN, Sum
 from latens.shapes import Float
-from latens.systems.image_codec.config import ROUNDING_WEIGHT, ContextConfig, ContextHyperpriorConfig
-from latens.systems.image_codec.model import Reconstruction
+from latens.systems.image_codec.config import ContextConfig, ContextHyperpriorConfig
+from latens.systems.image_codec.passes import CodecPasses
 
 
 class CodingParts(NamedTuple):
@@ -40,97 +40,24 @@ class CodingParts(NamedTuple):
     logarithmic: bool  # the stack gives levels
 
 
-class ContextNetwork(nn.Module):
-    """Training and test passes of the networks with a context model, which define the modules and `latent_model`."""
+class ContextNetwork(CodecPasses):
+    """A network with a context model, which rounds in its order."""
 
-    analysis: nn.Module
-    synthesis: nn.Module
-    hyper_analysis: nn.Module
-    prior: FactorizedPrior
     context: PhaseContext
-    gains: RateGains | None
     config: ContextConfig | ContextHyperpriorConfig
-
-    def forward(
-        self, image: Float[Tensor, "B 3 H W"], quality: Float[Tensor, "_"], *, rounding: str = "mixed"
-    ) -> Reconstruction:
-        """Training pass at R rates per image; `quality` has R B entries, those of the first rate of all images first.
-
-        `rounding` is "mixed" or "hard", see `config.RateDistortionConfig`. The reconstructions are in the order of `quality`.
-        """
-        if rounding == "hard":
-            coded, bits_z = self.as_encoded(image, quality)
-            return Reconstruction(self.reconstruct(coded.y_hat, quality), coded.bits().sum((1, 2, 3)), bits_z)
-        y = self.scaled_latent(image, quality).float()
-        z = self.hyper_analysis(y).float()
-        z_noisy = add_noise(z)
-        coded = self.code(y, round_straight_through(z), quality, lambda residual, scale: round_straight_through(residual))
-        return Reconstruction(
-            self.reconstruct(coded.y_hat, quality),
-            gaussian_bits(add_noise(coded.residual), coded.scale).sum((1, 2, 3)),
-            self.prior.bits(z_noisy).sum((1, 2, 3)),
-        )
-
-    def as_encoded(
-        self, image: Float[Tensor, "B 3 H W"], quality: Float[Tensor, "_"]
-    ) -> tuple[CodedLatent, Float[Tensor, "_"]]:
-        """The symbols that the encoder writes, differentiable in the entropy model but not in the encoder; bits of z."""
-        with torch.no_grad():
-            y = self.scaled_latent(image, quality).float()
-            z_hat = self.rounded_z(y)
-            bits_z = self.prior.bits(z_hat).sum((1, 2, 3))
-
-        def straight_through(residual: Tensor, scale: Tensor) -> Tensor:
-            symbols = round_for_rate(residual.detach(), scale.detach(), ROUNDING_WEIGHT)
-            return residual + (symbols - residual).detach()
-
-        return self.code(y, z_hat, quality, straight_through), bits_z
-
-    @torch.no_grad()
-    def rounded(
-        self, image: Float[Tensor, "B 3 H W"], quality: Float[Tensor, "B"], *, rate_weight: float | None = None
-    ) -> Reconstruction:
-        """Test-time pass, as `MeanScaleHyperprior.rounded`."""
-
-        def symbols(residual: Tensor, scale: Tensor) -> Tensor:
-            return residual.round() if rate_weight is None else round_for_rate(residual, scale, rate_weight)
-
-        y = self.scaled_latent(image, quality).float()
-        z_hat = self.rounded_z(y)
-        coded = self.code(y, z_hat, quality, symbols)
-        return Reconstruction(
-            self.reconstruct(coded.y_hat, quality), coded.bits().sum((1, 2, 3)), self.prior.bits(z_hat).sum((1, 2, 3))
-        )
-
-    def rounded_z(self, y: Float[Tensor, "B M h w"]) -> Float[Tensor, "B N ..."]:
-        medians = self.prior.medians().to(y.device)[:, None, None]
-        return (self.hyper_analysis(y).float() - medians).round() + medians
-
-    def scaled_latent(self, image: Float[Tensor, "B 3 H W"], quality: Float[Tensor, "_"]) -> Float[Tensor, "_ M h w"]:
-        """The latent in units of the quantization step, at every quality (1 is the first lambda)."""
-        return self.at_quality(self.analysis(image).repeat(len(quality) // len(image), 1, 1, 1), quality)
-
-    def at_quality(self, y: Float[Tensor, "B M h w"], quality: Float[Tensor, "B"]) -> Float[Tensor, "B M h w"]:
-        """A latent of `analysis` in units of the quantization step."""
-        return y if self.gains is None else y * self.gains.forward_gain(quality)
 
     def code(
         self, y: Float[Tensor, "B M h w"], z_hat: Float[Tensor, "B N ..."], quality: Float[Tensor, "B"], rounding: Rounding
     ) -> CodedLatent:
-        """Round a scaled latent in the order of the decoder; see `PhaseContext`."""
         return self.context(y, self.latent_model(z_hat), quality, rounding)
 
+    @abstractmethod
     def latent_model(self, z_hat: Float[Tensor, "B N ..."]) -> LatentModel:
-        """What the decoded hyper-latent predicts of the scaled latent, in float32."""
-        raise NotImplementedError
+        """Prediction of the scaled latent from the decoded hyper-latent, in float32."""
 
+    @abstractmethod
     def coding_parts(self) -> CodingParts:
-        raise NotImplementedError
-
-    def reconstruct(self, y_hat: Float[Tensor, "B M h w"], quality: Float[Tensor, "B"]) -> Float[Tensor, "B 3 H W"]:
-        """The image of a scaled latent, not clamped."""
-        scaled = y_hat if self.gains is None else y_hat * self.gains.inverse_gain(quality)
-        return self.synthesis(scaled).float()
+        """The layers that a file needs as integers."""
 
 
 class ContextCodec(ContextNetwork):

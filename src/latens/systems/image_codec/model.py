@@ -15,33 +15,22 @@ Letters: B batch, N hidden channels, M latent channels, H W image size (multiple
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-import torch
 from torch import Tensor, nn
 
 from latens.codes.context import CodedLatent, Rounding
-from latens.codes.entropy import FactorizedPrior, gaussian_bits, round_for_rate
+from latens.codes.entropy import FactorizedPrior
 from latens.codes.gains import RateGains
-from latens.codes.rounding import add_noise, round_straight_through
 from latens.nn.blocks import BlockAnalysis, BlockSynthesis
 from latens.nn.conv import Residual, down, up
 from latens.nn.gdn import GDN
 from latens.nn.init import small
-from latens.nn.transforms import Sum
+from latens.nn.transforms import BLOCK_GAIN, Sum
 from latens.shapes import Float
-from latens.systems.image_codec.config import ROUNDING_WEIGHT, HyperpriorConfig
-
-BLOCK_GAIN = 10.0  # initial quantization steps per unit of intensity at the middle rate
-
-
-class Reconstruction(NamedTuple):
-    image: Float[Tensor, "B 3 H W"]  # not clamped
-    bits_y: Float[Tensor, "B"]
-    bits_z: Float[Tensor, "B"]
+from latens.systems.image_codec.config import HyperpriorConfig
+from latens.systems.image_codec.passes import CodecPasses
 
 
-class MeanScaleHyperprior(nn.Module):
+class MeanScaleHyperprior(CodecPasses):
     """Transforms, prior and, with several rates, gains of the latent."""
 
     def __init__(self, config: HyperpriorConfig) -> None:
@@ -53,68 +42,6 @@ class MeanScaleHyperprior(nn.Module):
         self.hyper_synthesis = hyper_synthesis_transform(config)
         self.prior = FactorizedPrior(config.hidden)
         self.gains = RateGains(config.latent, config.lambdas) if config.variable_rate else None
-
-    def forward(
-        self, image: Float[Tensor, "B 3 H W"], quality: Float[Tensor, "B"], *, rounding: str = "mixed"
-    ) -> Reconstruction:
-        """Training pass. For `rounding` see `config.RateDistortionConfig`."""
-        if rounding == "hard":
-            return self._forward_hard(image, quality)
-        straight_through = rounding == "mixed"
-        y = self.scaled_latent(image, quality)
-        z = self.hyper_analysis(y).float()
-        z_noisy = add_noise(z)
-        mean, scale = self.parameters_of_y(round_straight_through(z) if straight_through else z_noisy)
-        residual = y.float() - mean
-        residual_noisy = add_noise(residual)
-        y_hat = (round_straight_through(residual) if straight_through else residual_noisy) + mean
-        return Reconstruction(
-            self.reconstruct(y_hat, quality),
-            gaussian_bits(residual_noisy, scale).sum((1, 2, 3)),
-            self.prior.bits(z_noisy).sum((1, 2, 3)),
-        )
-
-    def _forward_hard(self, image: Float[Tensor, "B 3 H W"], quality: Float[Tensor, "B"]) -> Reconstruction:
-        with torch.no_grad():
-            y = self.scaled_latent(image, quality).float()
-            z_hat = self._rounded_z(y)
-        mean, scale = self.parameters_of_y(z_hat)
-        residual = y - mean
-        symbols = round_for_rate(residual.detach(), scale.detach(), ROUNDING_WEIGHT)
-        symbols = residual + (symbols - residual).detach()
-        return Reconstruction(
-            self.reconstruct(symbols + mean, quality),
-            gaussian_bits(symbols, scale).sum((1, 2, 3)),
-            self.prior.bits(z_hat).sum((1, 2, 3)).detach(),
-        )
-
-    @torch.no_grad()
-    def rounded(
-        self, image: Float[Tensor, "B 3 H W"], quality: Float[Tensor, "B"], *, rate_weight: float | None = None
-    ) -> Reconstruction:
-        """Test-time pass: rates and image of rounded latents, z relative to the medians of the prior and y to its means.
-
-        With `rate_weight`, y is rounded by `codes.entropy.round_for_rate`, as the encoder of files does.
-        """
-        y = self.scaled_latent(image, quality)
-        z_hat = self._rounded_z(y)
-        mean, scale = self.parameters_of_y(z_hat)
-        residual = y.float() - mean
-        symbols = residual.round() if rate_weight is None else round_for_rate(residual, scale, rate_weight)
-        return Reconstruction(
-            self.reconstruct(symbols + mean, quality),
-            gaussian_bits(symbols, scale).sum((1, 2, 3)),
-            self.prior.bits(z_hat).sum((1, 2, 3)),
-        )
-
-    def _rounded_z(self, y: Float[Tensor, "B M h w"]) -> Float[Tensor, "B N ..."]:
-        medians = self.prior.medians().to(y.device)[:, None, None]
-        return (self.hyper_analysis(y).float() - medians).round() + medians
-
-    def scaled_latent(self, image: Float[Tensor, "B 3 H W"], quality: Float[Tensor, "B"]) -> Float[Tensor, "B M h w"]:
-        """The latent in units of the quantization step at `quality` (1 is the first lambda)."""
-        y = self.analysis(image)
-        return y if self.gains is None else y * self.gains.forward_gain(quality)
 
     def parameters_of_y(self, z_hat: Float[Tensor, "B N ..."]) -> tuple[Tensor, Tensor]:
         """Mean and scale of every entry of the scaled latent y, each float32 (B, M, h, w), from the decoded hyper-latent z."""
@@ -129,11 +56,6 @@ class MeanScaleHyperprior(nn.Module):
         residual = y - mean
         symbols = rounding(residual, scale)
         return CodedLatent(symbols + mean, symbols, residual, scale)
-
-    def reconstruct(self, y_hat: Float[Tensor, "B M h w"], quality: Float[Tensor, "B"]) -> Float[Tensor, "B 3 H W"]:
-        """The image of a scaled latent, not clamped."""
-        scaled = y_hat if self.gains is None else y_hat * self.gains.inverse_gain(quality)
-        return self.synthesis(scaled).float()
 
 
 def analysis_transform(config: HyperpriorConfig) -> nn.Module:

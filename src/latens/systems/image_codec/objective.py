@@ -17,8 +17,9 @@ from latens.shapes import Float
 from latens.systems.image_codec.config import ROUNDING_WEIGHT, RateDistortionConfig
 from latens.systems.image_codec.context_export import export_context
 from latens.systems.image_codec.context_model import ContextNetwork
-from latens.systems.image_codec.model import MeanScaleHyperprior, Reconstruction
+from latens.systems.image_codec.model import MeanScaleHyperprior
 from latens.systems.image_codec.networks import CodecNetwork
+from latens.systems.image_codec.passes import Reconstruction
 from latens.training.objective import ONE_OPTIMIZER, Export, Step
 
 

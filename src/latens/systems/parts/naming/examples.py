@@ -20,7 +20,7 @@ from latens.data.inputs import files_under
 from latens.data.labelme import is_labelme, read_labelme
 from latens.data.labels import is_label_name, pairs_in
 from latens.data.masks import decode
-from latens.errors import InputError, UnreadableInput, counted
+from latens.errors import InputError, UnreadableInput
 from latens.shapes import UInt8
 from latens.systems.parts.naming.namer import MAX_NAMES, Marked
 
@@ -76,7 +76,8 @@ def _label_maps(folder: Path) -> Examples:
     else:
         named = {value: name for value, name in listed.items() if value in there}
         if len(named) < len(listed):
-            logger.warning("%s: %s occur in no label map", folder / LABELS, counted(len(listed) - len(named), "name"))
+            missing = [name for value, name in listed.items() if value not in named]
+            logger.warning("%s: in no label map: %s", folder / LABELS, ", ".join(missing))
     names = tuple(dict.fromkeys(named.values()))
     marked = []
     for image, values in read:
