@@ -83,7 +83,7 @@ def test_exports_into_folders(form: str, photos: Path) -> None:
         assert len(list(folder.glob("*.json"))) == 5
         return
     lines = (folder / "labelmap.txt").read_text().splitlines()
-    assert [line.split(":")[0] for line in lines[2:]] == ["cluster 1", "cluster 2", "cluster 3"]
+    assert [line.split(":")[0] for line in lines[2:]] == ["cluster-1", "cluster-2", "cluster-3"]
     known = {tuple(map(int, line.split(":")[1].split(","))) for line in lines[1:]}
     mask = np.asarray(Image.open(folder / "SegmentationClass" / "0.png"))
     assert {tuple(color) for color in mask.reshape(-1, 3).tolist()} <= known

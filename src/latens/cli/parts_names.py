@@ -124,6 +124,7 @@ def name_one(namer: Namer, job: Job, sure: float) -> tuple[dict[str, Any], Entry
     from latens.data.files import write_atomic
     from latens.data.images import read_image
     from latens.systems.parts.naming.outputs import label_png, measure, npz_bytes
+    from latens.systems.parts.naming.query import PRESENT
 
     started = time.perf_counter()
     image = read_image(job.input)
@@ -132,7 +133,7 @@ def name_one(namer: Namer, job: Job, sure: float) -> tuple[dict[str, Any], Entry
     write_atomic(arrays(job), npz_bytes(found, entry, namer.distinct))
     write_atomic(job.output, label_png(found.labels, len(namer.distinct)))
     shares, seconds = _shares(namer, entry), time.perf_counter() - started
-    there = sorted((name for name in shares if shares[name] >= 0.01), key=lambda name: -shares[name])
+    there = sorted((name for name in shares if shares[name] >= PRESENT), key=lambda name: -shares[name])
     notes = "".join(f"; {note}" for note in image.notes)
     record = {
         "shares": {name: round(share, 5) for name, share in shares.items()},
@@ -158,14 +159,15 @@ def summarize(
     batch: FileBatch,
 ) -> None:
     """Tables, page and export over all images; the images that --find selects are printed."""
-    from latens.systems.parts.naming.outputs import write_page, write_tables
+    from latens.systems.parts.naming.outputs import outlying, write_page, write_tables
 
     by_name = {job.relative or job.input.name: job for job in jobs}
     shown = {name: entries[job.input] for name, job in by_name.items()}
-    written = write_tables(shown, namer.distinct, out)
+    outliers = outlying(shown)
+    written = write_tables(shown, namer.distinct, outliers, out)
     selected = None if question is None else [name for name in shown if question(_shares(namer, shown[name]))]
     files = {name: (job.input, job.output) for name, job in by_name.items()}
-    written.append(write_page(shown, files, namer, out, selected))
+    written.append(write_page(shown, files, namer, outliers, out, selected))
     if naming.export is not None:
         written += export(naming.export, namer, by_name, out)
     text = f"{out}: {counted(len(namer.distinct), 'name')} in {counted(len(shown), 'image')}; "

@@ -307,13 +307,19 @@ def write_stack(masks: Sequence[np.ndarray] | np.ndarray) -> bytes:
 
 
 def read_label_map(path: Path) -> Int[np.ndarray, "H W"]:
-    """The label map of a file as int32, with its objects renumbered from 1.
+    """The label map of a file as int32, with its objects renumbered from 1. Raises as `read_label_values`."""
+    found = read_label_values(path)
+    values, numbers = np.unique(found, return_inverse=True)
+    offset = 0 if values[0] == 0 else 1
+    return np.asarray(numbers.reshape(found.shape) + offset, dtype=np.int32)
+
+
+def read_label_values(path: Path) -> Int[np.ndarray, "H W"]:
+    """The values of a label map: whole numbers from 0, of a palette its indices.
 
     Raises InputError for several pages or channels, UnreadableInput for a file that is no label map.
     """
     pages = _pages(path)
     if len(pages) != 1:
         raise InputError(f"{len(pages)} pages, but a label map has one", where=str(path))
-    values, numbers = np.unique(pages[0].values, return_inverse=True)
-    offset = 0 if values[0] == 0 else 1
-    return np.asarray(numbers.reshape(pages[0].values.shape) + offset, dtype=np.int32)
+    return pages[0].values

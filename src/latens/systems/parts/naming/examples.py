@@ -12,16 +12,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from latens.data.files import read_bytes
 from latens.data.images import IMAGE_ENDINGS
 from latens.data.inputs import files_under
 from latens.data.labelme import is_labelme, read_labelme
-from latens.data.labels import is_label_name, pairs_in
+from latens.data.labels import is_label_name, pairs_in, read_label_values
 from latens.data.masks import decode
 from latens.errors import InputError, UnreadableInput
-from latens.shapes import UInt8
 from latens.systems.parts.naming.namer import MAX_NAMES, Marked
 
 LABELS = "labels.txt"
@@ -67,7 +65,7 @@ def _drawn(paths: Sequence[Path], folder: Path) -> Examples:
 
 def _label_maps(folder: Path) -> Examples:
     listed = read_names(folder / LABELS) if (folder / LABELS).is_file() else None
-    read = [(image, _values(labels)) for image, labels in pairs_in(folder)]
+    read = [(image, read_label_values(labels)) for image, labels in pairs_in(folder)]
     there = sorted({int(value) for _, values in read for value in np.unique(values)})
     if listed is None:
         named = {value: str(value) for value in there if value > 0}
@@ -99,15 +97,6 @@ def read_names(path: Path) -> dict[int, str]:
             raise InputError(f"value {value} is named twice: {named[value]} and {name}", where=str(path))
         named[value] = name
     return named
-
-
-def _values(path: Path) -> UInt8[np.ndarray, "H W"]:
-    """The values of a label map: indices of a palette, or gray values of 8 bits."""
-    with Image.open(path) as image:
-        if image.mode not in ("L", "P", "1"):
-            what = f"a label map has one value from 0 to 255 per pixel, and this file is of mode {image.mode}"
-            raise InputError(what, where=str(path), hint="save it as 8-bit gray or with a palette")
-        return np.asarray(image if image.mode == "P" else image.convert("L"))
 
 
 def _checked(names: Sequence[str], folder: Path) -> tuple[str, ...]:

@@ -72,14 +72,11 @@ class Namer:
     def __repr__(self) -> str:
         return f"Namer({', '.join(self.names)}; {self.parts!r})"
 
-    def features(self, image: ImageLike | LoadedImage) -> Float[Tensor, "h w F"]:
-        return features_of(self.parts, read_one(image), self.kinds)
-
     @torch.no_grad()
     def __call__(self, image: ImageLike | LoadedImage, *, sure: float = 0.0) -> NamedImage:
         """Names of one image; pixels whose largest probability is below `sure` have none. Raises InputError."""
         pixels = read_one(image)
-        features = self.features(pixels)
+        features = features_of(self.parts, pixels, self.kinds)
         cells = (features - self.mean) / self.deviation
         probability = self._merged((cells @ self.weight + self.bias).softmax(-1).permute(2, 0, 1))
         labels = edges_aligned(pixels, probability, sure)
@@ -179,7 +176,7 @@ def cluster(parts: Parts, images: Sequence[ImageLike], count: int, *, kinds: tup
         centers = kmeans(z, count, STEPS)
     spread = float(torch.cdist(z[:: max(1, len(z) // 4000)], centers).amin(1).square().mean())
     scale = SHARPNESS / max(spread, 1e-6)
-    names = tuple(f"cluster {number}" for number in range(1, count + 1))
+    names = tuple(f"cluster-{number}" for number in range(1, count + 1))
     return Namer(finder, names, scale * 2 * centers.T, -scale * centers.square().sum(1), mean, deviation, kinds, clustered=True)
 
 

@@ -24,6 +24,7 @@ from latens.shapes import Float, UInt8
 from latens.systems.parts.gallery import part_colors
 from latens.systems.parts.naming.examples import LABELS
 from latens.systems.parts.naming.namer import NamedImage, Namer
+from latens.systems.parts.naming.query import PRESENT
 
 TABLE, IMAGES, PAGE = "names.csv", "images.csv", "names.html"
 COLUMNS = ("image", "name", "share", "pixels", "pieces")
@@ -42,6 +43,13 @@ class Entry(NamedTuple):
     pieces: Float[np.ndarray, "N"]
     certainty: float
     mean: Float[np.ndarray, "F"]  # features, averaged over the image
+
+
+class Outlying(NamedTuple):
+    """Distances of images from the middle of all, and the images that are far outside."""
+
+    distance: Mapping[str, float]
+    images: set[str]
 
 
 def measure(found: NamedImage, mean: Float[np.ndarray, "F"], names: int) -> Entry:
@@ -96,7 +104,7 @@ def read_entry(path: Path) -> Entry:
         raise UnreadableInput(what, where=str(path), hint="delete it, and run the command again") from error
 
 
-def outlying(entries: Mapping[str, Entry]) -> tuple[dict[str, float], set[str]]:
+def outlying(entries: Mapping[str, Entry]) -> Outlying:
     """Distance of every image from the middle of all, relative to the median distance, and the images far outside.
 
     The distance is the root mean square over features of (value - median) / deviation. Below five images none is an outlier.
@@ -108,19 +116,20 @@ def outlying(entries: Mapping[str, Entry]) -> tuple[dict[str, float], set[str]]:
     low, high = np.percentile(np.log(far + 1e-9), [25, 75])
     outside = (np.log(far + 1e-9) > high + FENCE * (high - low)) & (len(far) >= 5)
     names = list(entries)
-    return dict(zip(names, map(float, far), strict=True)), {name for name, out in zip(names, outside, strict=True) if out}
+    return Outlying(
+        dict(zip(names, map(float, far), strict=True)), {name for name, out in zip(names, outside, strict=True) if out}
+    )
 
 
-def write_tables(entries: Mapping[str, Entry], names: Sequence[str], out: Path) -> list[Path]:
+def write_tables(entries: Mapping[str, Entry], names: Sequence[str], outliers: Outlying, out: Path) -> list[Path]:
     """names.csv (a row for every image and name), images.csv (a row for every image), labels.txt (the names of values)."""
     rows = [
         (image, name, round(float(entry.shares[n]), 5), int(entry.pixels[n]), int(entry.pieces[n]))
         for image, entry in entries.items()
         for n, name in enumerate(names)
     ]
-    distance, outliers = outlying(entries)
     lines = [
-        (image, round(entry.certainty, 4), round(distance[image], 3), "yes" if image in outliers else "no")
+        (image, round(entry.certainty, 4), round(outliers.distance[image], 3), "yes" if image in outliers.images else "no")
         for image, entry in entries.items()
     ]
     write_atomic(out / TABLE, csv_bytes([COLUMNS, *rows]))
@@ -130,19 +139,24 @@ def write_tables(entries: Mapping[str, Entry], names: Sequence[str], out: Path) 
 
 
 def write_page(
-    entries: Mapping[str, Entry], files: Mapping[str, tuple[Path, Path]], namer: Namer, out: Path, found: Sequence[str] | None
+    entries: Mapping[str, Entry],
+    files: Mapping[str, tuple[Path, Path]],
+    namer: Namer,
+    outliers: Outlying,
+    out: Path,
+    found: Sequence[str] | None,
 ) -> Path:
     """names.html: the names with their colors and shares, and images beside their label maps; `found` are those of --find."""
     names, shown = namer.distinct, list(found or entries)[:MAX_SHOWN]
     mean = np.mean([entry.shares for entry in entries.values()], 0)
-    there = np.sum([entry.shares >= 0.01 for entry in entries.values()], 0)
+    there = np.sum([entry.shares >= PRESENT for entry in entries.values()], 0)
     order = np.argsort(-mean, kind="stable")
     rows = [[names[n], f"{100 * mean[n]:.1f} %", f"{there[n]}", "{:d} {:d} {:d}".format(*colors(len(names))[n])] for n in order]
-    caption = f"Mean share of the area, and number of images (of {len(entries)}) with at least 1 %."
-    _, outliers = outlying(entries)
+    caption = f"Mean share of the area, and number of images (of {len(entries)}) with at least {100 * PRESENT:g} %."
     blocks: list[Block] = [Table(["name", "share", "images", "color"], rows, caption)]
     figures = [
-        Figure(_side_by_side(*files[image], len(names)), _title(image, entries[image], names, outliers)) for image in shown
+        Figure(_side_by_side(*files[image], len(names)), _title(image, entries[image], names, image in outliers.images))
+        for image in shown
     ]
     blocks.append(Gallery(figures, columns=2, narrowest=320))
     kind = "clusters of these images; name them in names/config.json" if namer.clustered else "names by example"
@@ -153,10 +167,10 @@ def write_page(
     return out / PAGE
 
 
-def _title(image: str, entry: Entry, names: Sequence[str], outliers: set[str]) -> str:
+def _title(image: str, entry: Entry, names: Sequence[str], outlier: bool) -> str:
     largest = np.argsort(-entry.shares, kind="stable")[:3]
-    shares = ", ".join(f"{names[n]} {100 * entry.shares[n]:.0f} %" for n in largest if entry.shares[n] >= 0.01)
-    return f"{image}: {shares}" + ("; outlier" if image in outliers else "")
+    shares = ", ".join(f"{names[n]} {100 * entry.shares[n]:.0f} %" for n in largest if entry.shares[n] >= PRESENT)
+    return f"{image}: {shares}" + ("; outlier" if outlier else "")
 
 
 def _side_by_side(path: Path, labels: Path, names: int) -> bytes:
