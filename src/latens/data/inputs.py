@@ -89,7 +89,7 @@ def find_inputs(
     taken = [name for name in _marked(found, marks) if not found[name].named]
     if taken:
         what = f"{counted(len(taken), 'file')} named like a result, such as {os.path.basename(taken[0])}"
-        logger.warning("%s: took %s; no record says that latens wrote it so", os.path.dirname(taken[0]), what)
+        logger.warning("%s: took %s; no record says that latens wrote it so", Path(taken[0]).parent, what)
     return _unique_relatives(list(found.values()))
 
 
@@ -100,7 +100,7 @@ def _leave_out(found: dict[str, InputFile], names: Sequence[str], why: str, plac
     for name in names:
         del found[name]
     where = str(place or os.path.dirname(names[0]))
-    logger.warning("%s: left out %s, %s", where, counted(len(names), "file"), why)
+    logger.warning("%s: left out %s, %s", Path(where), counted(len(names), "file"), why)
     if not found:
         raise UnreadableInput("the only files are results of earlier runs", where=where, hint="name the files")
 
@@ -130,7 +130,7 @@ def _without_unread(files: Iterable[InputFile], where: str) -> list[InputFile]:
     if counts:
         kinds = ", ".join(f"{count} {ending} ({UNREAD[ending]})" for ending, count in sorted(counts.items()))
         what = f"left out {counted(counts.total(), 'image')} that latens does not read"
-        logger.warning("%s: %s; the package in brackets converts: %s", where, what, kinds)
+        logger.warning("%s: %s; the package in brackets converts: %s", Path(where), what, kinds)
     return kept
 
 
