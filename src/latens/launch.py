@@ -42,76 +42,60 @@ def plan_training(
     data: Sequence[str | Path] = (),
     settings: Mapping[str, str] = NO_CHANGES,
     resume: bool = False,
+    branch: Path | None = None,
+    decay: int | None = None,
 ) -> Plan:
-    """Settings and data of a run, from a recipe or, with `resume`, from the run in `out`; `settings` are applied on top.
+    """Settings and data of a run; `settings` are applied on top.
 
-    Raises UsageError for unknown names and values, for a folder without a run, and for a run of another system, recipe or data.
+    They come from a recipe, with `resume` from the run in `out`, and with `branch` from the run in that folder, which the new
+    run branches off from. With `decay` a branch takes `decay` steps, and its learning rates fall to zero.
+
+    Raises UsageError for arguments that exclude each other, for unknown names and values, for a folder without a run, for a run
+    of another system, recipe or data, and for a trunk without a checkpoint.
     """
     from latens.settings import override
 
+    _check_branch(branch, recipe=recipe, resume=resume, decay=decay)
     package_of(system)  # raises UsageError for an unknown name
-    earlier = earlier_run(out, system, recipe) if resume else None
+    folder = branch or out
+    earlier = earlier_run(folder, system, recipe) if resume or branch is not None else None
     config = recipe_of(system, recipe or DEFAULT_RECIPE) if earlier is None else earlier.config
     changed = override(config, settings)
     if earlier is None:
         return Plan(changed, tuple(map(str, data)))
     if data and _places(data) != _places(earlier.data):
-        hint = f"leave --data out, or start a new run with -o; if the data have moved, edit {out / 'environment.json'}"
-        raise UsageError(f"this run trains on {' '.join(earlier.data) or 'no --data'}", where=str(out), hint=hint)
-    return Plan(changed, earlier.data, earlier.init)
+        hint = f"leave --data out, or start a new run with -o; if the data have moved, edit {folder / 'environment.json'}"
+        raise UsageError(f"this run trains on {' '.join(earlier.data) or 'no --data'}", where=str(folder), hint=hint)
+    if branch is None:
+        return Plan(changed, earlier.data, earlier.init)
+    return Plan(changed if decay is None else _decaying(changed, branch, decay), earlier.data)
 
 
-def plan_run(
-    system: str,
-    out: Path,
-    *,
-    recipe: str | None = None,
-    data: Sequence[str | Path] = (),
-    settings: Mapping[str, str] = NO_CHANGES,
-    resume: bool = False,
-    branch: Path | None = None,
-    decay: int | None = None,
-) -> Plan:
-    """The plan of a new or continued run (`plan_training`) or of a branch (`plan_branch`).
-
-    Raises UsageError for arguments that exclude each other, and as these functions do.
-    """
+def _check_branch(branch: Path | None, *, recipe: str | None, resume: bool, decay: int | None) -> None:
+    """Raise UsageError for arguments that exclude each other."""
     if branch is None:
         if decay is not None:
             raise UsageError("--decay has no effect without --branch", hint="name the run to branch off from with --branch")
-        return plan_training(system, out, recipe=recipe, data=data, settings=settings, resume=resume)
-    for name, given in (("--recipe", recipe is not None), ("--resume", resume)):
-        if given:
-            hint = "leave it out" if name == "--recipe" else "continue a branch with --resume alone"
-            raise UsageError(f"--branch and {name} exclude each other", where=f"--branch {branch}", hint=hint)
-    return plan_branch(system, branch, decay=decay, data=data, settings=settings)
+        return
+    where = f"--branch {branch}"
+    if recipe is not None:
+        raise UsageError("--branch and --recipe exclude each other", where=where, hint="leave it out")
+    if resume:
+        hint = "continue a branch with --resume alone"
+        raise UsageError("--branch and --resume exclude each other", where=where, hint=hint)
 
 
-def plan_branch(
-    system: str,
-    trunk: Path,
-    *,
-    decay: int | None = None,
-    data: Sequence[str | Path] = (),
-    settings: Mapping[str, str] = NO_CHANGES,
-) -> Plan:
-    """Settings and data of a run that branches off from the newest checkpoint of the run in `trunk`.
-
-    The branch has the settings and data of the trunk; `settings` change some of them. With `decay`, the branch takes `decay`
-    steps, and its learning rates fall to zero. Raises UsageError as `plan_training`, and without a checkpoint.
-    """
+def _decaying(config: Any, trunk: Path, decay: int) -> Any:
+    """The configuration of a branch that takes `decay` steps, in which its learning rates fall to zero."""
     from dataclasses import replace
 
     from latens.training.run import start_of_branch
 
-    plan = plan_training(system, trunk, data=data, settings=settings, resume=True)
-    if decay is None:
-        return plan._replace(init=None)
     if decay < 1:
         raise UsageError(f"a decay over {decay} steps is not possible", where="--decay", hint="give at least one step")
     steps = start_of_branch(trunk).step + decay
-    run, optim = replace(plan.config.run, steps=steps), replace(plan.config.optim, decay_share=decay / steps)
-    return Plan(replace(plan.config, run=run, optim=optim), plan.data)
+    run, optim = replace(config.run, steps=steps), replace(config.optim, decay_share=decay / steps)
+    return replace(config, run=run, optim=optim)
 
 
 def _places(data: Sequence[str | Path]) -> list[tuple[str, str]]:
@@ -174,14 +158,15 @@ def train(
     UsageError, OutputExists, ModelError, InputError or Diverged.
     """
     folder = Path(out) if out is not None else Path("runs") / system
-    plan = plan_run(
+    trunk = None if branch is None else Path(branch)
+    plan = plan_training(
         system,
         folder,
         recipe=recipe,
         data=data,
         settings=settings,
         resume=resume,
-        branch=None if branch is None else Path(branch),
+        branch=trunk,
         decay=decay,
     )
     if branch is not None and init is not None:
@@ -206,7 +191,7 @@ def train(
         max_time=max_time,
         resume=resume,
         init=Path(plan.init) if plan.init else None if init is None else locate(init),
-        branch=None if branch is None else Path(branch),
+        branch=trunk,
         device=str(chosen),
         on_progress=on_progress,
     )

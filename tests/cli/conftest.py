@@ -1,8 +1,8 @@
-"""A tiny untrained codec in a model folder, and images to run the verbs on."""
+"""Model folders of a tiny untrained codec and a tiny untrained segmenter, and images to run the verbs on."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,21 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     described = {"system": "image_codec", "model": asdict(config), "coding": coding.spec()}
     save_model(folder, described, model.state_dict(), coding.tensors())
     return folder
+
+
+@pytest.fixture(scope="session")
+def cell_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import torch
+
+    from latens.hub import save_model
+    from latens.systems.amodal.pipeline import AmodalRCNN
+    from latens.systems.amodal.recipes import tiny
+
+    torch.manual_seed(0)
+    model = AmodalRCNN(replace(tiny().model, classes=("cell",)))
+    target = tmp_path_factory.mktemp("model") / "cells"
+    save_model(target, {"system": "amodal", "model": asdict(model.config)}, model.state_dict())
+    return target
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 import sys
@@ -75,22 +74,7 @@ CASES = {
 
 
 @pytest.fixture(scope="session")
-def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import torch
-
-    from latens.hub import save_model
-    from latens.systems.amodal.pipeline import AmodalRCNN
-    from latens.systems.amodal.recipes import tiny
-
-    torch.manual_seed(0)
-    model = AmodalRCNN(dataclasses.replace(tiny().model, classes=("cell",)))
-    target = tmp_path_factory.mktemp("model") / "cells"
-    save_model(target, {"system": "amodal", "model": dataclasses.asdict(model.config)}, model.state_dict())
-    return target
-
-
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, cells: Path) -> Callable[[str], Path]:
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, cell_model: Path) -> Callable[[str], Path]:
     """A folder with the inputs in/a and in/b of a case and their results; each is made once."""
     made: dict[str, Path] = {}
 
@@ -99,7 +83,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, cells: 
             place = tmp_path_factory.mktemp(name)
             (place / "in").mkdir()
             (place / "tiny").symlink_to(tiny_model)
-            (place / "cells").symlink_to(cells)
+            (place / "cells").symlink_to(cell_model)
             np.save(place / "depth.npy", np.full((40, 48), 50, dtype=np.float32))
             for seed, stem in enumerate("ab"):
                 CASES[name].make(place / "in" / f"{stem}{CASES[name].ending}", seed)
@@ -359,12 +343,12 @@ def test_a_named_output_is_refused(words: list[str], tmp_path: Path, monkeypatch
     assert Path(words[-1]).read_text() == "mine"
 
 
-def test_verbs_do_not_take_the_results_of_each_other(tmp_path: Path, cells: Path, capsys: Capture) -> None:
+def test_verbs_do_not_take_the_results_of_each_other(tmp_path: Path, cell_model: Path, capsys: Capture) -> None:
     """In one folder, in every round all results stay next to their photograph."""
     Image.fromarray(pixels(0)).save(tmp_path / "a.jpg")
     np.save(tmp_path.parent / "depth.npy", np.full((40, 48), 50, dtype=np.float32))
     haze = ["haze", "--depth", str(tmp_path.parent / "depth.npy")]
-    verbs = [["compress"], ["decompress"], ["dehaze", "--method", "dcp"], haze, ["segment", "--model", str(cells)]]
+    verbs = [["compress"], ["decompress"], ["dehaze", "--method", "dcp"], haze, ["segment", "--model", str(cell_model)]]
     for words in verbs:
         assert main([*words, str(tmp_path)]) == 0
     before = state(tmp_path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import json
 from pathlib import Path
 
@@ -14,29 +13,14 @@ from PIL import Image
 from latens.cli.main import main
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import torch
-
-    from latens.hub import save_model
-    from latens.systems.amodal.pipeline import AmodalRCNN
-    from latens.systems.amodal.recipes import tiny
-
-    torch.manual_seed(0)
-    model = AmodalRCNN(dataclasses.replace(tiny().model, classes=("cell",)))
-    target = tmp_path_factory.mktemp("model") / "tiny"
-    save_model(target, {"system": "amodal", "model": dataclasses.asdict(model.config)}, model.state_dict())
-    return target
-
-
-def test_images_stacks_and_bad_files(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_images_stacks_and_bad_files(cell_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rng = np.random.default_rng(0)
     pages = [Image.fromarray(rng.integers(0, 256, (40, 50), dtype=np.uint8)) for _ in range(3)]
     (tmp_path / "in").mkdir()
     pages[0].save(tmp_path / "in" / "a.png")
     pages[0].save(tmp_path / "in" / "s.tif", save_all=True, append_images=pages[1:])
     (tmp_path / "in" / "bad.png").write_text("no image")
-    words = ["segment", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--model", str(folder), "--format", "json"]
+    words = ["segment", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--model", str(cell_model), "--format", "json"]
     assert main(words) == 3
     lines = {Path(json.loads(line)["input"]).name: json.loads(line) for line in capsys.readouterr().out.splitlines()}
     assert lines["a.png"]["frames"] == 1
@@ -50,14 +34,14 @@ def test_images_stacks_and_bad_files(folder: Path, tmp_path: Path, capsys: pytes
 
 
 def test_hand_drawn_annotations_are_named_before_they_are_lost(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    cell_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The loop of labelme, and a result without cells next to masks of another program."""
     Image.fromarray(np.zeros((40, 50, 3), dtype=np.uint8)).save(tmp_path / "a.png")
     own = {"a.json": '{"version": "5.0.1", "shapes": []}', "a.masks.tif": "masks", "a.cells.csv": "cells"}
     for name, text in own.items():
         (tmp_path / name).write_text(text)
-    words = ["segment", str(tmp_path), "--model", str(folder)]
+    words = ["segment", str(tmp_path), "--model", str(cell_model)]
     assert main(words) == 2
     said = capsys.readouterr().err
     assert all(name in said for name in own)
@@ -71,11 +55,11 @@ def test_hand_drawn_annotations_are_named_before_they_are_lost(
     assert "skipped, finished" in capsys.readouterr().err
 
 
-def test_places_that_cannot_hold_the_result_are_refused(folder: Path, tmp_path: Path) -> None:
+def test_places_that_cannot_hold_the_result_are_refused(cell_model: Path, tmp_path: Path) -> None:
     Image.fromarray(np.zeros((8, 8, 3), dtype=np.uint8)).save(tmp_path / "a.png")
-    assert main(["segment", str(tmp_path / "a.png"), "-o", str(tmp_path / "a.txt"), "--model", str(folder)]) == 2
-    assert main(["segment", str(tmp_path / "a.png"), "-o", "-", "--model", str(folder)]) == 2
-    assert main(["segment", str(tmp_path / "none.png"), "--model", str(folder)]) == 3
+    assert main(["segment", str(tmp_path / "a.png"), "-o", str(tmp_path / "a.txt"), "--model", str(cell_model)]) == 2
+    assert main(["segment", str(tmp_path / "a.png"), "-o", "-", "--model", str(cell_model)]) == 2
+    assert main(["segment", str(tmp_path / "none.png"), "--model", str(cell_model)]) == 3
     assert main(["segment", str(tmp_path / "a.png"), "--model", str(tmp_path)]) == 6
 
 
@@ -95,9 +79,9 @@ def rows_of(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(path.read_text().splitlines()))
 
 
-def test_a_folder_of_results_has_joint_tables(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_of_results_has_joint_tables(cell_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     micrographs(tmp_path / "in", np.random.default_rng(0))
-    tail = ["-o", str(tmp_path / "out"), "--model", str(folder), "--score", "0"]
+    tail = ["-o", str(tmp_path / "out"), "--model", str(cell_model), "--score", "0"]
     assert main(["segment", str(tmp_path / "in" / "t10.png"), *tail]) == 0
     assert not (tmp_path / "out" / "cells.csv").exists()  # one result has a table of its own
     assert main(["segment", str(tmp_path / "in"), *tail]) == 0
@@ -116,14 +100,14 @@ def test_a_folder_of_results_has_joint_tables(folder: Path, tmp_path: Path, caps
             assert row["area_um2"] == row["diameter_um"] == ""
 
 
-def test_pixel_sizes_are_carried_into_masks_overlays_and_json(folder: Path, tmp_path: Path) -> None:
+def test_pixel_sizes_are_carried_into_masks_overlays_and_json(cell_model: Path, tmp_path: Path) -> None:
     import tifffile
 
     micrographs(tmp_path / "in", rng := np.random.default_rng(0))
     page = rng.integers(0, 256, (40, 50), dtype=np.uint8)
     size = {"axes": "YX", "unit": "um"}
     tifffile.imwrite(tmp_path / "in" / "one.tif", page, imagej=True, resolution=(10, 10), metadata=size)
-    tail = ["-o", str(tmp_path / "out"), "--model", str(folder), "--score", "0"]
+    tail = ["-o", str(tmp_path / "out"), "--model", str(cell_model), "--score", "0"]
     assert main(["segment", str(tmp_path / "in"), *tail]) == 0
     for name in ("lapse.ome.masks.tif", "lapse.ome.overlay.tif"):
         with tifffile.TiffFile(tmp_path / "out" / name) as file:
@@ -136,9 +120,9 @@ def test_pixel_sizes_are_carried_into_masks_overlays_and_json(folder: Path, tmp_
         assert masks.info["dpi"] == (1, 1)  # no resolution
 
 
-def test_results_and_hand_drawn_outlines_become_one_table(folder: Path, tmp_path: Path) -> None:
+def test_results_and_hand_drawn_outlines_become_one_table(cell_model: Path, tmp_path: Path) -> None:
     micrographs(tmp_path / "in", np.random.default_rng(0))
-    words = ["--model", str(folder), "--score", "0"]
+    words = ["--model", str(cell_model), "--score", "0"]
     assert main(["segment", str(tmp_path / "in"), "-o", str(tmp_path / "out"), *words]) == 0
     source = f"{tmp_path / 'out'},{tmp_path / 'in'}"
     assert main(["convert", f"coco:{source}", "--to", "table", "-o", str(tmp_path / "a.csv")]) == 0
@@ -156,22 +140,22 @@ def test_results_and_hand_drawn_outlines_become_one_table(folder: Path, tmp_path
 
 
 def test_a_table_of_the_user_is_kept_and_the_results_are_complete(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    cell_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     micrographs(tmp_path / "in", np.random.default_rng(0))
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "cells.csv").write_text("my,own\n1,2\n")
-    assert main(["segment", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--model", str(folder)]) == 0
+    assert main(["segment", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--model", str(cell_model)]) == 0
     assert "is kept" in capsys.readouterr().err
     assert (tmp_path / "out" / "cells.csv").read_text() == "my,own\n1,2\n"
     assert len(rows_of(tmp_path / "out" / "frames.csv")) == 8
 
 
-def test_joint_tables_after_an_interruption(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_joint_tables_after_an_interruption(cell_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from latens.systems.amodal import outputs
 
     micrographs(tmp_path / "in", np.random.default_rng(0))
-    words = ["segment", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--model", str(folder)]
+    words = ["segment", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--model", str(cell_model)]
     write, calls = outputs.write_outputs, []
 
     def interrupted(*args: object, **named: object) -> object:
@@ -193,14 +177,14 @@ def test_joint_tables_after_an_interruption(folder: Path, tmp_path: Path, monkey
 
 @pytest.mark.parametrize("inputs", [["."], ["a.png", "a_cp_masks.png", "a_flows.tif", "a_cp_outlines.png", "a.masks.tif"]])
 def test_files_of_cellpose_next_to_their_image_are_no_inputs(
-    inputs: list[str], folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    inputs: list[str], cell_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a folder and in the shell's *.png; such a file that is named alone is taken."""
     monkeypatch.chdir(tmp_path)
     for name in ("a.png", "a_cp_masks.png", "a_flows.tif", "a_cp_outlines.png", "a.masks.tif", "b_flows.png"):
         if name[0] == "a" or inputs == ["."]:
             Image.fromarray(np.zeros((40, 50), dtype=np.uint8)).save(name)
-    words = ["--model", str(folder), "--format", "json", "--device", "cpu"]
+    words = ["--model", str(cell_model), "--format", "json", "--device", "cpu"]
     assert main(["segment", *inputs, "-o", "out", *words]) == 0
     shown = capsys.readouterr()
     expected = ["a.png", "b_flows.png"] if inputs == ["."] else ["a.png"]
@@ -209,9 +193,9 @@ def test_files_of_cellpose_next_to_their_image_are_no_inputs(
     assert main(["segment", "a_cp_masks.png", "-o", "out", *words]) == 0
 
 
-def test_a_joint_table_that_was_edited_is_kept(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_joint_table_that_was_edited_is_kept(cell_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "in").mkdir()
-    words = ["segment", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--model", str(folder), "--device", "cpu"]
+    words = ["segment", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--model", str(cell_model), "--device", "cpu"]
     for name in ("a.png", "b.png"):
         Image.fromarray(np.zeros((40, 50), dtype=np.uint8)).save(tmp_path / "in" / name)
     assert main(words) == 0

@@ -196,3 +196,14 @@ def test_a_killed_segmentation_may_be_run_again(tmp_path: Path) -> None:
         check_foreign([tmp_path / "a.json"])
     (tmp_path / ".a.json.4194303-0123abcd.tmp").write_bytes(b"{")
     check_foreign([tmp_path / "a.json"])
+
+
+def test_new_and_finished_results_need_no_list_of_their_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One list for every file of a batch would take a time that grows with the square of the number of files."""
+    finished = tmp_path / "a.json"
+    finished.write_text('{"info": {"model": "amodal", "least_score": 0.5}, "categories": []}')
+    (tmp_path / "a.masks.tif").write_bytes(b"ours")
+    monkeypatch.setattr(
+        "latens.systems.amodal.outputs.has_temporary", lambda path: pytest.fail(f"{path}: its folder was listed")
+    )
+    check_foreign([finished, tmp_path / "b.json", tmp_path / "c.json"])

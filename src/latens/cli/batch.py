@@ -129,10 +129,10 @@ def report_outcome(outcome: Outcome, reporter: Reporter) -> None:
     elif outcome.record is None:
         if reporter.format == "json":
             reporter.result(record | {"reason": outcome.note}, "")
-        logger.info(f"{job.output}: skipped, {outcome.note}; --force makes it again")
+        logger.info("%s: skipped, %s; --force makes it again", job.output, outcome.note)
     else:
         if outcome.note:
-            logger.info(f"{job.output}: {outcome.note}")
+            logger.info("%s: %s", job.output, outcome.note)
         details = dict(outcome.record)
         text = details.pop("text", str(job.output))
         reporter.result(record | details, text)

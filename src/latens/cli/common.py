@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
@@ -99,13 +99,20 @@ class StderrHandler(logging.Handler):
         self._warned: set[str] = set()  # a file may be read in several passes
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = record.getMessage()
+        text = message_of(record)
         if record.levelno >= logging.WARNING:
             if text in self._warned:
                 return
             self._warned.add(text)
             text = f"latens: {text}"
         print(printable(text), file=sys.stderr, flush=True)
+
+
+def message_of(record: logging.LogRecord) -> str:
+    """The text of a record, with the line ends in paths escaped: they would split the line of a message."""
+    if not isinstance(record.args, tuple) or not record.args:
+        return record.getMessage()
+    return str(record.msg) % tuple(one_line(str(value)) if isinstance(value, PurePath) else value for value in record.args)
 
 
 @contextmanager

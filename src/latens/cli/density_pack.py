@@ -242,7 +242,7 @@ def restore(files: Iterator[Restored], out: Path, archive: Path, force: bool, re
     for one in files:
         if one.data is None:
             what = f"{one.name or f'file {one.number}'} is lost: {one.reason}" if one.number else one.reason
-            logger.error(f"{archive}: {what}")
+            logger.error("%s: %s", archive, what)
             counts["lost" if one.number else "damage"] += 1
             continue
         place = target(out, one, force)

@@ -12,7 +12,7 @@ from cyclopts.validators import Number
 
 from latens.cli.batch import FileBatch
 from latens.cli.common import Force, ImageComputeOptions, Model, Output
-from latens.errors import UsageError, counted, one_line
+from latens.errors import UsageError, counted
 from latens.launch import announce
 from latens.progress import OnProgress
 
@@ -121,9 +121,9 @@ def segment_one(segmenter: Segmenter[Any], job: Job, score: float) -> dict[str, 
     seconds = time.perf_counter() - started
     note = None if job.input.suffix.lower() in TIFF_ENDINGS else frames_note(job.input)  # all pages of a TIFF are segmented
     for text in warned[:SHOWN]:
-        logger.warning("%s: %s", one_line(str(job.input)), text)
+        logger.warning("%s: %s", job.input, text)
     if len(warned) > SHOWN:
-        logger.warning("%s: %d more pages have such a warning", one_line(str(job.input)), len(warned) - SHOWN)
+        logger.warning("%s: %d more pages have such a warning", job.input, len(warned) - SHOWN)
     total = sum(written.objects)
     shown = counted(total, "object") + (f" in {count} frames" if count > 1 else "")
     return {

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from latens.catalogue import SYSTEMS
 from latens.cli.common import ImageComputeOptions, Reporter, parse_duration, parse_settings
-from latens.launch import plan_run
+from latens.launch import plan_training
 from latens.launch import train as run_training
 
 
@@ -71,7 +71,9 @@ def train(
     changes = parse_settings(settings or [])
     reporter = Reporter(options)
     seconds = float("inf") if max_time is None else parse_duration(max_time)
-    plan = plan_run(system, folder, recipe=recipe, data=data or (), settings=changes, resume=resume, branch=branch, decay=decay)
+    plan = plan_training(
+        system, folder, recipe=recipe, data=data or (), settings=changes, resume=resume, branch=branch, decay=decay
+    )
     if show_config:
         list_settings(plan.config, reporter)
         return

@@ -5,14 +5,13 @@ Standard library only. The path `-` is standard input for reading and standard o
 
 from __future__ import annotations
 
-import contextlib
 import fnmatch
 import glob
 import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -76,23 +75,21 @@ def find_inputs(
     """
     if not inputs:
         raise UsageError("no input was given", hint="name files, folders, patterns such as 'album/*.jpg', or -")
-    if ".jpg" in endings:
-        _warn_of_unread(inputs)
     found: dict[str, InputFile] = {}
     for entry in inputs:
         for file in _expand(os.fspath(entry), endings, alone=len(inputs) == 1):
             name = os.path.abspath(file.path)
             if file.named or name not in found:
                 found[name] = file
-    earlier = [name for name, file in found.items() if out is not None and not file.named and _is_below(name, out, inputs)]
-    _leave_out(found, earlier, "which earlier runs wrote", out)
+    if out is not None:
+        _leave_out(found, _below(found, out, inputs), "which earlier runs wrote", out)
     if skip_results:
         _leave_out(found, with_origin(list(found)), "which latens made from other inputs; name a file alone to take it")
     _leave_out(found, _marked(found, companions), f"which belong to other inputs ({', '.join(companions)})")
     taken = [name for name in _marked(found, marks) if not found[name].named]
     if taken:
         what = f"{counted(len(taken), 'file')} named like a result, such as {os.path.basename(taken[0])}"
-        logger.warning("%s: took %s; no record says that latens wrote it so", os.path.dirname(taken[0]), what)
+        logger.warning("%s: took %s; no record says that latens wrote it so", Path(taken[0]).parent, what)
     return _unique_relatives(list(found.values()))
 
 
@@ -103,7 +100,7 @@ def _leave_out(found: dict[str, InputFile], names: Sequence[str], why: str, plac
     for name in names:
         del found[name]
     where = str(place or os.path.dirname(names[0]))
-    logger.warning("%s: left out %s, %s", where, counted(len(names), "file"), why)
+    logger.warning("%s: left out %s, %s", Path(where), counted(len(names), "file"), why)
     if not found:
         raise UnreadableInput("the only files are results of earlier runs", where=where, hint="name the files")
 
@@ -120,23 +117,29 @@ def _marked(found: Mapping[str, InputFile], marks: Sequence[str]) -> list[str]:
     return marked
 
 
-def _warn_of_unread(inputs: Sequence[str | Path]) -> None:
-    for entry in inputs:
-        if os.fspath(entry) == "" or not os.path.isdir(entry):
-            continue
-        with contextlib.suppress(UnreadableInput):  # reported by the search for other files
-            found = _walk(Path(entry), Path(), frozenset(UNREAD), set())
-            counts = Counter(file.path.suffix.lower() for file in found if file.path.suffix.lower() in UNREAD)
-            if counts:
-                kinds = ", ".join(f"{count} {ending} ({UNREAD[ending]})" for ending, count in sorted(counts.items()))
-                what = f"left out {counted(counts.total(), 'image')} that latens does not read"
-                logger.warning(f"{entry}: {what}; the package in brackets converts: {kinds}")
+def _without_unread(files: Iterable[InputFile], where: str) -> list[InputFile]:
+    """The files without images that latens does not read, which a warning counts."""
+    kept: list[InputFile] = []
+    counts: Counter[str] = Counter()
+    for file in files:
+        ending = file.path.suffix.lower()
+        if ending in UNREAD and not os.path.isdir(file.path):
+            counts[ending] += 1
+        else:
+            kept.append(file)
+    if counts:
+        kinds = ", ".join(f"{count} {ending} ({UNREAD[ending]})" for ending, count in sorted(counts.items()))
+        what = f"left out {counted(counts.total(), 'image')} that latens does not read"
+        logger.warning("%s: %s; the package in brackets converts: %s", Path(where), what, kinds)
+    return kept
 
 
-def _is_below(name: str, out: Path, inputs: Sequence[str | Path]) -> bool:
-    """True if a file is in the folder `out`, unless `out` is itself an input."""
+def _below(found: Mapping[str, InputFile], out: Path, inputs: Sequence[str | Path]) -> list[str]:
+    """Files in the folder `out` that the user did not name; none if `out` is itself an input."""
     folder = os.path.abspath(out)
-    return name.startswith(folder + os.sep) and all(os.path.abspath(entry) != folder for entry in inputs)
+    if any(os.path.abspath(entry) == folder for entry in inputs):
+        return []
+    return [name for name, file in found.items() if not file.named and name.startswith(folder + os.sep)]
 
 
 def files_under(folder: Path, endings: frozenset[str]) -> list[Path]:
@@ -154,7 +157,10 @@ def _expand(text: str, endings: frozenset[str], *, alone: bool) -> list[InputFil
         return [InputFile(STANDARD_STREAM, Path("stdin"))]
     if os.path.isdir(path):
         prefix = Path() if alone else Path(os.path.basename(os.path.abspath(path)))
-        files = list(_walk(path, prefix, endings, set()))
+        if ".jpg" in endings:
+            files = _without_unread(_walk(path, prefix, endings | UNREAD.keys(), set()), text)
+        else:
+            files = list(_walk(path, prefix, endings, set()))
         return _need_some(files, f"no file in this folder ends in {_listing(endings)}", text)
     if not os.path.lexists(path) and glob.has_magic(text):
         files = list(_match(Path(text).parts, endings))

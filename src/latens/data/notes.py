@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
-from latens.errors import LatensError, one_line
+from latens.errors import LatensError
 
 logger = logging.getLogger(__name__)
 
@@ -21,8 +22,8 @@ def left_out(error: LatensError, name: str = "") -> str:
     return line
 
 
-def note_once(notes: list[str], where: object, text: str) -> None:
+def note_once(notes: list[str], where: Path, text: str) -> None:
     """Add `text` to `notes` and log it as a warning about `where`, unless `notes` contains it."""
     if text not in notes:
         notes.append(text)
-        logger.warning("%s: %s", one_line(str(where)), text)
+        logger.warning("%s: %s", where, text)

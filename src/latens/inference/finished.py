@@ -164,12 +164,13 @@ class Results:
 
     def lost(self, job: Job) -> list[Path]:
         """Files of other origin, or changed since latens wrote them, that force replaces."""
-        ours = self.request.is_ours(job)
-        return [path for path in self.request.outputs(job) if _is_output(path) and self._is_lost(path, ours=ours)]
+        return [path for path in self.request.outputs(job) if _is_output(path) and self._is_lost(path, job)]
 
-    def _is_lost(self, path: Path, *, ours: bool) -> bool:
+    def _is_lost(self, path: Path, job: Job) -> bool:
         entry = self._records.entry(path)
-        return not ours if entry is None else entry.state != "started" and not entry.is_unchanged(path)
+        if entry is None:
+            return not self.request.is_ours(job)
+        return entry.state != "started" and not entry.is_unchanged(path)
 
     def made(self, job: Job, work: Callable[[Job], Record]) -> Record:
         """The result of `work`, with a line in the record before it and one after it.

@@ -130,7 +130,7 @@ def compress_clip(
     else:
         done, factor, trials, note = _to_size(request, size, kbps, masks)
     if note is not None:
-        logger.warning(f"{out}: {note}")
+        logger.warning("%s: %s", request.out, note)
     return _result(request, done, factor, trials, note, time.perf_counter() - started)
 
 

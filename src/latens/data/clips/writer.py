@@ -244,7 +244,7 @@ def open_writer(
             if refused or (kind == "gif" and sound is not None):
                 writer.notes.append(f"sound dropped: {path.suffix} does not support it ({', '.join(refused) or 'any'})")
             for text in writer.notes:
-                logger.warning(f"{path}: {text}")
+                logger.warning("%s: %s", path, text)
             try:
                 yield writer
                 writer.finish()

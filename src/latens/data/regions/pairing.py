@@ -47,7 +47,7 @@ class Notes:
         self.lost_at: float | None = None
 
     def note(self, text: str) -> None:
-        note_once(self.notes, self.where, text)
+        note_once(self.notes, Path(self.where), text)
 
     def finish(self, frames: int) -> None:
         """Check nothing."""

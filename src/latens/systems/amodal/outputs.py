@@ -21,7 +21,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
-import os
 import shutil
 import tempfile
 import zipfile
@@ -99,7 +98,8 @@ def write_outputs(
     and an overlap map replace the page for every cell. Raises ValueError for no frame.
     """
     objects: list[int] = []
-    earlier = [path for path in family(output) if path.is_file()] if is_ours(output) else []
+    there = [path for path in family(output) if path.is_file()]
+    earlier = there if there and is_ours(output) else []
     with ExitStack() as stack:
         files = _Files(stack, output, source, count, as_label_maps=as_label_maps)
         for number, frame in enumerate(frames, start=1):
@@ -117,10 +117,13 @@ def write_outputs(
 
 def is_ours(output: Path) -> bool:
     """True if `write_outputs` wrote this JSON, or would have written it: a kill leaves its temporary file, renamed last."""
-    if has_temporary(output):
-        return True
+    return _is_result(output) or has_temporary(output)  # the second lists the folder
+
+
+def _is_result(path: Path) -> bool:
+    """True if this is a JSON of `write_outputs`."""
     try:
-        with output.open("rb") as file:
+        with path.open("rb") as file:
             start = file.read(HEAD)
     except OSError:
         return False
@@ -136,13 +139,11 @@ def family(output: Path) -> list[Path]:
 def check_foreign(outputs: Iterable[Path]) -> None:
     """Raise OutputExists if results would replace files that no segmentation wrote: hand-drawn annotations, masks, tables."""
     records = Records()
-    foreign = [
-        path
-        for output in outputs
-        if os.fspath(output) != "-" and not is_ours(output)
-        for path in (output, *family(output))
-        if path.is_file() and records.entry(path) is None
-    ]
+    foreign: list[Path] = []
+    for output in outputs:
+        unknown = [path for path in (output, *family(output)) if path.is_file() and records.entry(path) is None]
+        if unknown and not is_ours(output):  # lists the folder: not for every new output of a batch
+            foreign += unknown
     if foreign:
         shown = ", ".join(path.name for path in foreign[:4]) + (", ..." if len(foreign) > 4 else "")
         what = f"{counted(len(foreign), 'file')} would be replaced that latens did not write: {shown}"
@@ -160,7 +161,7 @@ def join_tables(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():  # no input could be read
         return []
-    results = [path for path in files_under(folder, frozenset({".json"})) if is_ours(path) and path.is_file()]
+    results = [path for path in files_under(folder, frozenset({".json"})) if path.is_file() and _is_result(path)]
     written: list[Path] = []
     records = Records()
     for name, columns in JOINT.items() if len(results) > 1 else ():
