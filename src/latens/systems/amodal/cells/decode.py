@@ -10,7 +10,6 @@ objects are pixels of the user's image. Letters: K candidates, N objects, R rays
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
@@ -219,8 +218,3 @@ def largest_part(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
     outside = padded.copy()
     cv2.floodFill(outside, None, (0, 0), 2)
     return np.asarray(outside != 2)[1:-1, 1:-1]
-
-
-def areas(pieces: Sequence[Piece]) -> Int[np.ndarray, "N"]:
-    """Pixels of the whole objects."""
-    return np.array([int(piece.amodal.sum()) for piece in pieces], dtype=np.int64)
