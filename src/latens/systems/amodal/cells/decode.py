@@ -15,6 +15,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from latens.data.masks import window_of
 from latens.shapes import Bool, Float, Int, UInt8
 from latens.systems.amodal.cells.config import STRIDE
 from latens.systems.amodal.cells.targets import directions
@@ -202,11 +203,9 @@ def _piece(
     inside = level <= 1
     agreement = float((amodal & inside).sum() / max(int((amodal | inside).sum()), 1))
     certainty = float(np.abs(foreground[amodal].astype(np.float32) / 127.5 - 1).mean())
-    rows, columns = np.flatnonzero(amodal.any(1)), np.flatnonzero(amodal.any(0))
-    tight = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
-    return Piece(
-        place[0].start + int(rows[0]), place[1].start + int(columns[0]), amodal[tight], own[tight], agreement, certainty
-    )  # fmt: skip
+    rows, columns = window_of(amodal)
+    top, left = place[0].start + rows.start, place[1].start + columns.start
+    return Piece(top, left, amodal[rows, columns], own[rows, columns], agreement, certainty)
 
 
 def largest_part(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
