@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from latens.data.masks import area, boxes_of, corner_box, crop, decode, encode, overlaps, paste, read_segmentation
+from latens.data.masks import area, boxes_of, corner_box, crop, decode, encode, overlaps, paste, read_segmentation, window_of
 from latens.errors import InputError
 
 
@@ -63,6 +63,14 @@ def test_crop_and_paste_round_trip(size: int, least: float) -> None:
         for dim in (0, 1):
             moved = (a.sum(dim) * axis).sum() / a.sum() - (b.sum(dim) * axis).sum() / b.sum()
             assert abs(float(moved)) < 0.1
+
+
+def test_windows_are_tight() -> None:
+    for mask in blobs(4, 40, 0):
+        window = window_of(mask)
+        assert mask[window].sum() == mask.sum()
+        assert all(line.any() for edges in (mask[window], mask[window].T) for line in (edges[0], edges[-1]))
+    assert window_of(np.zeros((3, 4), dtype=bool)) == (slice(0, 1), slice(0, 1))
 
 
 def test_boxes_are_tight() -> None:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from latens.data.image_paths import image_path
-from latens.data.masks import Rle, area, corner_box, decode, encode, encode_window
+from latens.data.masks import Rle, area, corner_box, decode, encode, encode_window, window_of
 from latens.data.planes import Plane
 from latens.errors import InputError
 from latens.shapes import Bool, Float, Int, UInt8
@@ -70,9 +70,8 @@ def placed_of(layers: Layers) -> list[Placed]:
     """Dense masks, cut out around every object; an empty mask has a window of one pixel."""
     found = []
     for amodal, visible, layer, category in zip(*layers, strict=True):
-        rows, columns = np.flatnonzero(amodal.any(1)), np.flatnonzero(amodal.any(0))
-        y, x = (slice(each[0], each[-1] + 1) if len(each) else slice(0, 1) for each in (rows, columns))
-        found.append(Placed(int(y.start), int(x.start), amodal[y, x], visible[y, x], int(layer), int(category)))
+        y, x = window_of(amodal)
+        found.append(Placed(y.start, x.start, amodal[y, x], visible[y, x], int(layer), int(category)))
     return found
 
 

@@ -222,6 +222,13 @@ def overlaps(left: Sequence[Rle], right: Sequence[Rle]) -> Float[np.ndarray, "L 
 # ------------------------------------------------------------------------------------------------- crops and pastes
 
 
+def window_of(mask: Bool[np.ndarray, "H W"]) -> tuple[slice, slice]:
+    """Rows and columns of the tight box around a mask; a single pixel for an empty mask."""
+    lines = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    rows, columns = (slice(int(each[0]), int(each[-1]) + 1) if len(each) else slice(0, 1) for each in lines)
+    return rows, columns
+
+
 def boxes_of(masks: Float[Tensor, "N H W"]) -> Float[Tensor, "N 4"]:
     """Tight boxes (x0, y0, x1, y1) of masks; zeros for an empty mask."""
     filled = masks > 0

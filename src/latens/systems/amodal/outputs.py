@@ -248,8 +248,9 @@ class _Files:
     def add(self, frame: Frame, number: int) -> None:
         """Write a frame, numbered from 1, to every file."""
         self._document.add(frame, self._source if self._count == 1 else f"{self._source}#{number}")
-        self._cells.write(csv_bytes((self._source, *row) for row in cell_rows(frame.measured, number)))
-        self._frames.write(csv_bytes([(self._source, *frame_row(frame.measured, number))]))
+        measured = frame.measured
+        self._cells.write(csv_bytes((self._source, *row) for row in cell_rows(measured, number)))
+        self._frames.write(csv_bytes([(self._source, *frame_row(measured, number))]))
         self._draw(overlay_placed(frame.pixels, frame.found.placed), frame.plane.pixel_um)
         if self._as_label_maps:
             self._add_label_maps(frame)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +55,7 @@ class Segmentation:
         height, width = self.layers.amodal.shape[1:]
         return int(height), int(width)
 
-    @property
+    @cached_property
     def placed(self) -> Sequence[Placed]:
         """Masks of every object in a window around it."""
         return placed_of(self.layers)

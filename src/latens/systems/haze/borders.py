@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from latens.data.images import Pixels
+from latens.data.masks import window_of
 from latens.shapes import Bool
 
 DARKEST, BRIGHTEST = 20, 235  # gray levels; borders are at most the one or at least the other
@@ -65,8 +66,8 @@ def content_box(pixels: Pixels, visible: Bool[np.ndarray, "H W"] | None = None) 
     """The image without transparent margins and uniform borders; the whole image if nothing would remain."""
     box = whole(pixels)
     if visible is not None and visible.any():
-        rows, columns = (np.flatnonzero(visible.any(axis)) for axis in (1, 0))
-        box = Box(int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1)
+        rows, columns = window_of(visible)
+        box = Box(rows.start, rows.stop, columns.start, columns.stop)
     for _ in range(2):  # a frame may lie inside bars
         color = frame_color(box.of(pixels))
         top, bottom = ends(box.of(pixels), color)

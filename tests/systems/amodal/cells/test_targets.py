@@ -12,9 +12,11 @@ from latens.errors import InputError
 from latens.systems.amodal.cells.batches import CellsData, Material, chosen
 from latens.systems.amodal.cells.compose import MARGIN, real_canvas
 from latens.systems.amodal.cells.config import STRIDE, CropConfig
-from latens.systems.amodal.cells.fields import contrast_of, read_fields, split_of
+from latens.systems.amodal.cells.fields import Split, contrast_of, of_split, read_fields, split_of
 from latens.systems.amodal.cells.simulate import empty_images, outline, simulated_canvas
 from latens.systems.amodal.cells.targets import Thing, directions, targets_of
+
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
 def disc(radius: int) -> np.ndarray:
@@ -90,12 +92,12 @@ def write_fields(folder: Path, count: int) -> None:
 
 def test_no_field_is_on_two_sides_of_the_split(tmp_path: Path) -> None:
     write_fields(tmp_path, 24)
-    splits = {split: read_fields(tmp_path, split) for split in ("train", "validation", "test")}
+    everything = read_fields(tmp_path)
+    splits = {split: of_split(everything, split, "") for split in SPLITS}
     fields = {split: {image.field for image in images} for split, images in splits.items()}
     assert len(fields["train"] | fields["validation"] | fields["test"]) == 12
     assert sum(len(each) for each in fields.values()) == 12
     assert (len(fields["test"]), len(fields["validation"])) == (3, 2)
-    everything = read_fields(tmp_path, "all")
     assert len(everything) == 24
     assert set(split_of(everything).values()) == {"train", "validation", "test"}
     assert all(image.kind == "fluorescent" and image.labels.max() <= 2 for image in everything)
@@ -105,15 +107,15 @@ def test_unusable_tables_of_fields_are_refused(tmp_path: Path) -> None:
     write_fields(tmp_path, 2)
     (tmp_path / "fields.csv").write_text("name,tile\nn0,1\n")
     with pytest.raises(InputError, match="no column 'field'"):
-        read_fields(tmp_path, "all")
+        read_fields(tmp_path)
     (tmp_path / "fields.csv").write_text("name,field\nn0,1\n")
     with pytest.raises(InputError, match="n1 first"):
-        read_fields(tmp_path, "all")
+        read_fields(tmp_path)
 
 
 def test_batches_are_functions_of_the_step(tmp_path: Path) -> None:
     write_fields(tmp_path, 8)
-    images = read_fields(tmp_path, "all")
+    images = read_fields(tmp_path)
     material = Material(images, [np.full((80, 90, 3), 99, dtype=np.uint8)])
     data = CellsData(material, material, CropConfig(batch=3, crop=64, validation=4), 16, 0)
     one, two = data.batch(5, 0), data.batch(5, 0)
@@ -126,7 +128,7 @@ def test_batches_are_functions_of_the_step(tmp_path: Path) -> None:
 
 def test_scaled_crops_keep_objects_where_their_pixels_are(tmp_path: Path) -> None:
     write_fields(tmp_path, 2)
-    image = read_fields(tmp_path, "all")[0]
+    image = read_fields(tmp_path)[0]
     for seed in range(8):
         canvas = real_canvas(np.random.default_rng(seed), image, 64, paste=False)
         for thing in canvas.things:

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from scipy.ndimage import find_objects
 
+from latens.data.masks import window_of
 from latens.shapes import Bool, Float
 from latens.systems.amodal.cells.fields import MIN_AREA, FieldImage, Kind
 from latens.systems.amodal.cells.targets import Thing
@@ -192,7 +193,7 @@ def _cut(
 ) -> tuple[Bool[np.ndarray, "h w"], Float[np.ndarray, "h w 3"]] | None:
     """A whole nucleus of the image at a scale, rotated by any angle: mask and normalized pixels."""
     number = image.whole[int(rng.integers(len(image.whole)))]
-    place = _box(image.labels, number)
+    place = window_of(image.labels == number)
     pad = 2
     y0, x0 = max(place[0].start - pad, 0), max(place[1].start - pad, 0)
     region = (slice(y0, place[0].stop + pad), slice(x0, place[1].stop + pad))
@@ -213,14 +214,8 @@ def _cut(
     drawn = cv2.warpAffine(pixels, matrix, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     if turned.sum() < MIN_AREA:
         return None
-    rows, columns = np.flatnonzero(turned.any(1)), np.flatnonzero(turned.any(0))
-    tight = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+    tight = window_of(turned)
     return turned[tight], drawn[tight]
-
-
-def _box(labels: np.ndarray, number: int) -> tuple[slice, slice]:
-    rows, columns = np.nonzero(labels == number)
-    return slice(int(rows.min()), int(rows.max()) + 1), slice(int(columns.min()), int(columns.max()) + 1)
 
 
 def _turned(canvas: Canvas, quarters: int, *, mirror: bool) -> Canvas:

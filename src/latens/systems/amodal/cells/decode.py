@@ -10,12 +10,12 @@ objects are pixels of the user's image. Letters: K candidates, N objects, R rays
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
+from latens.data.masks import window_of
 from latens.shapes import Bool, Float, Int, UInt8
 from latens.systems.amodal.cells.config import STRIDE
 from latens.systems.amodal.cells.targets import directions
@@ -203,11 +203,9 @@ def _piece(
     inside = level <= 1
     agreement = float((amodal & inside).sum() / max(int((amodal | inside).sum()), 1))
     certainty = float(np.abs(foreground[amodal].astype(np.float32) / 127.5 - 1).mean())
-    rows, columns = np.flatnonzero(amodal.any(1)), np.flatnonzero(amodal.any(0))
-    tight = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
-    return Piece(
-        place[0].start + int(rows[0]), place[1].start + int(columns[0]), amodal[tight], own[tight], agreement, certainty
-    )  # fmt: skip
+    rows, columns = window_of(amodal)
+    top, left = place[0].start + rows.start, place[1].start + columns.start
+    return Piece(top, left, amodal[rows, columns], own[rows, columns], agreement, certainty)
 
 
 def largest_part(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
@@ -219,8 +217,3 @@ def largest_part(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
     outside = padded.copy()
     cv2.floodFill(outside, None, (0, 0), 2)
     return np.asarray(outside != 2)[1:-1, 1:-1]
-
-
-def areas(pieces: Sequence[Piece]) -> Int[np.ndarray, "N"]:
-    """Pixels of the whole objects."""
-    return np.array([int(piece.amodal.sum()) for piece in pieces], dtype=np.int64)

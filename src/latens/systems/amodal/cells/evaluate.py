@@ -25,7 +25,7 @@ from latens.systems.amodal.cells.baseline import otsu_watershed, three_classes
 from latens.systems.amodal.cells.batches import chosen
 from latens.systems.amodal.cells.calibrate import right_objects
 from latens.systems.amodal.cells.compose import real_canvas
-from latens.systems.amodal.cells.fields import FieldImage, read_fields
+from latens.systems.amodal.cells.fields import FieldImage, of_split, read_fields
 from latens.systems.amodal.cells.measure import Counts, calibration_error, compare, quality_of
 from latens.systems.amodal.cells.predict import CellSegmenter
 from latens.systems.amodal.cells.result import CellSegmentation
@@ -58,7 +58,8 @@ def evaluate_fields(segmenter: CellSegmenter, sources: Sequence[Source], folder:
 
     Overlays go into `folder`. Raises InputError for unusable files.
     """
-    images = [image for source in sources if source.kind == "labels" for image in read_fields(source.path, "test")]
+    labeled = [source for source in sources if source.kind == "labels"]
+    images = [image for source in labeled for image in of_split(read_fields(source.path), "test", str(source.path))]
     rows: list[Row] = []
     for kind in sorted({image.kind for image in images}):
         of_kind = [image for image in images if image.kind == kind]

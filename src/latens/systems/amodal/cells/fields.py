@@ -24,7 +24,7 @@ from latens.errors import InputError
 from latens.shapes import Float, Int, UInt8
 
 Kind = Literal["fluorescent", "stained", "bright"]
-Split = Literal["train", "validation", "test", "all"]
+Split = Literal["train", "validation", "test"]
 
 SPLIT_SEED = 2018
 TEST_SHARE, VALIDATION_SHARE = 0.25, 0.17  # of the fields of every kind
@@ -68,18 +68,17 @@ class FieldImage(NamedTuple):
     whole: tuple[int, ...]  # objects that touch neither another object nor the border
 
 
-def read_fields(folder: Path, split: Split) -> list[FieldImage]:
-    """The images of a split with their label maps. Raises InputError if there is none."""
+def read_fields(folder: Path) -> list[FieldImage]:
+    """The images of a folder with their label maps. Raises InputError for unusable files."""
     pairs = pairs_in(folder)
     fields = field_names(folder, [image for image, _ in pairs])
-    images = [_read(image, labels, fields[image]) for image, labels in pairs]
-    return _of_split(images, split, str(folder))
+    return [_read(image, labels, fields[image]) for image, labels in pairs]
 
 
-def read_collection_fields(source: str, split: Split) -> list[FieldImage]:
+def read_collection_fields(source: str) -> list[FieldImage]:
     """The visible parts of the objects of annotation files (`coco:FILE.json,IMAGES`, `labelme:FOLDER`); an image is a field.
 
-    Raises InputError if no image belongs to the split.
+    Raises InputError for unusable files.
     """
     collection = read_collection(source)
     images = []
@@ -90,11 +89,13 @@ def read_collection_fields(source: str, split: Split) -> list[FieldImage]:
         if pixels.shape[:2] != numbers.shape:
             raise InputError("the image and its annotations differ in size", where=str(collection.path(scene)))
         images.append(field_image(Path(scene.file).name, scene.file, pixels, numbers))
-    return _of_split(images, split, source)
+    return images
 
 
-def _of_split(images: list[FieldImage], split: Split, where: str) -> list[FieldImage]:
-    chosen = images if split == "all" else [image for image in images if split_of(images)[image.field] == split]
+def of_split(images: Sequence[FieldImage], split: Split, where: str) -> list[FieldImage]:
+    """The images of a split. Raises InputError, with the source `where`, if there is none."""
+    splits = split_of(images)
+    chosen = [image for image in images if splits[image.field] == split]
     if not chosen:
         raise InputError(f"no field belongs to the {split} split", where=where, hint="four fields are needed at least")
     return chosen

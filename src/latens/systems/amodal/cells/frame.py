@@ -17,7 +17,7 @@ from torch import Tensor
 
 from latens.shapes import Float, UInt8
 from latens.systems.amodal.cells.config import STRIDE
-from latens.systems.amodal.cells.decode import Candidates, candidates_of
+from latens.systems.amodal.cells.decode import Candidates, candidates_of, suppressed
 from latens.systems.amodal.cells.fields import Contrast
 from latens.systems.amodal.cells.network import StarMaps, StarNet
 
@@ -28,7 +28,7 @@ SCALES = (1 / 16, 6.0)  # smallest and largest factor between image and frame
 
 
 class Frame(NamedTuple):
-    """Candidates and maps of an image; maps are probabilities from 0 to 255."""
+    """Candidates that remain after suppression, and maps of an image; maps are probabilities from 0 to 255."""
 
     scale: tuple[float, float]  # rows and columns of the frame per row and column of the image
     candidates: Candidates
@@ -81,8 +81,9 @@ def computed(
         maps = _maps(network, contrast.apply(part), device, dtype)
         found.append(_keep(maps, tile, foreground, contact, overlap))
     together = Candidates(*(np.concatenate(each) for each in zip(*found, strict=True)))
+    kept = together.take(suppressed(together, overlap, (height, width)))
     factors = (height / pixels.shape[0], width / pixels.shape[1])
-    return Frame(factors, together, foreground, contact, overlap)
+    return Frame(factors, kept, foreground, contact, overlap)
 
 
 def resampled(pixels: np.ndarray, size: tuple[int, int], tile: Tile) -> UInt8[np.ndarray, "h w 3"]:

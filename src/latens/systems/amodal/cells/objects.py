@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from latens.systems.amodal.cells.config import STRIDE
-from latens.systems.amodal.cells.decode import REACH, Candidates, Piece, refined, suppressed
+from latens.systems.amodal.cells.decode import REACH, Candidates, Piece, refined
 from latens.systems.amodal.cells.frame import Frame
 
 BLOCK = 1024  # side of a block in which objects are refined together, pixels of the image
@@ -20,13 +20,12 @@ class Objects(NamedTuple):
 
     pieces: list[Piece]
     center: np.ndarray  # (N,) object probability
-    overlap: np.ndarray  # (N,) overlap probability at the center
     diameter: np.ndarray  # (N,) of the outline, pixels of the frame
 
 
 def objects_of(frame: Frame, size: tuple[int, int]) -> Objects:
     """The objects of an image of `size` (H, W)."""
-    kept = frame.candidates.take(suppressed(frame.candidates, frame.overlap, frame.foreground.shape))
+    kept = frame.candidates
     scale = np.array(frame.scale, dtype=np.float32)
     centers = (kept.center + 0.5) / scale - 0.5
     rays = kept.rays / np.float32(np.sqrt(scale[0] * scale[1]))
@@ -37,8 +36,7 @@ def objects_of(frame: Frame, size: tuple[int, int]) -> Objects:
                 found[index] = piece
     order = sorted(found)
     chosen = kept.take(np.array(order, dtype=np.int64))
-    diameter = 2 * np.sqrt((chosen.rays**2).mean(axis=1)) if len(order) else np.zeros(0, dtype=np.float32)
-    return Objects([found[index] for index in order], chosen.score, chosen.overlap, diameter)
+    return Objects([found[index] for index in order], chosen.score, diameters(chosen))
 
 
 def diameters(candidates: Candidates) -> np.ndarray:

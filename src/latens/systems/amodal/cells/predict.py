@@ -15,7 +15,6 @@ from latens.errors import UsageError
 from latens.inference.device import in_float32
 from latens.shapes import UInt8
 from latens.systems.amodal.cells.config import StarConfig
-from latens.systems.amodal.cells.decode import suppressed
 from latens.systems.amodal.cells.fields import Contrast, Kind, contrast_of, kind_of
 from latens.systems.amodal.cells.frame import Frame, computed
 from latens.systems.amodal.cells.network import StarNet, fused
@@ -162,7 +161,7 @@ class CellSegmenter(Segmenter[CellSegmentation]):
         """Median diameter of the confident objects of frames of one scale, and the evidence for this scale."""
         sizes, weights, area = [], [], 0
         for frame in frames:
-            kept = frame.candidates.take(suppressed(frame.candidates, frame.overlap, frame.foreground.shape))
+            kept = frame.candidates
             diameter = diameters(kept)
             low, high = (self.config.diameter * each for each in RELIABLE)
             low = max(low, SMALLEST_DIAMETER * math.sqrt(frame.scale[0] * frame.scale[1]))

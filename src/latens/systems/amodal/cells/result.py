@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,7 @@ class CellSegmentation:
         """Number of objects that cover every pixel; above 1 they overlap."""
         return label_map(self.placed, self.size)[1]
 
-    @property
+    @cached_property
     def occlusion(self) -> Bool[np.ndarray, "H W"]:
         """Pixels that two or more objects cover."""
         return self.coverage > 1

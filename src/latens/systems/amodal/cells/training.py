@@ -17,7 +17,7 @@ from latens.data.source import Source
 from latens.errors import InputError, UsageError
 from latens.systems.amodal.cells.batches import CellsData, Material
 from latens.systems.amodal.cells.calibrate import fitted
-from latens.systems.amodal.cells.fields import FieldImage, read_collection_fields, read_fields
+from latens.systems.amodal.cells.fields import FieldImage, of_split, read_collection_fields, read_fields
 from latens.systems.amodal.cells.network import StarNet
 from latens.systems.amodal.cells.objective import StarObjective
 from latens.systems.amodal.cells.predict import CellSegmenter
@@ -47,12 +47,11 @@ def build_cells(config: CellsTraining, sources: Sequence[Source]) -> Trainable:
     held_out: list[FieldImage] = []
     photographs: list[np.ndarray] = []
     for source in sources:
-        if source.kind == "labels":
-            train += read_fields(source.path, "train")
-            held_out += read_fields(source.path, "validation")
-        elif source.kind in READABLE:
-            train += read_collection_fields(str(source), "train")
-            held_out += read_collection_fields(str(source), "validation")
+        if source.kind in READABLE:
+            images = read_fields(source.path) if source.kind == "labels" else read_collection_fields(str(source))
+            where = str(source.path if source.kind == "labels" else source)
+            train += of_split(images, "train", where)
+            held_out += of_split(images, "validation", where)
         elif source.kind == "negatives":
             photographs += read_photographs(source.path)
         elif str(source) != "simulated":

@@ -18,6 +18,7 @@ from PIL import Image
 from latens.data.images import read_image
 from latens.data.instances import Sample, paint
 from latens.data.labels import pairs_in, read_labels
+from latens.data.masks import window_of
 from latens.data.splits import place_of
 from latens.errors import InputError
 from latens.shapes import Bool, Float
@@ -89,8 +90,8 @@ def _nuclei_of(image: Path, labels: Path) -> NucleiImage:
 
 def _cut(pixels: np.ndarray, mask: np.ndarray, others: np.ndarray, ground: np.ndarray, dark: bool) -> Nucleus | None:
     """A nucleus with a margin that fades to the background; None if it touches the image border or is too small."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    top, bottom, left, right = rows[0] - MARGIN, rows[-1] + 1 + MARGIN, columns[0] - MARGIN, columns[-1] + 1 + MARGIN
+    rows, columns = window_of(mask)
+    top, bottom, left, right = rows.start - MARGIN, rows.stop + MARGIN, columns.start - MARGIN, columns.stop + MARGIN
     if mask.sum() < MIN_AREA or top < 0 or left < 0 or bottom > mask.shape[0] or right > mask.shape[1]:
         return None
     window = (slice(top, bottom), slice(left, right))

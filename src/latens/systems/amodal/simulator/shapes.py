@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from latens.data.instances import Sample, paint
+from latens.data.masks import window_of
 from latens.systems.amodal.config import ShapesConfig
 
 LETTERS = "ABCDEFGHJKLMNPRSTUVXYZ2345679&@"
@@ -29,7 +30,7 @@ def shapes(rng: np.random.Generator, config: ShapesConfig) -> Sample:
     image = _ground(rng, size)
     for mask in masks:
         alpha = np.float32(1.0 if config.opaque else rng.uniform(0.2, 1.0))
-        rows, columns = _window(mask)
+        rows, columns = window_of(mask)
         inside = mask[rows, columns, None]
         color = _paintwork(rng, inside.shape[:2])
         under = image[rows, columns]
@@ -118,11 +119,6 @@ def _letter(rng: np.random.Generator, size: int, radius: float) -> np.ndarray:
 
 
 # ------------------------------------------------------------------------------------------------------------ colors
-
-
-def _window(mask: np.ndarray) -> tuple[slice, slice]:
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
 def _eroded(mask: np.ndarray) -> np.ndarray:
