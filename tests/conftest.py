@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,3 +63,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     campaigns = parser.getgroup("campaigns")
     campaigns.addoption("--campaign-seconds", type=float, default=0.0, help="seconds for every verb, at least one run")
     campaigns.addoption("--campaign-seed", default="0", help="chooses and orders the faults and the fuzzed files")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, Any, Any]:
+    """Names that are not UTF-8 stand in log records as they are, and the workers of xdist send UTF-8 only."""
+    return _in_utf8((yield))
+
+
+def _in_utf8(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {key: _in_utf8(item) for key, item in value.items()}
+    return [_in_utf8(item) for item in value] if isinstance(value, list | tuple) else value
