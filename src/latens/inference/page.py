@@ -1,12 +1,15 @@
-"""HTML reports in one file: text, images and tables, without scripts, network or other files.
+"""HTML reports in one file: text, images and tables, without network or other files.
 
-The same tables are printed on a terminal (`Table.text`).
+The only script is `page.js`, which moves the line of a comparison; pages without one have none. The same tables are printed on
+a terminal (`Table.text`).
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
+import itertools
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -17,7 +20,8 @@ from urllib.parse import quote
 from latens.data.files import write_atomic
 from latens.errors import printable
 
-TEMPLATE = Path(__file__).with_name("page.html.jinja")
+TEMPLATE, STYLE, SCRIPT = (Path(__file__).with_name(f"page.{ending}") for ending in ("html.jinja", "css", "js"))
+ENLARGED = 2  # largest scale at which comparisons and overlays are shown
 NUMBER = re.compile(r"[-+−±<>~]?\s?[\d.,]+(e[-+]?\d+)?( ?[%×x])?|–|-|inf|∞|", re.IGNORECASE)
 SIGNATURES = (
     (b"\x89PNG\r\n\x1a\n", "image/png"),
@@ -29,7 +33,7 @@ SIGNATURES = (
 class Figure(NamedTuple):
     """An image (bytes of a PNG, JPEG, WebP, GIF or AVIF file) with title and caption; without an image, a text tile.
 
-    `pixelated` enlarges pixels without smoothing.
+    `pixelated` enlarges pixels without smoothing. A `chart` has dark lines on white; pages in dark mode invert it.
     """
 
     image: bytes
@@ -37,6 +41,7 @@ class Figure(NamedTuple):
     caption: str = ""
     alt: str = ""
     pixelated: bool = False
+    chart: bool = False
 
     def __repr__(self) -> str:
         return f"Figure({self.title or self.alt or 'untitled'}, {len(self.image):,} bytes)"
@@ -48,6 +53,48 @@ class Gallery(NamedTuple):
     figures: Sequence[Figure]
     columns: int = 3
     narrowest: int = 150
+
+
+class Compare(NamedTuple):
+    """Two images of one size behind a line that the reader moves: `before` on its left, `after` on its right.
+
+    Pixels that are compared should be lossless. The titles of the figures are shown in the corners.
+    """
+
+    before: Figure
+    after: Figure
+    caption: str = ""
+
+    @property
+    def widest(self) -> int:
+        """Largest width on the page, in CSS pixels."""
+        return ENLARGED * _size(self.before.image)[0]
+
+
+class Layer(NamedTuple):
+    """A transparent image of the size of its base, under a checkbox with its title; `shown` is the state of a new page."""
+
+    figure: Figure
+    shown: bool = True
+
+
+class Overlays(NamedTuple):
+    """An image with up to four layers (the rules of page.css), which the reader shows and hides."""
+
+    base: Figure
+    layers: Sequence[Layer]
+
+    @property
+    def widest(self) -> int:
+        """Largest width on the page, in CSS pixels."""
+        return ENLARGED * _size(self.base.image)[0]
+
+
+class Columns(NamedTuple):
+    """Blocks next to each other, as many as fit with at least `narrowest` CSS pixels."""
+
+    blocks: Sequence[Block]
+    narrowest: int = 320
 
 
 class Table(NamedTuple):
@@ -78,22 +125,34 @@ class Links(NamedTuple):
     links: Sequence[str]
 
 
-Block: TypeAlias = str | Figure | Gallery | Table | Links
+Block: TypeAlias = "str | Figure | Gallery | Compare | Overlays | Columns | Table | Links"
 
 
 class Part(NamedTuple):
-    """Blocks under a smaller heading inside a section."""
+    """Blocks under a smaller heading inside a section; `folded` shows only the heading until the reader opens it."""
 
     heading: str
     blocks: Sequence[Block]
+    folded: bool = False
+
+
+class Summary(NamedTuple):
+    """What went in, what came out, the number that matters and its meaning, and the command for images of one's own."""
+
+    given: str
+    result: str
+    number: str
+    meaning: str
+    command: str
 
 
 class Section(NamedTuple):
-    """Blocks under a heading, in order; a string is a paragraph."""
+    """Blocks under a heading, in order; a string is a paragraph. Summaries of sections form a table at the top of the page."""
 
     heading: str
     blocks: Sequence[Block]
     parts: Sequence[Part] = ()
+    summary: Summary | None = None
 
 
 class Page(NamedTuple):
@@ -107,9 +166,14 @@ class Page(NamedTuple):
         from jinja2 import Environment, StrictUndefined
 
         environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-        environment.filters.update(data_uri=data_uri, dimensions=_dimensions, address=quote, filename=_filename)
-        environment.tests.update(gallery=_is(Gallery), table=_is(Table), link_list=_is(Links))
-        return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(page=self) + "\n"
+        environment.filters.update(data_uri=data_uri, dimensions=_dimensions, address=quote, filename=_filename, digest=_digest)
+        kinds = {"gallery": Gallery, "compare": Compare, "overlays": Overlays, "columns": Columns, "table": Table}
+        environment.tests.update({name: _is(kind) for name, kind in kinds.items()} | {"link_list": _is(Links)})
+        template, style, script = (path.read_text(encoding="utf-8") for path in (TEMPLATE, STYLE, SCRIPT))
+        script = script if any(_compares(section.blocks, section.parts) for section in self.sections) else ""
+        numbers = itertools.count(1)
+        rendered = environment.from_string(template).render(page=self, style=style, script=script, number=lambda: next(numbers))
+        return rendered + "\n"
 
     def save(self, path: Path) -> None:
         """Write the page atomically; a missing folder is created."""
@@ -120,6 +184,17 @@ class Page(NamedTuple):
 def data_uri(image: bytes) -> str:
     """The image as a data URI. Raises ValueError for a format that browsers do not support."""
     return f"data:{_media_type(image)};base64,{base64.b64encode(image).decode()}"
+
+
+def _compares(blocks: Sequence[Block], parts: Sequence[Part] = ()) -> bool:
+    """True if a block is a comparison, or contains one."""
+    every = [*blocks, *(block for part in parts for block in part.blocks)]
+    return any(isinstance(one, Compare) or (isinstance(one, Columns) and _compares(one.blocks)) for one in every)
+
+
+def _digest(script: str) -> str:
+    """Source of a Content-Security-Policy that permits this script and no other."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
 
 
 def _filename(link: str) -> str:
@@ -144,10 +219,16 @@ def _media_type(image: bytes) -> str:
 def _dimensions(image: bytes) -> str:
     """Attributes width and height, which keep the layout stable while images load."""
     from markupsafe import Markup
+
+    return Markup(' width="{}" height="{}"').format(*_size(image))
+
+
+def _size(image: bytes) -> tuple[int, int]:
+    """Width and height in pixels."""
     from PIL import Image
 
     with Image.open(io.BytesIO(image)) as opened:
-        return Markup(' width="{}" height="{}"').format(*opened.size)
+        return opened.size
 
 
 def _columns_taken(text: str) -> int:
