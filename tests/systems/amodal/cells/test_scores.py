@@ -14,8 +14,11 @@ from latens.errors import UsageError
 from latens.settings import SettingsError, override
 from latens.systems.amodal.cells.baseline import otsu_watershed, three_classes
 from latens.systems.amodal.cells.calibrate import logistic, recognizer, right_objects
+from latens.systems.amodal.cells.fields import field_image
 from latens.systems.amodal.cells.measure import calibration_error, compare, overlap_table, quality_of
+from latens.systems.amodal.cells.network import StarNet
 from latens.systems.amodal.cells.scores import Fit
+from latens.systems.amodal.cells.training import quality_on
 from latens.systems.amodal.recipes import cells_tiny, tiny
 from latens.systems.amodal.system import build
 
@@ -120,3 +123,17 @@ def test_a_short_training_lowers_the_loss(tmp_path: Path) -> None:
         start = first.objective.validate(first.model.eval(), batches)["loss"]
     assert result.best < start
     assert load(tmp_path / "run" / "best", device="cpu").classes == ("nucleus",)
+
+
+def test_validation_counts_objects_on_held_out_images() -> None:
+    """An untrained network finds no square of three fields of a kind, and F1 is that of the label maps."""
+    config = cells_tiny()
+    model = StarNet(config.model).eval()
+    with torch.no_grad():
+        model.out.weight.zero_()  # the same everywhere: no object has a peak
+        next(p for name, p in model.named_parameters() if name == "out.bias").fill_(-20)
+    image = field_image(
+        "a", "a", np.where(squares((5, 5))[..., None] > 0, 200, 10).repeat(3, axis=2).astype(np.uint8), squares((5, 5))
+    )
+    assert quality_on(model, [image], []) == {"fluorescent_f1": 0.0, "fluorescent_ap": 0.0}
+    assert quality_on(model, [], [image.pixels]) == {"false_objects": 0.0}

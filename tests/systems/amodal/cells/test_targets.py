@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from latens.data.splits import place_of
 from latens.errors import InputError
 from latens.systems.amodal.cells.batches import CellsData, Material, chosen
 from latens.systems.amodal.cells.compose import MARGIN, real_canvas
 from latens.systems.amodal.cells.config import STRIDE, CropConfig
 from latens.systems.amodal.cells.fields import Split, contrast_of, of_split, read_fields, split_of
-from latens.systems.amodal.cells.simulate import empty_images, outline, simulated_canvas
+from latens.systems.amodal.cells.simulate import empty_canvas, empty_images, outline, simulated_canvas
 from latens.systems.amodal.cells.targets import Thing, directions, targets_of
+from latens.systems.amodal.cells.training import read_photographs
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
@@ -140,3 +142,36 @@ def test_noise_is_not_stretched_to_full_contrast() -> None:
     rng = np.random.default_rng(0)
     empty = rng.integers(100, 103, (64, 64, 3)).astype(np.uint8)
     assert np.ptp(contrast_of(empty).apply(empty)) < 0.2
+
+
+def test_a_partly_hidden_object_has_a_peak_of_its_own() -> None:
+    """The deepest pixel that two equal translucent objects do not share has the object probability of a free object."""
+    shift = 10  # of a disc of radius 14: a crescent of at most 10 pixels remains of each
+    found = targets_of([Thing(30, 20, disc(14)), Thing(30, 20 + shift, disc(14))], 96, 96, 16)
+    left, right = found.center[:, : (34 + shift // 2) // STRIDE], found.center[:, (34 + shift // 2) // STRIDE :]
+    assert min(left.max(), right.max()) > 0.9  # the deepest pixel may lie between those of the coarse grid
+    sliver = targets_of([Thing(30, 20, disc(14)), Thing(30, 22, disc(14), front=True)], 96, 96, 16)
+    assert 0 < sliver.center[:, : 22 // STRIDE].max() < 0.5  # two columns at the border of the object behind
+
+
+def test_scenes_without_cells_have_photographs_at_every_scale_and_text() -> None:
+    photograph = np.random.default_rng(0).integers(0, 256, (40, 300, 3)).astype(np.uint8)
+    kinds = set()
+    for seed in range(60):
+        canvas = empty_canvas(np.random.default_rng(seed), [photograph], 64)
+        assert canvas.pixels.shape == (64 + 2 * MARGIN, 64 + 2 * MARGIN, 3)
+        assert not canvas.things
+        assert np.isfinite(canvas.pixels).all()
+        kinds.add(len(np.unique(canvas.pixels.reshape(-1, 3), axis=0)) < 2000)  # flat paper and ink, or detail everywhere
+    assert kinds == {True, False}
+
+
+def test_held_out_photographs_do_not_depend_on_the_folder(tmp_path: Path) -> None:
+    for number in range(40):
+        Image.fromarray(np.full((600, 700, 3), number, dtype=np.uint8)).save(tmp_path / f"{number}.png")
+    found = read_photographs(tmp_path)
+    assert len(found.train) + len(found.held_out) == 40
+    assert {int(each[0, 0, 0]) for each in found.held_out} == {n for n in range(40) if place_of(f"{n}.png") < 0.1}
+    assert found.held_out[0].shape == (512, 597, 3)
+    both = found.joined(found)
+    assert len(both.train) == 2 * len(found.train)

@@ -55,8 +55,16 @@ def _colored(rng: np.random.Generator, x: Pixels) -> Pixels:
         return np.repeat(x.mean(axis=2, keepdims=True), 3, axis=2)
     if rng.random() < 0.15:
         x = x[..., rng.permutation(3)]
+    if rng.random() < 0.3:
+        x = _stained_otherwise(rng, x)
     gamma = np.exp(0.25 * rng.standard_normal(3)).astype(np.float32)
     return np.clip(x, 0, None) ** gamma
+
+
+def _stained_otherwise(rng: np.random.Generator, x: Pixels) -> Pixels:
+    """Optical densities of the three channels mixed a little, as other dyes and light would."""
+    mixed = (np.eye(3) + 0.15 * rng.standard_normal((3, 3))).astype(np.float32)
+    return np.clip(np.exp(np.log(np.clip(x, 0.02, 2)) @ mixed), 0, 2)
 
 
 def _tone(rng: np.random.Generator, x: Pixels) -> Pixels:

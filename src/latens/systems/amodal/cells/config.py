@@ -50,7 +50,7 @@ class CropConfig:
 
     batch: Count = 8  # crops
     crop: Annotated[int, Ge(32), MultipleOf(32)] = 128  # side of a crop, pixels
-    simulated: Share = 0.15  # share of crops with simulated cells; without annotated images all crops with cells
-    empty: Share = 0.12  # share of crops without cells: photographs (given as `negatives:FOLDER`), noise, empty slides
-    compose: Share = 0.5  # share of real crops into which cut-out nuclei are pasted with overlap
+    simulated: Share = 0.12  # share of crops with simulated cells; without annotated images all crops with cells
+    empty: Share = 0.2  # share of crops without cells: photographs (given as `negatives:FOLDER`), text, noise, empty slides
+    compose: Share = 0.6  # share of real crops into which cut-out nuclei are pasted with overlap
     validation: Count = 96  # held-out crops

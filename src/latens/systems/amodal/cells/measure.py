@@ -68,20 +68,22 @@ def quality_of(counts: Sequence[Counts]) -> Quality:
     draws = []
     for _ in range(DRAWS):
         chosen = [each for index in rng.integers(len(fields), size=len(fields)) for each in by_field[index]]
-        draws.append((_f1(chosen, 0), _ap(chosen)))
+        draws.append((f1_of(chosen), ap_of(chosen)))
     deviation = np.std(np.array(draws), axis=0)
     return Quality(
-        _f1(counts, 0), _f1(counts, 4), _f1(counts, 8), _ap(counts), float(deviation[0]), float(deviation[1]),
+        f1_of(counts), f1_of(counts, 4), f1_of(counts, 8), ap_of(counts), float(deviation[0]), float(deviation[1]),
         len(counts), len(fields), sum(each.true for each in counts),
     )  # fmt: skip
 
 
-def _f1(counts: Sequence[Counts], place: int) -> float:
+def f1_of(counts: Sequence[Counts], place: int = 0) -> float:
+    """F1 over all objects of a set of images, at the IoU threshold of a place in THRESHOLDS."""
     matched = sum(int(each.matched[place]) for each in counts)
     return 2 * matched / max(sum(each.true + each.found for each in counts), 1)
 
 
-def _ap(counts: Sequence[Counts]) -> float:
+def ap_of(counts: Sequence[Counts]) -> float:
+    """AP of every image, averaged; images without true and found objects are left out."""
     values = [each.matched / np.maximum(each.true + each.found - each.matched, 1) for each in counts if each.true + each.found]
     return float(np.mean(values)) if values else 1.0
 

@@ -17,7 +17,7 @@ from latens.systems.amodal.cells.network import StarMaps, StarNet
 from latens.training.objective import ONE_OPTIMIZER, Export, Step
 
 INSIDE = 0.1  # added to the relative distance to the border, the weight of the rays of a pixel
-CONTACT_WEIGHT = 3.0  # of contact pixels, which are rare
+CONTACT_WEIGHT, OVERLAP_WEIGHT = 3.0, 2.0  # of contact and overlap pixels, which are rare
 SHOWN = 6  # crops of an image of results
 
 
@@ -26,9 +26,15 @@ class StarObjective:
 
     optimizers = ONE_OPTIMIZER
 
-    def __init__(self, config: StarLossConfig, fit: Callable[[StarNet], dict[str, Any]] | None = None) -> None:
+    def __init__(
+        self,
+        config: StarLossConfig,
+        fit: Callable[[StarNet], dict[str, Any]] | None = None,
+        quality: Callable[[StarNet], dict[str, float]] | None = None,
+    ) -> None:
         self.config = config
         self.fit = fit  # fits the scores of a trained model on held-out images
+        self.quality = quality  # measures the objects that it finds there
 
     def __call__(self, model: nn.Module, batch: dict[str, Tensor], step: int) -> Iterator[Step]:
         terms = self.terms(model(batch["image"]), batch)
@@ -38,17 +44,17 @@ class StarObjective:
         """The weighted losses, computed in float32."""
         weights, known = self.config, batch["known"].float()
         coarse = F.max_pool2d(known[:, None], 2)[:, 0]
-        contact = batch["contact"].float()
+        contact, overlap = batch["contact"].float(), batch["overlap"].float()
         return {
             "center": weights.center * cross_entropy(maps.center, batch["center"], coarse),
             "rays": weights.rays * ray_loss(maps.log_rays, batch["rays"], batch["ray_weight"], batch["center"]),
             "foreground": weights.foreground * cross_entropy(maps.foreground, batch["foreground"].float(), known),
             "contact": weights.contact * cross_entropy(maps.contact, contact, known * (1 + (CONTACT_WEIGHT - 1) * contact)),
-            "overlap": weights.overlap * cross_entropy(maps.overlap, batch["overlap"].float(), coarse),
+            "overlap": weights.overlap * cross_entropy(maps.overlap, overlap, coarse * (1 + (OVERLAP_WEIGHT - 1) * overlap)),
         }
 
     def validate(self, model: StarNet, batches: Sequence[dict[str, Tensor]]) -> dict[str, float]:
-        """The mean losses; IoU of the foreground; mean polar IoU of the outlines."""
+        """The mean losses; IoU of the foreground; mean polar IoU of the outlines; measures of `quality`."""
         sums: dict[str, float] = {}
         both = either = polar = weight = 0.0
         for batch in batches:
@@ -61,6 +67,8 @@ class StarObjective:
             iou = polar_iou(maps.log_rays.exp(), batch["rays"], batch["ray_weight"].float())
             polar, weight = polar + float((iou * share).sum()), weight + float(share.sum())
         quality = {"foreground_iou": both / max(either, 1.0), "polar_iou": polar / max(weight, 1e-6)}
+        if self.quality is not None:
+            quality |= self.quality(model)
         return {"loss": sum(sums.values()), **sums, **quality}
 
     def images(self, model: StarNet, batches: Sequence[dict[str, Tensor]]) -> dict[str, np.ndarray]:

@@ -15,7 +15,10 @@ from latens.systems.amodal.cells.targets import Thing
 
 COUNT = (1, 40)  # smallest and largest number of simulated cells of a canvas
 SPINDLES = 0.25  # share of scenes of long cells
+PHOTOGRAPHS, PAGES = 0.7, 0.06  # shares of scenes without cells: photographs, if there are any, and text
+PHOTOGRAPH_SCALES = (1 / 9, 4.0)  # smallest and largest scale of a photograph: those at which images are probed, and more
 POINTS = 48  # of a simulated outline
+LETTERS = "ooeeaadgbpq0689BOQD%@iltns,.:; "  # round letters prevail
 
 
 def simulated_canvas(rng: np.random.Generator, crop: int) -> Canvas:
@@ -97,10 +100,12 @@ def _clipped(thing: Thing, side: int) -> Thing | None:
 
 
 def empty_canvas(rng: np.random.Generator, photographs: Sequence[np.ndarray], crop: int) -> Canvas:
-    """A photograph, an empty slide, a texture or pure noise."""
-    side = crop + 2 * MARGIN
-    if photographs and rng.random() < 0.6:
+    """A photograph, an empty slide, a page of text, a texture or pure noise."""
+    side, place = crop + 2 * MARGIN, rng.random()
+    if photographs and place < PHOTOGRAPHS:
         pixels = _photograph(rng, photographs[int(rng.integers(len(photographs)))], side)
+    elif place > 1 - PAGES:
+        pixels = _page(rng, side)
     else:
         ground = rng.uniform(0, 1) + rng.normal(0, 0.03, 3) * (rng.random() < 0.5)
         pixels = np.broadcast_to(ground, (side, side, 3)).astype(np.float32)
@@ -152,14 +157,32 @@ def _empty_slide(rng: np.random.Generator, side: int) -> UInt8[np.ndarray, "S S 
 
 def _photograph(rng: np.random.Generator, photograph: np.ndarray, side: int) -> Float[np.ndarray, "C C 3"]:
     height, width = photograph.shape[:2]
-    factor = max(side / min(height, width), math.exp(rng.uniform(math.log(0.25), math.log(2))))
-    need = min(math.ceil(side / factor), height, width)
-    top, left = int(rng.integers(height - need + 1)), int(rng.integers(width - need + 1))
-    part = photograph[top : top + need, left : left + need]
-    part = cv2.resize(part, (side, side), interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
+    low, high = PHOTOGRAPH_SCALES
+    factor = math.exp(rng.uniform(math.log(low), math.log(high)))
+    need = [min(math.ceil(side / factor), length) for length in (height, width)]
+    top, left = int(rng.integers(height - need[0] + 1)), int(rng.integers(width - need[1] + 1))
+    window = photograph[top : top + need[0], left : left + need[1]]
+    contrast = contrast_of(photograph if rng.random() < 0.5 else window)
+    size = (min(side, max(2, round(need[1] * factor))), min(side, max(2, round(need[0] * factor))))
+    part = cv2.resize(window, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC)
+    part = np.pad(part, ((0, side - size[1]), (0, side - size[0]), (0, 0)), mode="symmetric")  # mirrored as often as needed
     if rng.random() < 0.3:
         part = np.repeat(part.mean(axis=2, keepdims=True), 3, axis=2).astype(np.uint8)
-    return contrast_of(part).apply(part)
+    return contrast.apply(part)
+
+
+def _page(rng: np.random.Generator, side: int) -> Float[np.ndarray, "C C 3"]:
+    """Lines of letters, dark on light or light on dark."""
+    page = np.zeros((side, side), dtype=np.uint8)
+    size, slant = float(rng.uniform(0.3, 1.6)), int(rng.integers(0, 8))
+    step, thick = round(30 * size) + int(rng.integers(1, 12)), int(rng.integers(1, 4))
+    for row in range(int(rng.integers(0, step + 1)), side + step, step):
+        letters = "".join(LETTERS[int(index)] for index in rng.integers(len(LETTERS), size=40))
+        cv2.putText(page, letters, (int(rng.integers(-40, 20)), row), slant, size, 255, thick, cv2.LINE_AA)
+    light, dark = rng.uniform(0.8, 1.1, 3), rng.uniform(-0.1, 0.2, 3)
+    paper, ink = (light, dark) if rng.random() < 0.7 else (dark, light)
+    share = page[..., None] / np.float32(255)
+    return np.ascontiguousarray(paper + share * (ink - paper), dtype=np.float32)
 
 
 def _scratches(rng: np.random.Generator, pixels: np.ndarray) -> None:

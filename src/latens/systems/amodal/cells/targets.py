@@ -17,6 +17,7 @@ from latens.systems.amodal.cells.config import STRIDE
 
 FARTHEST = 64  # iterations of the ray tracing
 CONTACT = 5  # side of the window in which two objects are in contact, pixels
+OWN_DEPTH = 0.5  # depth of the deepest own pixel, relative to that of the whole object, from which on its center is 1
 REPLICATED = 24  # pixels by which an object that the canvas cuts is continued for its distance map
 
 
@@ -32,7 +33,7 @@ class Thing(NamedTuple):
 class Targets(NamedTuple):
     """Targets of one crop; weights are 0 where nothing is known."""
 
-    center: Float[np.ndarray, "h w"]  # relative distance to the border in [0, 1]
+    center: Float[np.ndarray, "h w"]  # distance to the border in [0, 1], relative to the deepest pixel that is not shared
     overlap: UInt8[np.ndarray, "h w"]
     rays: Float[np.ndarray, "R h w"]  # pixels
     ray_weight: UInt8[np.ndarray, "R h w"]
@@ -68,7 +69,8 @@ def targets_of(
     for index, (thing, distance) in enumerate(zip(things, maps, strict=True)):
         place, part = _on(thing, canvas)
         own = owner[place] == index
-        center[place][own] = (distance[part] / max(float(distance.max()), 1.0))[own]
+        deepest = max(float(distance[part][own].max(initial=0)), OWN_DEPTH * float(distance.max()), 1.0)
+        center[place][own] = (distance[part] / deepest)[own]
     start = (canvas - crop) // 2
     middle = (slice(start, start + crop), slice(start, start + crop))
     coarse = (slice(start, start + crop, STRIDE), slice(start, start + crop, STRIDE))

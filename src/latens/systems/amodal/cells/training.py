@@ -6,7 +6,7 @@ import functools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,10 +14,12 @@ from latens.data.convert import READABLE
 from latens.data.images import IMAGE_ENDINGS, read_image
 from latens.data.inputs import files_under
 from latens.data.source import Source
+from latens.data.splits import place_of
 from latens.errors import InputError, UsageError
 from latens.systems.amodal.cells.batches import CellsData, Material
 from latens.systems.amodal.cells.calibrate import fitted
 from latens.systems.amodal.cells.fields import FieldImage, of_split, read_collection_fields, read_fields
+from latens.systems.amodal.cells.measure import ap_of, compare, f1_of
 from latens.systems.amodal.cells.network import StarNet
 from latens.systems.amodal.cells.objective import StarObjective
 from latens.systems.amodal.cells.predict import CellSegmenter
@@ -26,6 +28,8 @@ from latens.systems.amodal.recipes import CellsTraining
 from latens.training.objective import Trainable
 
 FIT_EMPTY, FIT_SEED = 24, 20_119  # simulated images without cells on which scores are fitted, and their seed
+HELD_OUT = 0.1  # share of the photographs
+WATCHED = 24  # held-out photographs on which false objects are counted during training
 LARGEST_PHOTOGRAPH = 512  # pixels of the shorter side
 SOURCES = (
     "give labels:FOLDER, coco:FILE.json,IMAGES or labelme:FOLDER, negatives:FOLDER (no cells), or nothing: simulated cells"
@@ -45,7 +49,7 @@ def build_cells(config: CellsTraining, sources: Sequence[Source]) -> Trainable:
         raise UsageError(what, where="--set data.crop")
     train: list[FieldImage] = []
     held_out: list[FieldImage] = []
-    photographs: list[np.ndarray] = []
+    photographs = Photographs([], [])
     for source in sources:
         if source.kind in READABLE:
             images = read_fields(source.path) if source.kind == "labels" else read_collection_fields(str(source))
@@ -53,15 +57,32 @@ def build_cells(config: CellsTraining, sources: Sequence[Source]) -> Trainable:
             train += of_split(images, "train", where)
             held_out += of_split(images, "validation", where)
         elif source.kind == "negatives":
-            photographs += read_photographs(source.path)
+            photographs = photographs.joined(read_photographs(source.path))
         elif str(source) != "simulated":
             raise UsageError(f"the star model cannot be trained on '{source}'", where="--data", hint=SOURCES)
-    cut = len(photographs) // 10
     feed = CellsData(
-        Material(train, photographs[cut:]), Material(held_out, photographs[:cut]), data, model.rays, config.run.seed
+        Material(train, photographs.train), Material(held_out, photographs.held_out), data, model.rays, config.run.seed
     )
-    fit = functools.partial(fit_of, images=held_out, photographs=photographs[:cut]) if held_out else None
-    return Trainable(StarNet(model), StarObjective(config.objective, fit), feed)
+    fit = functools.partial(fit_of, images=held_out, photographs=photographs.held_out) if held_out else None
+    quality = functools.partial(quality_on, images=held_out, photographs=photographs.held_out) if held_out else None
+    return Trainable(StarNet(model), StarObjective(config.objective, fit, quality), feed)
+
+
+def quality_on(model: StarNet, images: Sequence[FieldImage], photographs: Sequence[np.ndarray]) -> dict[str, float]:
+    """F1 at IoU 0.5 and AP on held-out images of every kind, and the objects per photograph.
+
+    Scores are the object probabilities, as their fit comes with the export.
+    """
+    segmenter = CellSegmenter(model, name="training", sha256="", device=next(model.parameters()).device)
+    found: dict[str, float] = {}
+    for kind in sorted({image.kind for image in images}):
+        of_kind = [image for image in images if image.kind == kind]
+        counts = [compare(i.field, i.labels, segmenter.segment_pixels(i.pixels).labels.astype(np.int32)) for i in of_kind]
+        found |= {f"{kind}_f1": f1_of(counts), f"{kind}_ap": ap_of(counts)}
+    some = photographs[:WATCHED]
+    if some:
+        found["false_objects"] = sum(len(segmenter.segment_pixels(pixels)) for pixels in some) / len(some)
+    return found
 
 
 def fit_of(model: StarNet, images: Sequence[FieldImage], photographs: Sequence[np.ndarray]) -> dict[str, Any]:
@@ -72,18 +93,29 @@ def fit_of(model: StarNet, images: Sequence[FieldImage], photographs: Sequence[n
     return fitted(segmenter, images, [*photographs, *empty]).to_dict()
 
 
-def read_photographs(folder: Path) -> list[np.ndarray]:
+class Photographs(NamedTuple):
+    """Images without cells; a tenth is held out, by a hash of the file name."""
+
+    train: list[np.ndarray]
+    held_out: list[np.ndarray]
+
+    def joined(self, other: Photographs) -> Photographs:
+        return Photographs(self.train + other.train, self.held_out + other.held_out)
+
+
+def read_photographs(folder: Path) -> Photographs:
     """Images without cells, reduced to a shorter side of LARGEST_PHOTOGRAPH. Raises InputError without any."""
     import cv2
 
-    found = []
+    found = Photographs([], [])
     for path in sorted(files_under(folder, IMAGE_ENDINGS)):
         pixels = read_image(path).pixels
         factor = LARGEST_PHOTOGRAPH / min(pixels.shape[:2])
         if factor < 1:
             smaller = cv2.resize(pixels, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
             pixels = np.asarray(smaller, dtype=np.uint8)
-        found.append(np.ascontiguousarray(pixels))
-    if not found:
+        side = found.held_out if place_of(path.name) < HELD_OUT else found.train
+        side.append(np.ascontiguousarray(pixels))
+    if not (found.train or found.held_out):
         raise InputError("no image in this folder", where=str(folder), hint=SOURCES)
     return found
