@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from latens.data.images import Pixels
+from latens.inference.sheet import BACKGROUND, boxed, column_of, label, resized, row_of, titled
 from latens.shapes import Float
 from latens.systems.parts.gallery import PATCH_CELLS, PRESENT, PartGallery, Patch, part_colors
 from latens.systems.parts.predict import PartCode, Parts
@@ -18,10 +19,6 @@ DIM = 0.3  # brightness where a part is absent
 TINT = 0.35  # opacity of the color of a part where it is present
 CONTRAST = 3  # factor on the differences of averages and of swaps
 MARK = (255, 255, 0)  # outline of the cell within a patch
-TEXT = 13  # size of the font
-LINE = 18  # height of a line of text, in pixels
-GAP = 4  # pixels between tiles
-BACKGROUND = 255  # gray level of the background
 OUTSIDE = 215  # gray level of a patch outside its image
 
 
@@ -135,57 +132,6 @@ def shared_parts(one: PartCode, other: PartCode) -> list[int]:
     return sorted(set(one.present()) & set(other.present()))
 
 
-# ------------------------------------------------------------------------------------------------------------ tiles
-
-
-def resized(pixels: Pixels, height: int) -> Pixels:
-    """The image at this height."""
-    width = max(1, round(pixels.shape[1] * height / pixels.shape[0]))
-    kind = Image.Resampling.NEAREST if pixels.shape[0] < height else Image.Resampling.LANCZOS
-    return np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).resize((width, height), kind))
-
-
-def boxed(pixels: Pixels, width: int, height: int) -> Pixels:
-    """The image, scaled to fit, at the center of a white tile."""
-    scale = min(width / pixels.shape[1], height / pixels.shape[0])
-    fitted = resized(pixels, max(1, min(height, round(pixels.shape[0] * scale))))[:, :width]
-    left, top = (width - fitted.shape[1]) // 2, (height - fitted.shape[0]) // 2
-    tile = np.full((height, width, 3), BACKGROUND, np.uint8)
-    tile[top : top + fitted.shape[0], left : left + fitted.shape[1]] = fitted
-    return tile
-
-
 def square(pixels: Pixels, side: int) -> Pixels:
     kind = Image.Resampling.BICUBIC if max(pixels.shape[:2]) < side else Image.Resampling.LANCZOS
     return np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).resize((side, side), kind))
-
-
-def label(text: str, width: int, height: int) -> Pixels:
-    """Black text at the center of a white tile."""
-    tile = Image.new("RGB", (width, height), (BACKGROUND,) * 3)
-    font = ImageFont.load_default(TEXT)
-    ImageDraw.Draw(tile).text((width / 2, height / 2), text, fill=0, anchor="mm", align="center", font=font)
-    return np.asarray(tile)
-
-
-def titled(pixels: Pixels, text: str, color: Float[np.ndarray, "3"] | None = None) -> Pixels:
-    """The tile under a line of text, widened to the text; with a color, a stripe of that color lies between them."""
-    width = max(pixels.shape[1], round(ImageFont.load_default(TEXT).getlength(text)) + 2)
-    lines = [label(text, width, LINE)]
-    if color is not None:
-        lines.append(np.tile(np.rint(255 * color).astype(np.uint8), (GAP, width, 1)))
-    filled = np.pad(pixels, ((0, 0), (0, width - pixels.shape[1]), (0, 0)), constant_values=BACKGROUND)
-    return np.concatenate([*lines, filled])
-
-
-def row_of(tiles: Sequence[Pixels]) -> Pixels:
-    """Tiles side by side, padded at the bottom to equal height."""
-    height = max(tile.shape[0] for tile in tiles)
-    filled = [np.pad(t, ((0, height - t.shape[0]), (0, GAP), (0, 0)), constant_values=BACKGROUND) for t in tiles]
-    return np.concatenate(filled, axis=1)
-
-
-def column_of(rows: Sequence[Pixels]) -> Pixels:
-    width = max(row.shape[1] for row in rows)
-    filled = [np.pad(r, ((0, GAP), (0, width - r.shape[1]), (0, 0)), constant_values=BACKGROUND) for r in rows]
-    return np.concatenate(filled)

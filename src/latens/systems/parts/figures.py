@@ -23,20 +23,9 @@ from latens.errors import InputError, LatensError, counted
 from latens.experiments.lab import ExperimentRunner
 from latens.experiments.report import Report
 from latens.inference.page import Block, Figure, Links, Part, Section, Table
+from latens.inference.sheet import boxed, column_of, label, row_of, titled
 from latens.settings import Count, settings
-from latens.systems.parts.drawing import (
-    average,
-    boxed,
-    column_of,
-    gallery_sheet,
-    label,
-    marked,
-    occurrence_sheet,
-    overlay,
-    row_of,
-    swap_sheet,
-    titled,
-)
+from latens.systems.parts.drawing import average, gallery_sheet, marked, occurrence_sheet, overlay, swap_sheet
 from latens.systems.parts.gallery import PRESENT, PartGallery, part_colors
 from latens.systems.parts.predict import PartCode, Parts
 
