@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from latens.inference.batch import Job
 
 CITYSCAPES = "cityscapes"
-MARKS = ("", "_depth", "_depth256")
 IMAGE_MARK, DISPARITY_MARK, CAMERA_MARK = "_leftImg8bit", "_disparity", "_camera"  # of files of one Cityscapes image
 
 
@@ -62,10 +61,10 @@ class DepthMaps:
 
     def _map(self, job: Job) -> Path:
         """The only map of an image in the folder. Raises UsageError if there is none, and if there are several."""
-        from latens.data.depth import DEPTH_ENDINGS
+        from latens.data.depth import COMPANIONS, DEPTH_ENDINGS
 
         image = job.input
-        stems = [f"{image.stem}{mark}" for mark in MARKS]
+        stems = [f"{image.stem}{mark}" for mark in ("", *COMPANIONS)]
         if image.stem.endswith(IMAGE_MARK):
             stems.append(image.stem.removesuffix(IMAGE_MARK) + DISPARITY_MARK)
         folders = dict.fromkeys([self.place / Path(job.relative).parent, self.place])

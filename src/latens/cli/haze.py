@@ -89,6 +89,7 @@ def haze(
         latens haze leftImg8bit/train/aachen/ -o foggy/ --depth disparity/train/aachen/ --depth-format cityscapes
         latens haze streets/ -o foggy/ --save-depth depth/
     """
+    from latens.data.depth import COMPANIONS
     from latens.data.images import IMAGE_ENDINGS
     from latens.data.inputs import find_inputs
     from latens.inference.batch import plan_jobs
@@ -106,7 +107,7 @@ def haze(
     if save_depth is not None and max_depth is not None and max_depth > MAX_SAVED_DEPTH:
         raise UsageError(f"depth beyond {MAX_SAVED_DEPTH} m does not fit into the file", where=f"--max-depth {max_depth:g}")
     maps = None if depth is None else DepthMaps(place=depth, form=depth_format, camera=camera, channel=depth_channel)
-    files = find_inputs(inputs, IMAGE_ENDINGS, out, skip_results=True, marks=[".hazy"], companions=["_depth", "_depth256"])
+    files = find_inputs(inputs, IMAGE_ENDINGS, out, skip_results=True, marks=[".hazy"], companions=COMPANIONS)
     stems = [file.path.stem for file in files] if save_depth is not None else []
     if len(set(stems)) < len(stems):
         twice = next(stem for stem in stems if stems.count(stem) > 1)

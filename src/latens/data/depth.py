@@ -28,6 +28,7 @@ from latens.errors import InputError, LimitExceeded, UnreadableInput, UsageError
 Depth: TypeAlias = np.ndarray[Any, np.dtype[np.float32]]
 
 DEPTH_ENDINGS = frozenset({".png", ".npy", ".exr", ".tif", ".tiff", ".pgm"})
+COMPANIONS = ("_depth", "_depth256")  # after the name of an image, in the names of its depth maps
 FILE_LIMIT = 2**30  # bytes
 IMAGE_FORMATS = ("PNG", "TIFF", "PPM")  # image formats of depth maps
 MIN_DEPTH = 1e-6  # lower bound of the largest depth of a map

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from latens.systems.parts.drawing import MARK, OUTSIDE, average, boxed, marked
+from latens.inference.sheet import boxed
+from latens.systems.parts.drawing import MARK, OUTSIDE, average, marked
 from latens.systems.parts.gallery import (
     PRESENT,
     Occurrence,

@@ -15,8 +15,9 @@ from latens import catalogue
 from latens.data.images import LoadedImage, read_image
 from latens.errors import InputError, ModelError, ModelMissing, UnreadableInput, UsageError
 from latens.hub import save_model
+from latens.inference.sheet import titled
 from latens.systems.parts import drawing, predict
-from latens.systems.parts.drawing import gallery_sheet, occurrence_sheet, overlay, swap_sheet, titled
+from latens.systems.parts.drawing import gallery_sheet, occurrence_sheet, overlay, swap_sheet
 from latens.systems.parts.gallery import PartGallery, Patch
 from latens.systems.parts.predict import PartCode, Parts, load, read_all
 from latens.systems.parts.report import describe, write_report

@@ -63,10 +63,7 @@ HazeLab: TypeAlias = ExperimentRunner[Haze, TableScale]
 
 def table1(lab: HazeLab) -> Report:
     """Table 1; models without weights are trained."""
-    haze = lab.loaded
-    for kind in ROWS:
-        if not haze.has(kind):
-            haze.add(trained(lab, row_config(lab.scale, kind), kind))
+    haze = with_all_methods(lab)
     return with_scale(lab, report("table1", haze, measure(haze, test_folder(lab), protocol_of(lab), lab.folder)))
 
 
@@ -90,6 +87,15 @@ def ablation(lab: HazeLab) -> Report:
     caption = "Code SNR: variance of the mean of the code relative to the unit variance of its noise, at the end of training."
     made = Report(name="ablation", title="Prior of the code", about=found.setting(), blocks=[Table(columns, rows, caption)])
     return with_scale(lab, made)
+
+
+def with_all_methods(lab: HazeLab) -> Haze:
+    """The loaded model with all methods of Table 1; those without weights are trained."""
+    haze = lab.loaded
+    for kind in ROWS:
+        if not haze.has(kind):
+            haze.add(trained(lab, row_config(lab.scale, kind), kind))
+    return haze
 
 
 def with_scale(lab: HazeLab, made: Report) -> Report:
@@ -143,6 +149,6 @@ def code_snr(run: Path) -> float:
     return float(values[-1])
 
 
-ARTIFACTS: Mapping[str, Artifact[Haze, TableScale]] = MappingProxyType(
+TABLES: Mapping[str, Artifact[Haze, TableScale]] = MappingProxyType(
     {"table1": Artifact(table1, SCALES), "ablation": Artifact(ablation, SCALES)}
 )

@@ -133,15 +133,14 @@ def measure(haze: Haze, data: Path | None, protocol: Protocol, folder: Path | No
 
     Rows of finished scenes are stored in `folder`. A later call with the same weights, protocol and files skips these scenes.
     """
-    if data is None and not protocol.max_depth:
-        protocol = replace(protocol, max_depth=MAX_DEPTH)
+    protocol = streets_protocol(protocol, data)
     learned = [kind for kind in LEARNED if haze.has(kind)]
     weights = {kind: haze.hash_of(kind) for kind in learned}
     journal = Journal(None if folder is None else folder / JOURNAL)
     known = {record["key"]: record["rows"] for record in journal.read() if record.keys() == {"key", "rows"}}
     rows: list[HazeRow] = []
     failures: list[str] = []
-    for index, candidate in enumerate(_candidates(data, protocol)):
+    for index, candidate in enumerate(candidates(data, protocol)):
         key = digest({"scene": candidate.identity, "index": index, "protocol": protocol, "weights": weights})
         if key not in known:
             try:
@@ -168,7 +167,13 @@ class Candidate(NamedTuple):
     load: Callable[[], Scene]
 
 
-def _candidates(data: Path | None, protocol: Protocol) -> Iterator[Candidate]:
+def streets_protocol(protocol: Protocol, data: Path | None) -> Protocol:
+    """The protocol with the depth range of simulated streets, if they are the data and no range is set."""
+    return replace(protocol, max_depth=MAX_DEPTH) if data is None and not protocol.max_depth else protocol
+
+
+def candidates(data: Path | None, protocol: Protocol) -> Iterator[Candidate]:
+    """The test scenes of a folder, evenly spaced and each once, or simulated streets."""
     if data is None:
         for seed in range(HELD_OUT_SEED, HELD_OUT_SEED + (protocol.scenes or STREETS)):
             yield Candidate(f"street{seed}", ["street", seed], partial(_street, seed, protocol))

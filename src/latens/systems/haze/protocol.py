@@ -37,6 +37,7 @@ from latens.systems.haze.scenes import Scene
 DEHAZE, SYNTHESIS = "haze removal", "haze synthesis"
 AS_DEHAZE = " + rules"  # names a method as `latens dehaze` runs it
 DRAW_SEED = 4110  # seed of the haze parameters
+FULL_SIZE = DarkChannelConfig()  # the method of He et al. 2011 as published
 
 
 @settings
@@ -103,9 +104,8 @@ def removal_rows(haze: Haze, learned: Sequence[str], sample: HazyScene) -> Itera
     hazy, pixels = sample.hazy, to_pixels(sample.hazy[0])
     yield "do nothing", pixels
     yield "dcp", haze.published_pixels(pixels, "dcp")
-    for name, config in (("dcp, full size", DarkChannelConfig()), ("dcp, gentle", GENTLE)):
-        coarse = methods.dark_channel(blocks_of(hazy, config.shrink), config)
-        yield name, to_pixels(methods.refine(coarse, hazy).clear(hazy)[0])
+    for name, config in (("dcp, full size", FULL_SIZE), ("dcp, gentle", GENTLE)):
+        yield name, by_dark_channel(hazy, config)
     for method in ("bccr", *learned):
         yield method, haze.published_pixels(pixels, method)
     for method in ("dcp", "bccr", *learned):
@@ -117,6 +117,12 @@ def removal_rows(haze: Haze, learned: Sequence[str], sample: HazyScene) -> Itera
     yield "true depth, mean haze", to_pixels(remove_haze(hazy, mean_t, mean)[0])
     yield "true depth and airlight, mean beta", to_pixels(remove_haze(hazy, mean_t, sample.parameters.airlight)[0])
     yield "true transmission and airlight", to_pixels(remove_haze(hazy, true_t, sample.parameters.airlight, floor=0.01)[0])
+
+
+def by_dark_channel(hazy: Float[Tensor, "1 3 H W"], config: DarkChannelConfig) -> Pixels:
+    """The image dehazed by the dark channel prior."""
+    coarse = methods.dark_channel(blocks_of(hazy, config.shrink), config)
+    return to_pixels(methods.refine(coarse, hazy).clear(hazy)[0])
 
 
 def synthesis_rows(haze: Haze, learned: Sequence[str], sample: HazyScene) -> Iterator[tuple[str, Tensor]]:

@@ -16,7 +16,7 @@ from latens.data.image_output import write_image
 from latens.data.source import Source
 from latens.errors import UnreadableInput, UsageError
 from latens.experiments.bench import Case
-from latens.systems.haze.artifacts import ARTIFACTS
+from latens.systems.haze.artifacts import TABLES
 from latens.systems.haze.baselines.dehazenet import DehazeNet
 from latens.systems.haze.config import (
     CLASSICAL,
@@ -32,6 +32,7 @@ from latens.systems.haze.config import (
 from latens.systems.haze.dataset import PatchData, SceneData, UnpairedData
 from latens.systems.haze.demo import section
 from latens.systems.haze.evaluate import evaluate
+from latens.systems.haze.figures import FIGURES
 from latens.systems.haze.model import HazeTranslator
 from latens.systems.haze.objective import PatchObjective, PhysicalObjective, TranslationObjective
 from latens.systems.haze.physical import LEVELS, PhysicalHaze
@@ -162,6 +163,6 @@ SYSTEM = System[HazeTraining, Haze](
         options=Protocol(), run=evaluate, quick=Protocol(side=96, draws=1, scenes=1), name="table1", files=("journal.jsonl",)
     ),
     cases=cases,
-    artifacts=ARTIFACTS,
+    artifacts={**TABLES, **FIGURES},
     demo=section,
 )
