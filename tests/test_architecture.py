@@ -11,7 +11,10 @@ import pytest
 
 import latens
 
-BY_NAME_ONLY = ("latens.cli", "latens.catalogue", "latens.errors", "latens.settings", "latens.legacy", "latens.launch")
+BY_NAME_ONLY = (
+    *("latens.cli", "latens.catalogue", "latens.errors", "latens.settings", "latens.legacy"),
+    *("latens.launch", "latens.papers", "latens.reproduction"),
+)
 LIGHT_FILES = ("config", "recipes")
 HEAVY = (
     "torchvision",

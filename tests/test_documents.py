@@ -15,6 +15,7 @@ from latens.cli.common import parse_settings
 from latens.cli.main import VERBS, build_app
 from latens.contract import open_system
 from latens.launch import plan_training
+from latens.papers import EVERYTHING
 from latens.settings import override
 
 ROOT = Path(__file__).parent.parent
@@ -87,7 +88,7 @@ def test_it_parses(command: Command) -> None:
         plan_training(given["system"], Path("new"), recipe=given.get("recipe"), settings=settings)
     if verb == "evaluate":
         override(open_system(given["system"]).evaluation.options, settings)
-    if verb == "reproduce":
+    if verb == "reproduce" and given.get("what", EVERYTHING) != EVERYTHING and not given.get("listed"):
         system, _, name = given["what"].partition("/")
         opened = open_system(system)
         for artifact in [opened.artifacts[name]] if name else opened.artifacts.values():

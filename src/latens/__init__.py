@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from latens import catalogue, errors
     from latens.catalogue import ModelEntry
-    from latens.launch import evaluate, reproduce, train
+    from latens.launch import evaluate, train
+    from latens.reproduction import reproduce
     from latens.systems import flow
     from latens.systems.amodal.cells.predict import CellSegmenter
     from latens.systems.amodal.predict import AmodalSegmenter
@@ -110,8 +111,10 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f"{__name__}.{name}")
     if name == "flow":
         return importlib.import_module(f"{__name__}.systems.flow")
-    if name in ("train", "evaluate", "reproduce"):
+    if name in ("train", "evaluate"):
         return getattr(importlib.import_module(f"{__name__}.launch"), name)
+    if name == "reproduce":
+        return importlib.import_module(f"{__name__}.reproduction").reproduce
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

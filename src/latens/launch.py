@@ -1,21 +1,20 @@
-"""Training, evaluation and reproduction by the name of a system, for `latens train`, `evaluate` and `reproduce`."""
+"""Training and evaluation by the name of a system, for `latens train` and `latens evaluate`."""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from latens.catalogue import default_model, package_of, recipe_of
-from latens.errors import UsageError, did_you_mean
+from latens.errors import UsageError
 
 if TYPE_CHECKING:
-    from latens.contract import AnySystem, Artifact, Loaded
-    from latens.experiments.lab import ExperimentRunner
+    from latens.contract import Loaded
     from latens.experiments.report import Report
     from latens.progress import OnProgress
     from latens.training.run import RunResult
@@ -63,7 +62,7 @@ def plan_training(
     changed = override(config, settings)
     if earlier is None:
         return Plan(changed, tuple(map(str, data)))
-    if data and _places(data) != _places(earlier.data):
+    if data and places_of(data) != places_of(earlier.data):
         hint = f"leave --data out, or start a new run with -o; if the data have moved, edit {folder / 'environment.json'}"
         raise UsageError(f"this run trains on {' '.join(earlier.data) or 'no --data'}", where=str(folder), hint=hint)
     if branch is None:
@@ -98,7 +97,7 @@ def _decaying(config: Any, trunk: Path, decay: int) -> Any:
     return replace(config, run=run, optim=optim)
 
 
-def _places(data: Sequence[str | Path]) -> list[tuple[str, str]]:
+def places_of(data: Sequence[str | Path]) -> list[tuple[str, str]]:
     """Kinds and resolved paths of the values of `--data`."""
     from latens.data.source import parse_sources
 
@@ -226,7 +225,7 @@ def evaluate(
         check_writable(folder)
     loaded = opened.load(model or default_model(system), device=device, threads=threads)
     announce(loaded)
-    request = {"system": system, "model": loaded.model_id, "data": _places(data), "options": to_dict(options)}
+    request = {"system": system, "model": loaded.model_id, "data": places_of(data), "options": to_dict(options)}
     if folder is None:
         return opened.evaluation.run(loaded, parse_sources(data), options, None)
     results = [*Report.files(opened.evaluation.name), *opened.evaluation.files]
@@ -237,110 +236,8 @@ def evaluate(
     return report
 
 
-def reproduce(
-    what: str,
-    *,
-    recipe: str = DEFAULT_RECIPE,
-    model: str | Path | None = None,
-    data: Sequence[str | Path] = (),
-    out: str | Path | None = None,
-    settings: Mapping[str, str] = NO_CHANGES,
-    force: bool = False,
-    device: str = "auto",
-    threads: int | None = None,
-) -> Iterator[Report]:
-    """Yield tables and figures of a paper: "SYSTEM/NAME", or all of "SYSTEM". Each is saved into `out`.
-
-    `out` is reproduce-SYSTEM by default. Finished runs and measurements are kept there, so a stopped reproduction continues.
-    `settings` change the scale. Raises OutputExists if `out` holds the report of another request, unless `force`.
-    """
-    from latens.contract import open_system
-    from latens.data.folders import MADE_WITH, check_request, check_writable, noting_request
-    from latens.experiments.lab import JOURNAL
-    from latens.experiments.report import Report
-    from latens.settings import override, to_dict
-
-    system, _, name = what.partition("/")
-    opened = open_system(system)
-    folder = Path(out) if out is not None else Path(f"reproduce-{system}")
-    check_writable(folder)
-    wanted = {each: _artifact_of(opened, each) for each in ([name] if name else opened.artifacts)}
-    scales: dict[str, Any] = {}
-    requests: dict[str, Any] = {}
-    for each, artifact in wanted.items():
-        if recipe not in artifact.scales:
-            raise UsageError(f"no recipe '{recipe}'", where="--recipe", hint=f"known: {', '.join(artifact.scales)}")
-        scales[each] = override(artifact.scales[recipe], settings)
-        requests[each] = {
-            "system": system,
-            "model": str(model or system),
-            "data": _places(data),
-            "scale": to_dict(scales[each]),
-        }
-        known = os.path.lexists(folder / MADE_WITH)
-        files = [*Report.files(each), *([] if known else [JOURNAL])]  # tables share the journal
-        check_request(folder, each, requests[each], results=files, force=force)
-    open_model = _opener(opened, model, device, threads)
-    for each, artifact in wanted.items():
-        with noting_request(folder, each, requests[each], results=[*Report.files(each), JOURNAL]):
-            report = artifact.make(_lab_of(opened, open_model, recipe, scales[each], data, folder, device, threads))
-            report.save(folder)
-        yield report
-
-
 def announce(loaded: Loaded) -> None:
     """Log the first line of a verb: device, precision, model and weight hash."""
     from latens.inference.device import describe
 
     logger.info(describe(loaded.device, loaded.name, loaded.model_id, loaded.precision))
-
-
-def _artifact_of(system: AnySystem, name: str) -> Artifact[Any, Any]:
-    if name in system.artifacts:
-        return system.artifacts[name]
-    hint = did_you_mean(name, system.artifacts, f"known: {', '.join(system.artifacts) or 'none'}")
-    raise UsageError(f"{system.name} has no '{name}'", hint=hint)
-
-
-def _opener(system: AnySystem, model: str | Path | None, device: str, threads: int | None) -> Callable[[Path | None], Loaded]:
-    """A function that loads a model folder, or with None the user's model, once for all tables and figures."""
-    from functools import cache
-
-    @cache
-    def users_model() -> Loaded:
-        loaded: Loaded = system.load(model or system.name, device=device, threads=threads)
-        announce(loaded)
-        return loaded
-
-    def open_model(place: Path | None) -> Loaded:
-        if place is None:
-            return users_model()
-        trained: Loaded = system.load(place, device=device, threads=threads)
-        return trained
-
-    return open_model
-
-
-def _lab_of(
-    system: AnySystem,
-    open_model: Callable[[Path | None], Loaded],
-    recipe: str,
-    scale: Any,
-    data: Sequence[str | Path],
-    folder: Path,
-    device: str,
-    threads: int | None,
-) -> ExperimentRunner[Any, Any]:
-    from latens.data.source import parse_sources
-    from latens.experiments.lab import ExperimentRunner
-    from latens.inference.device import choose_device
-
-    return ExperimentRunner(
-        build=system.build,
-        open_model=open_model,
-        sources=parse_sources(data),
-        scale=scale,
-        recipe=recipe,
-        folder=folder,
-        device=str(choose_device(device, threads)),
-    )

@@ -26,7 +26,7 @@ GENERIC = {  # every parameter of the verbs that serve all systems
         "options",
     },
     "evaluate": {"system", "model", "data", "settings", "show_config", "out", "force", "options"},
-    "reproduce": {"what", "recipe", "model", "data", "out", "settings", "force", "options"},
+    "reproduce": {"what", "listed", "recipe", "model", "data", "out", "settings", "force", "options"},
     "bench": {"system", "model", "repeats", "options"},
     "recipes": {"system", "options"},
     "demo": {"out", "force", "options"},

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from latens.data.source import Source
-from latens.launch import reproduce
+from latens.reproduction import reproduce
 from latens.systems.flow.cpu_time import steps_within
 from latens.systems.flow.drawing import CELL, MARGIN, colored, heat_map
 from latens.systems.flow.original import published_for, stored_as_jpeg
