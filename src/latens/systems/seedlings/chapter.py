@@ -44,13 +44,12 @@ CONTENTS: Mapping[str, Callable[[ChapterLab], Report]] = MappingProxyType(
 
 
 def chapter(lab: ChapterLab) -> Report:
-    """All tables and figures of the chapter; each is also saved as its own report. Processes may share the trainings."""
+    """All tables and figures of the chapter on one page. Processes may share the trainings."""
     started = time.process_time()
     lab.complete(trainings(lab))
     parts = []
     for make in CONTENTS.values():
         report = make(lab)
-        report.save(lab.folder)
         parts.append(Part(report.title, list(report.blocks)))
     logger.info("%.0f CPU-seconds in this process; finished trainings are reused", time.process_time() - started)
     return Report(name="chapter", title="Perugachi-Diaz 2024, chapter 3", about=about(lab), parts=parts)
