@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from latens.data.source import parse_sources
+from latens.data.source import Source, parse_sources
 from latens.papers import PAPERS, RECORDS, Listed, listed, read_record
 
 ROOT = Path(__file__).parent.parent
@@ -83,7 +83,7 @@ def _rank(record: Mapping[str, Any]) -> tuple[int, str]:
 
 def _record_of(report: Mapping[str, Any], path: Path, commit: str) -> dict[str, Any]:
     request = report["request"]
-    data = [_shown(source.kind, source.path.name) for source in parse_sources(request["data"])]
+    data = [_shown(source) for source in parse_sources(request["data"])]
     written = any(part == "example" for place in request["data"] for part in Path(place).parts)
     return {
         "system": report["system"],
@@ -100,10 +100,10 @@ def _record_of(report: Mapping[str, Any], path: Path, commit: str) -> dict[str, 
     }
 
 
-def _shown(kind: str, name: str) -> str:
+def _shown(source: Source) -> str:
     """A value of --data without the folder above it, which is of one machine."""
-    place = name if "." in name or (kind and not name) else f"{name}/"
-    return f"{kind}:{place}" if kind else place
+    place = f"{source.path.name}/" if source.path.is_dir() else source.path.name
+    return f"{source.kind}:{place}" if source.kind else place
 
 
 def _command_of(request: Mapping[str, Any], data: Sequence[str]) -> str:

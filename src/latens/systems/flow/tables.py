@@ -108,7 +108,7 @@ def table_4_4_2(lab: ExperimentRunner[DensityModel, ToyScale]) -> Report:
 
 
 def image_report(lab: ExperimentRunner[DensityModel, ImageScale], name: str, title: str, blocks: Sequence[Block]) -> Report:
-    about = f"{image_source(lab)}, models of the scale {lab.scale.size}"
+    about = f"Images of {image_source(lab).path.name}, models of the scale {lab.scale.size}"
     return report(name, title, about, blocks)
 
 

@@ -37,7 +37,7 @@ from latens.systems.haze.scenes import Scene
 DEHAZE, SYNTHESIS = "haze removal", "haze synthesis"
 AS_DEHAZE = " + rules"  # names a method as `latens dehaze` runs it
 DRAW_SEED = 4110  # seed of the haze parameters
-FULL_SIZE = DarkChannelConfig()  # the method of He et al. 2011 as published
+FULL_SIZE = DarkChannelConfig()  # the method of He et al. 2009 as published
 
 
 @settings
