@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 REPORT ?= demo-report
 JOBS   ?= 2
+FRESH  ?= /tmp/latens-dist
 # Of make fuzz, kill and diskfault: time for every verb, and the choice of files and faults.
 SECONDS_EACH ?= 60
 SEED         ?= 0
@@ -15,7 +16,7 @@ SHAPED   := tests/codes tests/nn tests/training
 # Two workers share the cores: one thread each is faster than two that fight.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: demo test dev lint format types imports tests shapes fuzz kill diskfault clean
+.PHONY: demo test dev lint format types imports tests shapes fuzz kill diskfault dist dist-check clean
 
 demo: $(STAMP)
 	$(BIN)/latens demo -o $(REPORT)
@@ -45,6 +46,19 @@ tests: dev
 # The tests of these packages run once, with their shape annotations checked at every call.
 shapes: dev
 	$(ONE_THREAD) $(BIN)/python -m pytest -p tests.shape_checks -n $(JOBS) -m "not gpu" $(SHAPED)
+
+# Wheel and sdist, checked; then the wheel alone, in a fresh environment and far from the checkout.
+dist: dev
+	$(PIP) '.[dist]'
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/python tests/check_wheel.py dist
+
+dist-check: dist
+	rm -rf $(FRESH) && $(PYTHON) -m venv $(FRESH)
+	$(FRESH)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt dist/*.whl
+	cd $(FRESH) && bin/latens demo -o report --force
 
 # The campaigns, of which `make tests` runs a few seconds: fuzzed files, dying processes, failing disks.
 CAMPAIGN = $(ONE_THREAD) $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --timeout 3600 \
