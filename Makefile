@@ -10,13 +10,13 @@ SEED         ?= 0
 
 BIN      := $(VENV)/bin
 PIP      := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-SOURCES  := src tests $(wildcard examples) $(wildcard benchmarks)
+SOURCES  := src tests docs $(wildcard examples) $(wildcard benchmarks)
 STAMP    := $(VENV)/.latens
 SHAPED   := tests/codes tests/nn tests/training
 # Two workers share the cores: one thread each is faster than two that fight.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: demo test dev lint format types imports tests shapes fuzz kill diskfault dist dist-check clean
+.PHONY: demo test dev lint format types imports tests shapes docs fuzz kill diskfault dist dist-check clean
 
 demo: $(STAMP)
 	$(BIN)/latens demo -o $(REPORT)
@@ -59,6 +59,11 @@ dist-check: dist
 	rm -rf $(FRESH) && $(PYTHON) -m venv $(FRESH)
 	$(FRESH)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt dist/*.whl
 	cd $(FRESH) && bin/latens demo -o report --force
+
+# The site, in site/. The same build runs in the tests.
+docs: dev
+	$(BIN)/python docs/pages.py build/pages
+	$(BIN)/zensical build --clean --strict
 
 # The campaigns, of which `make tests` runs a few seconds: fuzzed files, dying processes, failing disks.
 CAMPAIGN = $(ONE_THREAD) $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --timeout 3600 \
