@@ -32,7 +32,7 @@ BUDGETS = {  # MB of tensor files
     "seedlings_species": 1.0,
 }
 BY_STRING = {"tensorboard"}  # imported by torch on request
-EXTRAS_OF_DEVELOPERS = {"dev", "dist"}
+EXTRAS_OF_DEVELOPERS = {"dev", "dist", "docs"}
 
 
 def test_every_model_has_a_budget_and_all_fit_into_the_wheel() -> None:
