@@ -27,7 +27,7 @@ GENERIC = {  # every parameter of the verbs that serve all systems
     },
     "evaluate": {"system", "model", "data", "settings", "show_config", "out", "force", "options"},
     "reproduce": {"what", "listed", "recipe", "model", "data", "out", "settings", "force", "options"},
-    "bench": {"system", "model", "repeats", "options"},
+    "bench": {"system", "model", "repeats", "history", "options"},
     "recipes": {"system", "options"},
     "demo": {"out", "force", "options"},
 }

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from latens.errors import UsageError
-from latens.experiments.bench import Case, bench
+from latens.experiments.bench import Case, append_history, bench, check_history
+
+CPU = torch.device("cpu")
 
 
 def test_cases_take_turns_and_the_first_call_does_not_count() -> None:
@@ -20,7 +24,7 @@ def test_cases_take_turns_and_the_first_call_does_not_count() -> None:
         time.sleep(0.3 if len(order) == 1 else 0.01)
 
     cases = [Case("a", slow_at_first, 2.0, "Mpx"), Case("b", lambda: order.append("b"))]
-    report = bench(cases, "toy", torch.device("cpu"), repeats=3)
+    report = bench(cases, "toy", CPU, repeats=3)
     assert order == ["a", "b"] * 4
     timing = report.timings[0]
     assert 0.01 <= timing.best <= timing.wall < 0.3
@@ -30,6 +34,36 @@ def test_cases_take_turns_and_the_first_call_does_not_count() -> None:
     assert report.peak_memory > 1e6
 
 
+def test_memory_is_the_rise_during_the_first_call() -> None:
+    kept = np.ones(2**22)  # 32 MiB that are resident before
+
+    def fill() -> None:
+        np.ones(2**23).sum()  # 64 MiB
+
+    large, small = bench([Case("large", fill), Case("small", lambda: kept.sum())], "toy", CPU, repeats=1).timings
+    if large.memory is None or small.memory is None:
+        pytest.skip("this kernel does not tell the peak")
+    assert 60e6 < large.memory < 100e6
+    assert small.memory < 8e6
+
+
+def test_a_history_grows_by_a_line_each_time(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "history.jsonl"
+    report = bench([Case("a", lambda: None, bits=0.5, peer=True)], "toy", CPU, repeats=1)
+    assert "a *" in report.table()
+    assert "0.500" in report.table()
+    for _ in range(2):
+        check_history(path)
+        append_history(path, "toy", report, version="1")
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["system"] for line in lines] == ["toy", "toy"]
+    assert lines[0]["machine"]["cores"] >= 1
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match="no history"):
+        check_history(tmp_path / "notes.txt")
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
 def test_no_repeat_is_refused() -> None:
     with pytest.raises(UsageError):
-        bench([], "toy", torch.device("cpu"), repeats=0)
+        bench([], "toy", CPU, repeats=0)

@@ -1,20 +1,29 @@
-"""Speed and memory on this machine. Cases run interleaved, so that other load on the machine affects all of them."""
+"""Speed and memory on this machine. Cases run interleaved, so that other load on the machine affects all of them.
+
+A history is a file of JSON lines, one for each report, with date, version and machine.
+"""
 
 from __future__ import annotations
 
+import json
+import os
+import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
 import torch
 
-from latens.errors import UsageError
-from latens.inference.memory import peak_memory
+from latens.errors import UsageError, counted
+from latens.inference.memory import peak_increase, peak_memory
 from latens.inference.page import Table
 
 REPEATS = 7
+CPU_INFO = Path("/proc/cpuinfo")
 
 
 class Case(NamedTuple):
@@ -24,10 +33,15 @@ class Case(NamedTuple):
     act: Callable[[], object]
     work: float = 1.0
     unit: str = "images"
+    bits: float | None = None  # of the result, a pixel or a value
+    peer: bool = False  # another program or method for the same task
 
 
 class Timing(NamedTuple):
-    """Seconds of one call: median and best of the wall clock, median of the CPU time of all threads."""
+    """Seconds of one call: median and best of the wall clock, median of the CPU time of all threads.
+
+    `memory` is the rise of resident memory during the first call in bytes; None where the kernel does not tell.
+    """
 
     name: str
     wall: float
@@ -35,6 +49,9 @@ class Timing(NamedTuple):
     cpu: float
     work: float
     unit: str
+    memory: int | None = None
+    bits: float | None = None
+    peer: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,21 +67,17 @@ class BenchReport:
 
     def table(self) -> str:
         """Text for a terminal."""
-        rows = [
-            [
-                timing.name,
-                f"{1e3 * timing.wall:.1f}",
-                f"{1e3 * timing.best:.1f}",
-                f"{1e3 * timing.cpu:.1f}",
-                f"{timing.work / timing.wall:.2f} {timing.unit}/s",
-            ]
-            for timing in self.timings
-        ]
         memory = f"peak memory {self.peak_memory / 1e6:.0f} MB"
         if self.peak_device_memory is not None:
             memory += f", on the device {self.peak_device_memory / 1e6:.0f} MB"
-        caption = f"Medians of {self.repeats} interleaved runs, {self.threads} threads; {memory}."
-        return f"{self.about}\n\n{Table(['case', 'wall ms', 'best ms', 'CPU ms', 'speed'], rows, caption).text()}"
+        caption = (
+            f"Medians of {self.repeats} interleaved runs, {counted(self.threads, 'thread')}; {memory}. 'memory': rise during "
+            "the first call. * another method or program for the same task."
+        )
+        with_bits = any(timing.bits is not None for timing in self.timings)
+        columns = ["case", "wall ms", "best ms", "CPU ms", "speed", "memory MB", *(["bits"] if with_bits else [])]
+        rows = [_cells(timing, with_bits=with_bits) for timing in self.timings]
+        return f"{self.about}\n\n{Table(columns, rows, caption).text()}"
 
     def to_dict(self) -> dict[str, Any]:
         """All numbers, in seconds and bytes."""
@@ -76,16 +89,18 @@ def bench(cases: Sequence[Case], about: str, device: torch.device, *, repeats: i
     if repeats < 1:
         raise UsageError("at least one repeat is needed", where=f"repeats {repeats}")
     samples: dict[str, list[tuple[float, float]]] = {case.name: [] for case in cases}
+    memory: dict[str, int | None] = {}
     for repeat in range(repeats + 1):
         for case in cases:
-            seconds = _time(case.act, device)
-            if repeat:  # the first call selects kernels and allocates memory
-                samples[case.name].append(seconds)
+            if repeat:
+                samples[case.name].append(_time(case.act, device))
+            else:  # the first call selects kernels and allocates memory
+                memory[case.name] = peak_increase(case.act)
     return BenchReport(
         about=about,
         threads=torch.get_num_threads(),
         repeats=repeats,
-        timings=tuple(_timing(case, samples[case.name]) for case in cases),
+        timings=tuple(_timing(case, samples[case.name], memory[case.name]) for case in cases),
         peak_memory=peak_memory(),
         peak_device_memory=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
     )
@@ -106,6 +121,63 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _timing(case: Case, samples: Sequence[tuple[float, float]]) -> Timing:
+def _timing(case: Case, samples: Sequence[tuple[float, float]], memory: int | None) -> Timing:
     walls = [wall for wall, _ in samples]
-    return Timing(case.name, median(walls), min(walls), median(cpu for _, cpu in samples), case.work, case.unit)
+    cpu = median(cpu for _, cpu in samples)
+    return Timing(case.name, median(walls), min(walls), cpu, case.work, case.unit, memory, case.bits, case.peer)
+
+
+def _cells(timing: Timing, *, with_bits: bool) -> list[str]:
+    """The cells of a row of the table."""
+    cells = [f"{timing.name} *" if timing.peer else timing.name]
+    cells += [f"{1e3 * seconds:.1f}" for seconds in (timing.wall, timing.best, timing.cpu)]
+    cells.append(f"{timing.work / timing.wall:.2f} {timing.unit}/s")
+    cells.append("-" if timing.memory is None else f"{timing.memory / 1e6:.0f}")
+    return cells + (["-" if timing.bits is None else f"{timing.bits:.3f}"] if with_bits else [])
+
+
+# ----------------------------------------------------------------------------------------------------------- history
+
+
+def check_history(path: Path) -> None:
+    """Raises UsageError if the file exists and its last line is no report of a benchmark."""
+    if not os.path.lexists(path):
+        return
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        known = not lines or {"date", "machine", "timings"} <= json.loads(lines[-1]).keys()
+    except (OSError, ValueError, AttributeError):
+        known = False
+    if not known:
+        hint = "choose another -o: reports are appended to a file of earlier ones"
+        raise UsageError("this file is no history of benchmarks", where=str(path), hint=hint)
+
+
+def append_history(path: Path, system: str, report: BenchReport, *, version: str) -> None:
+    """Append a report as one line of JSON with system, date (UTC), `version` of latens and machine."""
+    from latens.data.files import write_error
+
+    line = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "latens": version,
+        "machine": machine(),
+        "system": system,
+        **report.to_dict(),
+    }
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line) + "\n")
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores, and versions of Python and torch."""
+    names = [line.partition(":")[2].strip() for line in _lines(CPU_INFO) if line.startswith("model name")]
+    processor = names[0] if names else platform.processor() or platform.machine()
+    return {"processor": processor, "cores": os.cpu_count(), "python": platform.python_version(), "torch": torch.__version__}
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.is_file() else []

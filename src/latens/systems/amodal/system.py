@@ -107,17 +107,22 @@ def apply(segmenter: Segmenter[Found], path: Path) -> Mapping[str, np.ndarray]:
 
 
 def cases(segmenter: Segmenter[Found]) -> Sequence[Case]:
-    """Segmentation of simulated cells; of an embryo also with torchvision's Mask R-CNN."""
+    """Segmentation of simulated cells, beside Otsu with watershed; of an embryo, beside torchvision's Mask R-CNN."""
     if not isinstance(segmenter, AmodalSegmenter):
+        from latens.systems.amodal.cells.baseline import otsu_watershed
         from latens.systems.amodal.cells.simulate import simulated_image
 
         nuclei = simulated_image(np.random.default_rng(BENCH_SEED), NUCLEI_SIZE)
-        return (Case(f"segment, {NUCLEI_SIZE} x {NUCLEI_SIZE}", lambda: segmenter.segment_pixels(nuclei)),)
+        size = f"{NUCLEI_SIZE} x {NUCLEI_SIZE}"
+        return (
+            Case(f"segment, {size}", lambda: segmenter.segment_pixels(nuclei)),
+            Case(f"Otsu and watershed, {size}", lambda: otsu_watershed(nuclei, "fluorescent"), peer=True),
+        )
     pixels = embryo(np.random.default_rng(BENCH_SEED), EmbryoConfig(size=BENCH_SIZE)).image
     size = f"{BENCH_SIZE} x {BENCH_SIZE}"
     return (
         Case(f"segment, {size}", lambda: segmenter.segment_pixels(pixels)),
-        Case(f"torchvision Mask R-CNN, ResNet-50, {size}", _mask_rcnn(pixels, segmenter.device)),
+        Case(f"torchvision Mask R-CNN, ResNet-50, {size}", _mask_rcnn(pixels, segmenter.device), peer=True),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from latens.systems.flow.config import ImageFlow, VectorFlow
 from latens.systems.flow.demo import section
 from latens.systems.flow.evaluate import FlowEvaluation, evaluate
 from latens.systems.flow.figures import FIGURES
+from latens.systems.flow.gaussian import fit_gaussian
 from latens.systems.flow.outliers import UNUSUAL
 from latens.systems.flow.predict import DensityModel, load
 from latens.systems.flow.recipes import RECIPES, FlowTraining
@@ -48,6 +50,7 @@ def cases(flow: DensityModel) -> Sequence[Case]:
         return [
             Case("density of 1,000 rows", lambda: flow.log_prob(rows), BENCH_ROWS, "rows"),
             Case("1,000 samples", lambda: flow.sample(BENCH_ROWS), BENCH_ROWS, "rows"),
+            Case("kernel density of 1,000 rows", partial(_kernel_density, rows.numpy()), BENCH_ROWS, "rows", None, True),
         ]
     pixels = _random_images(flow.config)
     latents = flow(pixels)
@@ -57,7 +60,19 @@ def cases(flow: DensityModel) -> Sequence[Case]:
         ("density, one draw", lambda: flow.density(pixels, draws=1)),
         ("samples", lambda: flow.sample(BENCH_IMAGES)),
     ]
-    return [Case(f"{name} of {BENCH_IMAGES} images", act, BENCH_IMAGES) for name, act in timed]
+    planes = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
+    gaussian = fit_gaussian(planes)
+    own = [Case(f"{name} of {BENCH_IMAGES} images", act, BENCH_IMAGES) for name, act in timed]
+    peer = partial(gaussian.bits_per_dim, planes)
+    return [*own, Case(f"Gaussian density of {BENCH_IMAGES} images", peer, BENCH_IMAGES, peer=True)]
+
+
+def _kernel_density(rows: np.ndarray) -> np.ndarray:
+    """Log-density of rows under Gaussian kernels on the same rows."""
+    from sklearn.neighbors import KernelDensity
+
+    found: np.ndarray = KernelDensity(bandwidth="scott").fit(rows).score_samples(rows)
+    return found
 
 
 def _random_images(config: ImageFlow) -> np.ndarray:

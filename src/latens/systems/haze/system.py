@@ -140,14 +140,14 @@ def apply(haze: Haze, path: Path) -> Mapping[str, np.ndarray]:
 
 
 def cases(haze: Haze) -> Sequence[Case]:
-    """Every available method on a simulated street of two sizes."""
+    """Every available method on a simulated street of two sizes; the classical ones are peers."""
     made = []
     for width, height in BENCH_SIZES:
         pixels = np.asarray(Image.fromarray(street(0, (240, 320)).image).resize((width, height)))
         for method in (*CLASSICAL, *LEARNED):
             if haze.has(method):
                 act = partial(haze.dehaze_pixels, pixels, method)
-                made.append(Case(f"{method}, {width} x {height}", act, width * height / 1e6, "Mpx"))
+                made.append(Case(f"{method}, {width} x {height}", act, width * height / 1e6, "Mpx", None, method in CLASSICAL))
     return made
 
 

@@ -13,20 +13,19 @@ from torch import nn
 
 from latens.contract import Artifact, Evaluation, Example, System
 from latens.data.image_output import write_image
-from latens.data.images import Pixels, read_image
+from latens.data.images import read_image
 from latens.data.samples import photographs
 from latens.data.source import Source
 from latens.errors import UsageError
-from latens.experiments.bench import Case
 from latens.experiments.report import Report
 from latens.inference.page import Block, Figure
 from latens.systems.image_codec import figures, tables
+from latens.systems.image_codec.bench import cases
 from latens.systems.image_codec.config import HyperpriorConfig
 from latens.systems.image_codec.context_hyperprior import freeze_hyperprior
 from latens.systems.image_codec.dataset import CropData
 from latens.systems.image_codec.demo import section
 from latens.systems.image_codec.evaluate import CodecEvaluation, evaluate
-from latens.systems.image_codec.format import QUALITY_STEPS
 from latens.systems.image_codec.networks import build_network
 from latens.systems.image_codec.objective import RateDistortion
 from latens.systems.image_codec.predict import ImageCodec, load
@@ -35,7 +34,6 @@ from latens.systems.image_codec.runs import SCALES, CodecLab, CodecScale, Study
 from latens.training.objective import Trainable
 
 LEARN_HARD = ("synthesis.", "hyper_synthesis.", "context.", "gains.log_inverse")  # the other modules determine the symbols
-BENCH_SIZE = (768, 512)  # width and height in pixels, as in Kodak
 
 
 def build(config: CodecTraining, sources: Sequence[Source]) -> Trainable:
@@ -84,44 +82,6 @@ def apply(codec: ImageCodec, path: Path) -> Mapping[str, np.ndarray]:
     """The bytes of the file, and the decoded image."""
     blob = codec.compress(path, quality=1)
     return {"file": np.frombuffer(blob, dtype=np.uint8), "decoded": np.asarray(codec.decompress(blob))}
-
-
-def cases(codec: ImageCodec) -> Sequence[Case]:
-    """Compression, decompression and each of their steps, on a photograph."""
-    quality = codec.default_quality
-    pixels, coding, steps = bench_photograph(BENCH_SIZE), codec.coding, round(quality * QUALITY_STEPS)
-    blob, latent = codec.compress(pixels, quality=quality), codec.latent(pixels)
-    symbols = codec.quantize(latent, steps)
-    level = symbols.parameters.level
-    coded_y, coded_z = coding.encode_band(symbols.y, level), coding.encode_z(symbols.z)
-    prediction = coding.predict(symbols.z, steps)
-    rows, columns = symbols.z.shape[2:]
-    pixels_m = pixels.shape[0] * pixels.shape[1] / 1e6
-    symbols_m = (symbols.y.numel() + symbols.z.numel()) / 1e6
-
-    def encode() -> object:
-        return coding.encode_z(symbols.z), coding.encode_band(symbols.y, level)
-
-    def decode() -> object:
-        return coding.decode_z(coded_z, rows, columns), coding.decode_band(coded_y, prediction, "band")
-
-    actions: dict[str, tuple[Callable[[], object], float, str]] = {
-        "compress": (lambda: codec.compress(pixels, quality=quality), pixels_m, "Mpx"),
-        "  analysis": (lambda: codec.latent(pixels), pixels_m, "Mpx"),
-        "  hyperprior and rounding": (lambda: codec.quantize(latent, steps), pixels_m, "Mpx"),
-        "    integer hyper-synthesis": (lambda: coding.predict(symbols.z, steps), pixels_m, "Mpx"),
-        "  entropy encoding": (encode, symbols_m, "Msym"),
-        "decompress": (lambda: codec.decompress(blob), pixels_m, "Mpx"),
-        "  entropy decoding and context": (decode, symbols_m, "Msym"),
-        "  synthesis": (lambda: codec.reconstruct(symbols, pixels.shape), pixels_m, "Mpx"),
-    }
-    return [Case(name, *rest) for name, rest in actions.items()]
-
-
-def bench_photograph(size: tuple[int, int]) -> Pixels:
-    """A bundled photograph resized to width x height, uint8 (H, W, 3)."""
-    image = Image.fromarray(read_image(photographs()[0].path).pixels)
-    return np.asarray(image.resize(size, Image.Resampling.LANCZOS))
 
 
 # ---------------------------------------------------------------------------------------------------------- artifacts

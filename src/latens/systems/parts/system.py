@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from latens.contract import Evaluation, Example, System
-from latens.data.images import read_image
+from latens.data.images import Pixels, read_image
 from latens.data.samples import photographs, write_two_classes
 from latens.data.source import Source
 from latens.errors import UsageError
@@ -110,7 +111,7 @@ def apply(parts: Parts, path: Path) -> Mapping[str, np.ndarray]:
 
 
 def cases(parts: Parts) -> list[Case]:
-    """A training step, and inference on a photograph."""
+    """A training step, and inference on a photograph, beside HOG."""
     pixels = read_image(photographs()[0].path).pixels
     timed = [Case("embed a photograph", lambda: parts.embed(pixels))]
     if isinstance(parts.model, PatchVAE):
@@ -118,7 +119,15 @@ def cases(parts: Parts) -> list[Case]:
         timed += [Case("encode a photograph", lambda: parts.encode(pixels)), Case("decode a code", lambda: parts.decode(code))]
     if isinstance(parts.model, PatchVAE | BetaVAE):
         timed.append(Case("training step", training_step(parts), BENCH_BATCH))
-    return timed
+    return [*timed, Case("HOG of a photograph", partial(hog, pixels), peer=True)]
+
+
+def hog(pixels: Pixels) -> np.ndarray:
+    """Histogram of oriented gradients (Dalal and Triggs 2005) with the settings of scikit-image."""
+    from skimage.feature import hog as histogram
+
+    found: np.ndarray = histogram(pixels, channel_axis=-1)
+    return found
 
 
 def training_step(parts: Parts) -> Callable[[], None]:

@@ -11,12 +11,14 @@ from PIL import Image
 
 from latens.contract import Evaluation, Example, System
 from latens.data.image_output import write_image
+from latens.data.images import read_image
 from latens.data.source import Source
 from latens.experiments.bench import Case
 from latens.systems.seedlings.artifacts import ARTIFACTS
 from latens.systems.seedlings.dataset import CropBatches, open_crops
 from latens.systems.seedlings.demo import section
 from latens.systems.seedlings.evaluate import GradingEvaluation, evaluate
+from latens.systems.seedlings.foreground import find_leaves
 from latens.systems.seedlings.model import GRADES
 from latens.systems.seedlings.networks import grader as build_grader
 from latens.systems.seedlings.objective import GradingObjective
@@ -59,7 +61,12 @@ def cases(grader: SeedlingGrader) -> Sequence[Case]:
     if grader.classes != GRADES:
         return [timed_crops]
     pixels = photograph(5, 0, 6).pixels
-    return [Case("tray, 1280 x 1024", partial(grader.grade, pixels, day=6), 150, "plants"), timed_crops]
+    image = read_image(pixels)
+    return [
+        Case("tray, 1280 x 1024", partial(grader.grade, pixels, day=6), 150, "plants"),
+        timed_crops,
+        Case("leaf area of the tray", partial(find_leaves, image), 150, "plants", None, True),
+    ]
 
 
 SYSTEM = System[SeedlingTraining, SeedlingGrader](

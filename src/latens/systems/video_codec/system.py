@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +11,10 @@ from PIL import Image
 from latens.contract import Evaluation, Example, System
 from latens.data.image_output import write_image
 from latens.data.source import Source
-from latens.experiments.bench import Case
 from latens.systems.video_codec.artifacts import ARTIFACTS
+from latens.systems.video_codec.bench import cases
 from latens.systems.video_codec.demo import section
 from latens.systems.video_codec.evaluate import QUICK, VideoEvaluation, evaluate
-from latens.systems.video_codec.measure import bench_clip
 from latens.systems.video_codec.predict import VideoCodec, load
 from latens.systems.video_codec.recipes import RECIPES, VideoTraining
 from latens.systems.video_codec.streets import KIND, LABELS
@@ -55,24 +54,6 @@ def apply(codec: VideoCodec, path: Path) -> Mapping[str, np.ndarray]:
     blob = codec.compress(path, quality=1, fps=25)
     frames = np.stack([frame.pixels for frame in codec.frames(blob)])
     return {"file": np.frombuffer(blob, dtype=np.uint8), "decoded": frames}
-
-
-def cases(codec: VideoCodec) -> Sequence[Case]:
-    """Compression and decompression of a clip, with and without a region."""
-    clip = bench_clip()
-    blob = codec.compress(clip.frames, fps=25)
-    with_region = codec.compress(clip.frames, roi=clip.masks, fps=25)
-    count = float(len(clip.frames))
-
-    def decode(data: bytes) -> int:
-        return sum(1 for _ in codec.frames(data))
-
-    return [
-        Case("compress", lambda: codec.compress(clip.frames, fps=25), count, "frames"),
-        Case("compress with a region", lambda: codec.compress(clip.frames, roi=clip.masks, fps=25), count, "frames"),
-        Case("decompress", lambda: decode(blob), count, "frames"),
-        Case("decompress with a region", lambda: decode(with_region), count, "frames"),
-    ]
 
 
 SYSTEM = System[VideoTraining, VideoCodec](
