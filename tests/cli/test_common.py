@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from latens.cli.batch import FileBatch
-from latens.cli.common import OutputOptions, Reporter, human_size, messages, parse_duration, parse_settings
+from latens.cli.common import OutputOptions, Reporter, human_size, messages, parse_duration, parse_settings, parse_size
 from latens.errors import UsageError
 from latens.inference.batch import Job
 from latens.inference.finished import Request
@@ -97,3 +97,10 @@ def test_a_bar_shows_the_parts_of_a_file_and_a_note(
     assert "refining (loss 0.1234)" in shown.err
     assert "25%" in shown.err
     assert shown.out == "done\n"
+
+
+def test_sizes_are_parsed() -> None:
+    assert [parse_size(text) for text in ("8MB", "500kB", "1200", "1.5m")] == [8_000_000, 500_000, 1200, 1_500_000]
+    for wrong in ("big", "0", "-1", "8TB"):
+        with pytest.raises(UsageError):
+            parse_size(wrong)

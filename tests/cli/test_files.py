@@ -213,7 +213,9 @@ def test_a_target_out_of_reach_takes_the_nearest_end_in_folders(tmp_path: Path, 
     alone = ["compress", str(tmp_path / "in" / "noise.png"), "-o", str(tmp_path / "x.ltn"), "--psnr", "36"]
     assert main(alone) == 2
     assert "out of reach" in capsys.readouterr().err
-    assert main([*alone[:-2], "--bpp", "2"]) == 0
+    assert main([*alone[:-2], "--size", "1.5kB"]) == 0
+    assert 1455 <= (tmp_path / "x.ltn").stat().st_size <= 1500
+    assert main([*alone[:-2], "--bpp", "2", "--force"]) == 0
     assert " dB, 64 x 64" in capsys.readouterr().out
 
 

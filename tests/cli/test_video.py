@@ -15,9 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
 from clip_maker import HEIGHT, WIDTH, make_clip
 
 from latens.cli.main import main
-from latens.cli.video import parse_size
 from latens.data.clips.reader import open_clip
-from latens.errors import UsageError
 
 Capture = pytest.CaptureFixture[str]
 
@@ -80,13 +78,6 @@ def test_a_damaged_clip_ends_with_status_4(tmp_path: Path, capsys: Capture) -> N
     assert main(["video", "compress", str(tmp_path / "b.mp4"), "--format", "json"]) == 4
     found = json.loads(capsys.readouterr().out)
     assert found["damaged"] + found["missing"] > 0
-
-
-def test_sizes_are_parsed() -> None:
-    assert [parse_size(text) for text in ("8MB", "500kB", "1200", "1.5m")] == [8_000_000, 500_000, 1200, 1_500_000]
-    for wrong in ("big", "0", "-1", "8TB"):
-        with pytest.raises(UsageError):
-            parse_size(wrong)
 
 
 # ------------------------------------------------------------------------------------------------------- neural codec

@@ -50,6 +50,18 @@ def test_targets_slightly_outside_the_range_are_met_by_its_ends() -> None:
         search(RateTarget("psnr", 0.5), lambda steps: float(steps), 1, 8)
 
 
+@pytest.mark.parametrize("share", [0.01, 0.4, 0.99])
+def test_a_size_is_reached_from_below(share: float) -> None:
+    def size(steps: int) -> float:
+        return float(1000 * (steps / 256) ** 1.7)
+
+    wanted = size(256) + share * (size(2048) - size(256))
+    assert 0.97 * wanted <= size(search(RateTarget("size", wanted), size, 256, 2048)) <= wanted
+    assert search(RateTarget("size", 999.0), size, 256, 2048, nearest=True) == 256
+    with pytest.raises(UsageError, match="999 bytes is out of reach: this model gives 1,000 to"):
+        search(RateTarget("size", 999.0), size, 256, 2048)
+
+
 def test_the_tolerance_of_a_psnr_is_in_db() -> None:
     def quality(steps: int) -> float:
         return 30 + steps / 256

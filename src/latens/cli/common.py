@@ -19,6 +19,7 @@ from latens.progress import OnProgress
 
 GLOBAL = Group("Global options", sort_key=100)
 DURATION = re.compile(r"(?:(?P<h>\d+(?:\.\d+)?)h)?(?:(?P<m>\d+(?:\.\d+)?)m)?(?:(?P<s>\d+(?:\.\d+)?)s?)?")
+SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]?)b?", re.IGNORECASE)
 
 Format = Literal["human", "json", "quiet"]
 
@@ -200,3 +201,11 @@ def human_size(size: int) -> str:
             break
         scaled /= 1000
     return f"{scaled:.0f} B" if unit == "B" else f"{scaled:.1f} {unit}"
+
+
+def parse_size(text: str) -> int:
+    """Bytes of "8MB", "500kB" or "1200"; thousands, not 1024s. Raises UsageError."""
+    match = SIZE.fullmatch(text.strip())
+    if match is None or not float(match[1]):
+        raise UsageError(f"'{text}' is not a size", where="--size", hint="write 8MB, 500kB or a number of bytes")
+    return round(float(match[1]) * 1000 ** ("", "k", "m", "g").index(match[2].lower()))

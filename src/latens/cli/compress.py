@@ -10,7 +10,7 @@ from cyclopts.validators import Number
 
 from latens.catalogue import default_model
 from latens.cli.batch import FileBatch
-from latens.cli.common import PARTIAL, Force, ImageComputeOptions, Output, human_size
+from latens.cli.common import PARTIAL, Force, ImageComputeOptions, Output, human_size, parse_size
 from latens.errors import InputError, UsageError
 from latens.launch import announce
 from latens.progress import OnProgress
@@ -36,6 +36,9 @@ def compress(
     ] = None,
     bpp: Annotated[float | None, Parameter(validator=Number(gt=0), help="Target rate in bits per pixel.")] = None,
     psnr: Annotated[float | None, Parameter(validator=Number(gt=0), help="Target PSNR in dB, met to 0.05 dB.")] = None,
+    size: Annotated[
+        str | None, Parameter(help="Target size of each file such as 200kB; reached within 3 %, never exceeded.")
+    ] = None,
     refine: Annotated[
         int | None,
         Parameter(validator=Number(gte=1), help="Optimize the latents of each image in this many steps: slow, smaller files."),
@@ -59,14 +62,16 @@ def compress(
 
     Without -o each result is written next to its input. A folder is mirrored into OUT. Finished files
     (same input, same settings) are skipped. In folders, results larger than their source are refused without --force, and an
-    image that cannot reach --bpp or --psnr gets the nearest possible rate (exit status 4).
+    image that cannot reach --bpp, --psnr or --size gets the nearest possible rate (exit status 4).
 
         latens compress photo.jpg -o photo.ltn --quality 4
         latens compress album/ -o small/
         latens compress photo.png -o quarter.ltn --bpp 0.25
+        latens compress photo.jpg -o mail.ltn --size 200kB
         latens compress photo.png -o fine.ltn --quality 4 --refine 500
     """
-    targets = {name: value for name, value in (("quality", quality), ("bpp", bpp), ("psnr", psnr)) if value is not None}
+    asked = {"quality": quality, "bpp": bpp, "psnr": psnr, "size": None if size is None else parse_size(size)}
+    targets = {name: value for name, value in asked.items() if value is not None}
     if len(targets) > 1:
         raise UsageError(f"{' and '.join('--' + name for name in targets)} exclude each other", hint="give one of them")
     settings = refinement(refine, method, classes)

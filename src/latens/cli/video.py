@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from latens.cli.batch import FileBatch
-from latens.cli.common import PARTIAL, Force, Output, ReadComputeOptions, ReadOptions, human_size
+from latens.cli.common import PARTIAL, Force, Output, ReadComputeOptions, ReadOptions, human_size, parse_size
 from latens.errors import LatensError, UsageError, counted
 from latens.launch import announce
 from latens.progress import OnProgress
@@ -333,16 +333,6 @@ def region_for(roi: str, clip: Path) -> str | Path:
                 return found
     hint = f"put its masks there as {clip.stem}/ or {clip.stem}.mp4"
     raise InputError(f"there are no masks for {clip.name}", where=str(region), hint=hint)
-
-
-def parse_size(text: str) -> int:
-    """Bytes of "8MB", "500kB" or "1200"; thousands, not 1024s. Raises UsageError."""
-    import re
-
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]?)b?\s*", text, re.IGNORECASE)
-    if match is None or not float(match[1]):
-        raise UsageError(f"'{text}' is not a size", where="--size", hint="write 8MB, 500kB or a number of bytes")
-    return round(float(match[1]) * 1000 ** ("", "k", "m", "g").index(match[2].lower()))
 
 
 def record(done: Compressed) -> dict[str, Any]:

@@ -15,38 +15,62 @@ if TYPE_CHECKING:
 
 Number = TypeVar("Number", "float", "Tensor")
 
-# Errors of a target as in `RateTarget.error`: relative for a rate, in dB for a PSNR.
-CLOSE = {"bpp": 0.005, "psnr": 0.01}  # error at which the search stops
-TOLERANCE = {"bpp": 0.02, "psnr": 0.05}  # largest error of a target that counts as reached
+# Errors of a target as in `RateTarget.error`: relative for a rate or size, in dB for a PSNR.
+CLOSE = {"bpp": 0.005, "psnr": 0.01, "size": 0.005}  # error at which the search stops
+TOLERANCE = {"bpp": 0.02, "psnr": 0.05, "size": 0.03}  # largest error of a target that counts as reached
 MAX_TRIALS = 12
 
 
 @dataclass(frozen=True)
 class RateTarget:
-    """Target of an encoding: a quality, bits per pixel (whole file), or PSNR in dB."""
+    """Target of an encoding: a quality, bits per pixel (whole file), PSNR in dB, or size of the file in bytes."""
 
-    kind: Literal["quality", "bpp", "psnr"]
+    kind: Literal["quality", "bpp", "psnr", "size"]
     value: float
 
     @property
     def unit(self) -> str:
-        return {"quality": "", "bpp": "bits per pixel", "psnr": "dB"}[self.kind]
+        return {"quality": "", "bpp": "bits per pixel", "psnr": "dB", "size": "bytes"}[self.kind]
+
+    def shown(self, *values: float) -> str:
+        """Values in the unit of the target, such as "0.5 to 2 bits per pixel"."""
+        form = ",.0f" if self.kind == "size" else ".4g"
+        return f"{' to '.join(format(value, form) for value in values)} {self.unit}"
+
+    @property
+    def aim(self) -> float:
+        """The value that a search aims for: a size must not be exceeded."""
+        return self.value * (1 - CLOSE["size"] / 2) if self.kind == "size" else self.value
 
     def error(self, value: Number) -> Number:
-        """Distance of a value from the target: relative for a rate, in dB for a PSNR."""
-        return abs(value - self.value) if self.kind == "psnr" else abs(value / self.value - 1)
+        """Distance of a value from the target: relative for a rate or size, in dB for a PSNR; infinite above a size."""
+        if self.kind == "psnr":
+            return abs(value - self.value)
+        if self.kind == "size" and value > self.value:
+            return value * math.inf
+        return abs(value / self.value - 1)
 
     def reached(self, value: float) -> bool:
         """True if the value is within TOLERANCE of the target."""
         return self.error(value) <= TOLERANCE[self.kind]
 
     @classmethod
-    def of(cls, quality: float | None, bpp: float | None, psnr: float | None, *, default: float, highest: float) -> RateTarget:
-        """Target of three options, of which at most one is given; without any, quality `default`. Qualities are 1 to `highest`.
+    def of(
+        cls,
+        quality: float | None,
+        bpp: float | None,
+        psnr: float | None,
+        size: float | None = None,
+        *,
+        default: float,
+        highest: float,
+    ) -> RateTarget:
+        """Target of four options, of which at most one is given; without any, quality `default`. Qualities are 1 to `highest`.
 
         Raises UsageError if two options are given or a value is out of range.
         """
-        given = [(kind, value) for kind, value in (("quality", quality), ("bpp", bpp), ("psnr", psnr)) if value is not None]
+        options = {"quality": quality, "bpp": bpp, "psnr": psnr, "size": size}
+        given = [(kind, value) for kind, value in options.items() if value is not None]
         if len(given) > 1:
             raise UsageError(f"{given[0][0]} and {given[1][0]} exclude each other", hint="give one of them")
         kind, value = given[0] if given else ("quality", default)
@@ -59,7 +83,7 @@ class RateTarget:
 
 
 def search(target: RateTarget, measure: Callable[[int], float], low: int, high: int, *, nearest: bool = False) -> int:
-    """The integer in [low, high] at which the increasing function `measure` is closest to the target.
+    """The integer in [low, high] at which the increasing function `measure` is closest to the target, and not above a size.
 
     Regula falsi in the logarithm, with a bisection step every fourth trial. For a target outside the range of the function by
     more than TOLERANCE, raises UsageError, or returns the nearest end if `nearest` is set.
@@ -69,7 +93,7 @@ def search(target: RateTarget, measure: Callable[[int], float], low: int, high: 
         _check_range(target, values[low], values[high])
     if not values[low] < target.value < values[high]:
         return min(values, key=lambda steps: target.error(values[steps]))
-    wanted = math.log(target.value)
+    wanted = math.log(target.aim)
     for trial in range(MAX_TRIALS):
         if min(map(target.error, values.values())) <= CLOSE[target.kind] or high - low <= 1:
             break
@@ -85,7 +109,5 @@ def search(target: RateTarget, measure: Callable[[int], float], low: int, high: 
 def _check_range(target: RateTarget, lowest: float, highest: float) -> None:
     if lowest <= target.value <= highest or target.reached(lowest) or target.reached(highest):
         return
-    raise UsageError(
-        f"{target.value:g} {target.unit} is out of reach: this model gives {lowest:.3g} to {highest:.3g} on this image",
-        hint="choose a target in that range",
-    )
+    what = f"{target.shown(target.value)} is out of reach: this model gives {target.shown(lowest, highest)} on this image"
+    raise UsageError(what, hint="choose a target in that range")

@@ -90,6 +90,24 @@ def test_targets_are_met(bundled: ImageCodec, share: float) -> None:
     assert psnr(np.asarray(bundled.decompress(bundled.compress(COLOR, psnr=target))), COLOR) == pytest.approx(target, abs=0.05)
 
 
+def test_a_size_is_never_exceeded_and_nearly_used(bundled: ImageCodec) -> None:
+    ends = [len(bundled.compress(COLOR, quality=quality)) for quality in (1, 8)]
+    for wanted in (ends[0] + 50, (ends[0] + ends[1]) // 2, ends[1] - 1):
+        assert 0.97 * wanted <= len(bundled.compress(COLOR, size=wanted)) <= wanted
+    with pytest.raises(UsageError, match=f"this model gives {ends[0]:,} to {ends[1]:,} bytes on this image"):
+        bundled.compress(COLOR, size=ends[0] - 1)
+    small, large = (bundled.encode(COLOR, size=size, nearest=True) for size in (ends[0] - 1, 2 * ends[1]))
+    assert [len(small.data), len(large.data)] == ends
+    assert small.missed
+    assert f"{2 * ends[1]:,} bytes asked, {ends[1]:,} bytes reached" in large.notes[-1]
+
+
+def test_a_refined_file_stays_within_its_size(bundled: ImageCodec) -> None:
+    pixels = COLOR[:64, :64]
+    wanted = len(bundled.compress(pixels, quality=4))
+    assert 0.97 * wanted <= len(bundled.compress(pixels, size=wanted, refine=30)) <= wanted
+
+
 @pytest.mark.parametrize("target", [29.9, 31.4, 36.0])
 def test_the_psnr_is_within_its_tolerance_in_db_and_recorded(bundled: ImageCodec, target: float) -> None:
     made = bundled.encode(COLOR, psnr=target)

@@ -59,7 +59,7 @@ class Encoded(NamedTuple):
     quality: float
     bits: int  # of the whole file
     notes: tuple[str, ...]  # from reading the image, such as a conversion from 16 bits, and on a target that was missed
-    psnr: float | None = None  # in dB, measured for a target in bits per pixel or dB, and with `refine`
+    psnr: float | None = None  # in dB, measured for a target in bits per pixel, dB or bytes, and with `refine`
     missed: bool = False  # the target was not reached
 
     @property
@@ -96,12 +96,14 @@ class ImageCodec(Stages):
         quality: float | None = None,
         bpp: float | None = None,
         psnr: float | None = None,
+        size: float | None = None,
         refine: Refine | int | None = None,
         strip: bool = False,
         on_step: Callable[[int, float, float], None] | None = None,
     ) -> bytes:
         """The bytes of a .ltn file: `encode(...).data`, with the same arguments."""
-        return self.encode(image, quality=quality, bpp=bpp, psnr=psnr, refine=refine, strip=strip, on_step=on_step).data
+        made = self.encode(image, quality=quality, bpp=bpp, psnr=psnr, size=size, refine=refine, strip=strip, on_step=on_step)
+        return made.data
 
     def encode(
         self,
@@ -110,12 +112,15 @@ class ImageCodec(Stages):
         quality: float | None = None,
         bpp: float | None = None,
         psnr: float | None = None,
+        size: float | None = None,
         refine: Refine | int | None = None,
         strip: bool = False,
         nearest: bool = False,
         on_step: Callable[[int, float, float], None] | None = None,
     ) -> Encoded:
         """Compress an image at a quality (default 4), or at a target in bits per pixel (to 2 %) or in dB of PSNR (to 0.05 dB).
+
+        `size` is a target for the whole file in bytes, metadata included: at most this size, and no more than 3 % below it.
 
         With `refine` (settings, or the number of steps), the latents are optimized for this image (Perugachi-Diaz 2024,
         chapter 5); the decoder stays the same.
@@ -131,13 +136,17 @@ class ImageCodec(Stages):
         if strip:
             loaded = loaded._replace(metadata=Metadata())
         current_limits().check(loaded.pixels.shape[1], loaded.pixels.shape[0])  # before any work
-        target = RateTarget.of(quality, bpp, psnr, default=self.default_quality, highest=self.best_quality)
+        target = RateTarget.of(quality, bpp, psnr, size, default=self.default_quality, highest=self.best_quality)
         symbols, blob = self._encoded(loaded, target, refine, on_step, nearest=nearest)
         info = inspect_stream(blob)
         reached = self._psnr(symbols, loaded) if target.kind != "quality" or refine is not None else None
-        value = {"quality": None, "bpp": info.bpp, "psnr": reached}[target.kind]
+        value = {"quality": None, "bpp": info.bpp, "psnr": reached, "size": float(len(blob))}[target.kind]
         missed = value is not None and not target.reached(value)
-        note = (f"target missed: {target.value:g} {target.unit} asked, {value:.4g} reached",) if missed else ()
+        note: tuple[str, ...] = ()
+        if value is not None and missed:
+            note = (f"target missed: {target.shown(target.value)} asked, {target.shown(value)} reached",)
+        if target.kind == "size" and len(blob) > target.value and not nearest:  # after a refinement, which controls the rate
+            raise UsageError(note[0], hint="choose a larger size or more steps")
         return Encoded(blob, info.width, info.height, info.quality, 8 * len(blob), (*loaded.notes, *note), reached, missed)
 
     def _encoded(
@@ -163,6 +172,8 @@ class ImageCodec(Stages):
         def measure(steps: int) -> float:
             symbols = self.quantize(latent, steps, size)
             found[steps] = symbols, self.write(image, symbols)
+            if target.kind == "size":
+                return float(len(found[steps][1]))
             if target.kind == "bpp":
                 return 8 * len(found[steps][1]) / image.pixels[..., 0].size
             return self._psnr(symbols, image)

@@ -38,6 +38,7 @@ PILOT_DIVISOR = 6  # one step in six is spent on a pilot run that estimates the 
 PILOT_STEPS = 20  # but at least this many, or half of the steps
 # With six times as many steps, ln(bpp) or the PSNR changes about 1 + GROWTH / n times as much as in a pilot of n steps.
 GROWTH = {"bpp": 30.0, "psnr": -10.0}
+SIZE_SHARE = 0.985  # rate that refinement aims for, relative to a target size: its own tolerance is 1.5 %
 
 
 class RefinedImage(NamedTuple):
@@ -60,9 +61,12 @@ def refine_image(
 
     For a quality, the objective is bpp + lambda * 255^2 * MSE, with lambda from `settings.rate_weight` or from the quality
     (Perugachi-Diaz 2024, section 5.4.5). For a target rate the PSNR is optimized, for a target PSNR the rate, and lambda is
-    controlled so that the target is met. Raises UsageError if the result misses it, unless `nearest` is set.
+    controlled so that the target is met. A target size is a rate slightly below it, and the caller checks the file.
+    Raises UsageError if the result misses the target, unless `nearest` is set.
     """
     pixels = image.pixels
+    if target.kind == "size":
+        target = RateTarget("bpp", SIZE_SHARE * 8 * target.value / pixels[..., 0].size)
     latent = codec.latent(pixels)
     if target.kind == "quality":
         trial = Trial(codec, latent, pixels, round(target.value * QUALITY_STEPS))
@@ -92,7 +96,7 @@ def meet_target(trials: Trials, settings: Refine, on_step: Progress | None, *, n
         trial, refined = first, refined._replace(best=first.start)
     reached = float(goal.value(refined.best))
     if not nearest and not target.reached(reached):
-        what = f"{target.value:g} {target.unit} is out of reach: refinement reached {reached:.3g} on this image"
+        what = f"{target.shown(target.value)} is out of reach: refinement reached {reached:.3g} on this image"
         raise UsageError(what, hint="choose a nearer target or more steps")
     return RefinedImage(trial.symbols(refined.best), refined)
 
