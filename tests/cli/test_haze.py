@@ -241,3 +241,31 @@ def test_a_channel_of_an_exr_file_is_chosen(tmp_path: Path, capsys: Capture) -> 
     assert values[0] > values[1]  # more haze where it is farther
     np.save(tmp_path / "a.npy", near)
     assert main([*words[:-1], str(tmp_path / "a.npy"), "--depth-channel", "A.X"]) == 2
+
+
+@pytest.mark.parametrize(("to", "name"), [("webp", "WEBP"), ("tiff", "TIFF"), ("avif", "AVIF"), ("jpg", "JPEG")])
+def test_the_format_of_images_is_chosen(folder: Path, capsys: Capture, to: str, name: str) -> None:
+    assert main(["dehaze", str(folder / "a.png"), "--method", "dcp", "--to", "png"]) == 0
+    assert main(["dehaze", str(folder / "a.png"), "--method", "dcp", "--to", to]) == 0
+    with Image.open(folder / "a.clear.png") as lossless, Image.open(folder / f"a.clear.{to}") as made:
+        assert made.format == name
+        error = np.asarray(lossless).astype(int) - np.asarray(made)
+    assert np.abs(error).max() <= (0 if to in ("webp", "tiff") else 24)
+    assert main(["dehaze", str(folder / "a.png"), "-o", str(folder / "x.png"), "--method", "dcp", "--to", to]) == 2
+    assert f"--to {to} contradicts this name" in capsys.readouterr().err
+
+
+def test_colors_under_alpha_0_are_kept_in_webp(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (40, 60, 4), dtype=np.uint8)
+    values[:20, :, 3] = 0
+    Image.fromarray(values).save(tmp_path / "a.png")
+    assert main(["dehaze", str(tmp_path / "a.png"), "--method", "dcp", "--strength", "0", "--to", "webp"]) == 0
+    with Image.open(tmp_path / "a.clear.webp") as made:
+        np.testing.assert_array_equal(np.asarray(made), values)
+
+
+def test_clips_have_no_image_format(folder: Path, capsys: Capture) -> None:
+    assert main(["dehaze", str(folder / "clip.mp4"), "--method", "dcp", "--to", "webp"]) == 2
+    assert "clips become .mp4" in capsys.readouterr().err
+    assert main(["dehaze", str(folder / "clip.mp4"), str(folder / "a.png"), "--method", "dcp", "--to", "webp"]) == 0
+    assert {path.name for path in folder.glob("*.clear.*")} == {"a.clear.webp", "clip.clear.mp4"}

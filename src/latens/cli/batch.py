@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from latens.cli.common import OutputOptions, Reporter
-from latens.errors import InputError, LimitExceeded, OutputExists
+from latens.errors import InputError, LimitExceeded, OutputExists, UsageError
 from latens.progress import OnProgress
 
 if TYPE_CHECKING:
@@ -59,13 +59,18 @@ class FileBatch:
         if single and jobs[0].output.is_file() and not self.force:
             raise OutputExists("the file exists already", where=str(self.out), hint="choose another -o, or add --force")
 
-    def check_image_ending(self) -> None:
-        """Raise UsageError if the single named output is not an image file; other outputs have the ending of the verb."""
+    def check_image_ending(self, to: str | None = None) -> None:
+        """Raise UsageError if the single named output is not an image file, or not of the format `to`.
+
+        Other outputs have the ending of the verb.
+        """
         from latens.data.files import is_special
         from latens.data.image_output import check_ending
 
         if len(self.jobs) == 1 and not self.to_stdout and not is_special(self.jobs[0].output):
-            check_ending(self.jobs[0].output)
+            output = self.jobs[0].output
+            if check_ending(output) != format_name(to or output.suffix[1:]):
+                raise UsageError(f"--to {to} contradicts this name", where=str(output), hint="leave --to out")
 
     def run(self, work: Work, request: Request, *, parts: int = 1) -> BatchReport:
         """Run `work` on every job and print the result of each file; the summary goes to stderr.
@@ -156,12 +161,23 @@ def report_summary(done: BatchReport) -> None:
         logger.error(str(done.stopped))
 
 
-def save_image(job: Job, image: Image.Image) -> None:
-    """Write an image to the output of a job, which may be a pipe or standard output (PNG). All verbs save images here."""
+def format_name(ending: str) -> str:
+    """Pillow's name of the format of an ending without its dot; empty for an unknown one."""
+    from PIL import Image
+
+    Image.init()
+    return Image.EXTENSION.get(f".{ending.lower()}", "")
+
+
+def save_image(job: Job, image: Image.Image, to: str | None = None) -> None:
+    """Write an image to the output of a job. All verbs save images here.
+
+    The ending of a file selects its format; a pipe or standard output takes the format `to` (an ending, default png).
+    """
     from latens.data.files import STANDARD_STREAM, is_special, write_atomic
     from latens.data.image_output import image_bytes, write_image
 
     if job.output == STANDARD_STREAM or is_special(job.output):
-        write_atomic(job.output, image_bytes(image, "PNG"))
+        write_atomic(job.output, image_bytes(image, format_name(to or "png")))
     else:
         write_image(job.output, image)

@@ -89,6 +89,14 @@ PARTIAL = 4  # exit status for partial results of damaged inputs
 NAMES = ("input", "output", "file")  # keys of records that hold names of files
 Output = Annotated[Path | None, Parameter(name=["--out", "-o"], help="File or folder of the result.")]
 Force = Annotated[bool, Parameter(show_default=False, help="Replace existing files and finished results.")]
+To = Annotated[
+    Literal["png", "webp", "avif", "tiff", "jpg"] | None,
+    Parameter(
+        name="--to",
+        help="Format of the images: png, webp and tiff are lossless, avif and jpg have quality 95.  [default: the ending of "
+        "OUT, else png]",
+    ),
+]
 Model = Annotated[str, Parameter(help="A name from `latens models`, the folder of a trained model, or hub:OWNER/NAME.")]
 
 

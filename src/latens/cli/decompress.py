@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from latens.catalogue import default_model
 from latens.cli.batch import FileBatch, save_image
-from latens.cli.common import PARTIAL, Force, Output, ReadComputeOptions
+from latens.cli.common import PARTIAL, Force, Output, ReadComputeOptions, To
 from latens.errors import Corrupt, StreamError, Truncated
 from latens.launch import announce
 from latens.progress import OnProgress
@@ -26,6 +26,7 @@ def decompress(
     /,
     *,
     out: Output = None,
+    to: To = None,
     partial: Annotated[
         bool,
         Parameter(show_default=False, help="Decode the intact parts of a damaged file; the rest is gray."),
@@ -34,19 +35,19 @@ def decompress(
     force: Force = False,
     options: ReadComputeOptions = ReadComputeOptions(),  # noqa: B008
 ) -> int:
-    """Decompress .ltn files into images: .png unless OUT has another ending.
+    """Decompress .ltn files into images: .png unless --to or the ending of OUT selects another format.
 
     Each file names the model that wrote it; another model is refused.
 
         latens decompress photo.ltn -o photo.png
-        latens decompress small/ -o album/
+        latens decompress small/ -o album/ --to webp
     """
     from latens.data.inputs import find_inputs
     from latens.inference.batch import plan_jobs
     from latens.inference.finished import Request
 
-    batch = FileBatch(plan_jobs(find_inputs(inputs, ENDINGS), out, ".png"), out, options, force=force)
-    batch.check_image_ending()
+    batch = FileBatch(plan_jobs(find_inputs(inputs, ENDINGS), out, f".{to or 'png'}"), out, options, force=force)
+    batch.check_image_ending(to)
 
     from latens.systems.image_codec.predict import load
 
@@ -55,7 +56,7 @@ def decompress(
     damaged: list[str] = []
 
     def work(job: Job, on_progress: OnProgress) -> dict[str, Any]:
-        record = decompress_one(codec, job, partial=partial)
+        record = decompress_one(codec, job, partial=partial, to=to)
         if record["damaged"]:
             damaged.append(str(job.input))
         return record
@@ -64,8 +65,8 @@ def decompress(
     return batch.run(work, Request("decompressing", request)).exit_status or (PARTIAL if damaged else 0)
 
 
-def decompress_one(codec: ImageCodec, job: Job, *, partial: bool) -> dict[str, Any]:
-    """Decompress one file; return the record of the result."""
+def decompress_one(codec: ImageCodec, job: Job, *, partial: bool, to: str | None = None) -> dict[str, Any]:
+    """Decompress one file; return the record of the result. `to` is the format on standard output."""
     from latens.codes.stream import StreamLimits
     from latens.data.files import read_bytes
 
@@ -77,7 +78,7 @@ def decompress_one(codec: ImageCodec, job: Job, *, partial: bool) -> dict[str, A
         error.hint = error.hint or next_step(blob, partial=partial)
         raise
     damaged = image.info.pop("latens_damaged", [])
-    save_image(job, image)
+    save_image(job, image, to)
     seconds = time.perf_counter() - started
     lost = f"; damaged, lost: {', '.join(map(str, damaged))}" if damaged else ""
     return {

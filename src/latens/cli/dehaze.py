@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from latens.cli.batch import FileBatch, save_image
-from latens.cli.common import PARTIAL, Force, ImageComputeOptions, Model, Output
+from latens.cli.common import PARTIAL, Force, ImageComputeOptions, Model, Output, To
 from latens.errors import UsageError, counted
 from latens.launch import announce
 from latens.progress import OnProgress
@@ -29,6 +29,7 @@ def dehaze(
     /,
     *,
     out: Output = None,
+    to: To = None,
     method: Annotated[
         str | None,
         Parameter(help="dcp, bccr, physical, mmd, unit, cyclegan or dehazenet.  [default: the model's, or physical]"),
@@ -67,9 +68,9 @@ def dehaze(
     from latens.inference.finished import Request
 
     files = find_inputs(inputs, IMAGE_ENDINGS | CLIP_ENDINGS, out, skip_results=True, marks=[".clear"])
-    batch = FileBatch(plan(files, out), out, options, force=force)
+    batch = FileBatch(plan(files, out, to), out, options, force=force)
     if not is_clip(batch.jobs[0].input):
-        batch.check_image_ending()
+        batch.check_image_ending(to)
 
     from latens.systems.haze.config import CLASSICAL
     from latens.systems.haze.predict import load
@@ -85,7 +86,7 @@ def dehaze(
 
     def work(job: Job, on_progress: OnProgress) -> dict[str, Any]:
         if not is_clip(job.input):
-            return dehaze_image(haze, job, look, strip=strip)
+            return dehaze_image(haze, job, look, strip=strip, to=to)
         found = dehaze_clip(haze, job, look)
         if found["damaged"] or found["missing"]:
             incomplete.append(job.input)
@@ -112,8 +113,11 @@ def check_method(haze: Haze, method: str | None) -> None:
         raise UsageError(what, where=f"--model {haze.name}", hint=f"leave --model out, or give --method {own}")
 
 
-def plan(files: list[InputFile], out: Path | None) -> list[Job]:
-    """Jobs for images and clips in the order of the inputs. Raises UsageError for several inputs with one output file."""
+def plan(files: list[InputFile], out: Path | None, to: str | None = None) -> list[Job]:
+    """Jobs for images and clips in the order of the inputs; images get the ending `to` (default png).
+
+    Raises UsageError for several inputs with one output file, and for the format of an image without images.
+    """
     from latens.data.clips.reader import is_clip
     from latens.data.files import STANDARD_STREAM
     from latens.inference.batch import plan_jobs
@@ -125,22 +129,24 @@ def plan(files: list[InputFile], out: Path | None) -> list[Job]:
         raise UsageError("several results cannot go into one file", where=str(out), hint="name a folder with -o")
     if kinds[True] and out == STANDARD_STREAM:
         raise UsageError("a clip cannot go to standard output", where="-o -", hint="name a file with -o")
+    if to is not None and not kinds[False]:
+        raise UsageError("there is no image among the inputs; clips become .mp4", where=f"--to {to}", hint="leave it out")
     mark = "" if out is not None else ".clear"
     planned = {
         job.input: job
         for is_clip, group in kinds.items()
-        for job in plan_jobs(group, out, mark + (".mp4" if is_clip else ".png"))
+        for job in plan_jobs(group, out, mark + (".mp4" if is_clip else f".{to or 'png'}"))
     }
     return [planned[file.path] for file in files]
 
 
-def dehaze_image(haze: Haze, job: Job, look: dict[str, Any], *, strip: bool) -> dict[str, Any]:
+def dehaze_image(haze: Haze, job: Job, look: dict[str, Any], *, strip: bool, to: str | None = None) -> dict[str, Any]:
     """Dehaze one image; return the record of the result. `look` holds the method and the controls of `Haze.remove`."""
     from latens.data.images import read_image
 
     started = time.perf_counter()
     image, notes = haze.remove(read_image(job.input), **look, strip=strip)
-    save_image(job, image)
+    save_image(job, image, to)
     return {**look, **record(job, image.width, image.height, look["method"], time.perf_counter() - started, notes)}
 
 

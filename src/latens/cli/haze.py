@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from latens.cli.batch import FileBatch, save_image
-from latens.cli.common import Force, ImageComputeOptions, Model, Output
+from latens.cli.common import Force, ImageComputeOptions, Model, Output, To
 from latens.cli.depth_maps import DepthMaps
 from latens.errors import UsageError
 from latens.launch import announce
@@ -28,6 +28,7 @@ def haze(
     /,
     *,
     out: Output = None,
+    to: To = None,
     visibility: Annotated[
         float | None,
         Parameter(validator=Number(gt=0), help="Distance in meters at which contrast falls to 5 %.  [default: a light haze]"),
@@ -112,8 +113,9 @@ def haze(
     if len(set(stems)) < len(stems):
         twice = next(stem for stem in stems if stems.count(stem) > 1)
         raise UsageError(f"two images are named {twice}, so their depth maps would have the same name", where="--save-depth")
-    batch = FileBatch(plan_jobs(files, out, ".png" if out is not None else ".hazy.png"), out, options, force=force)
-    batch.check_image_ending()
+    ending = f"{'' if out is not None else '.hazy'}.{to or 'png'}"
+    batch = FileBatch(plan_jobs(files, out, ending), out, options, force=force)
+    batch.check_image_ending(to)
 
     from latens.cli.dehaze import check_method, record
     from latens.data.depth import png_of_depth
@@ -154,7 +156,7 @@ def haze(
             refine_depth=refine_depth,
             strip=strip,
         )
-        save_image(job, hazy)
+        save_image(job, hazy, to)
         return record(job, hazy.width, hazy.height, how, time.perf_counter() - started, notes)
 
     request = {

@@ -76,9 +76,9 @@ def image_bytes(image: Image.Image, name: str) -> bytes:
     """The file of an image in the format that Pillow calls `name`, with `exif` and `xmp` of `image.info` if it holds them."""
     options: dict[str, Any] = {"quality": 95, "subsampling": 0} if name == "JPEG" else {}
     if name == "WEBP":
-        options = {"lossless": True}
-    elif name == "AVIF":
-        options = {"quality": 95}
+        options = {"lossless": True, "exact": True}  # exact: also the colors under alpha 0
+    elif name == "AVIF":  # Pillow offers no lossless AVIF
+        options = {"quality": 95} | ({} if image.mode in ("L", "LA") else {"subsampling": "4:4:4"})
     exif, xmp = image.info.get("exif", b""), image.info.get("xmp", b"")
     if exif and name in WITH_METADATA:
         options["exif"] = exif
