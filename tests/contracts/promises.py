@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 import latens
 from latens import catalogue
 from latens.contract import System
+from latens.data.origins import drawn
 from latens.data.source import Source
 from latens.errors import LatensError
 from latens.experiments.bench import bench
@@ -102,6 +103,12 @@ def a_stopped_run_ends_with_the_same_bits(workshop: Workshop, folder: Path) -> N
     assert tensors_of(folder / "best").keys() == tensors_of(workshop.run.folder / "best").keys()
     for name, tensor in tensors_of(workshop.run.folder / "best").items():
         assert torch.equal(tensor, tensors_of(folder / "best")[name]), name
+
+
+def samples_are_no_inputs(workshop: Workshop) -> None:
+    """Images that a training run draws are recorded, so that no command takes them for photographs."""
+    images = [str(path) for path in workshop.run.folder.rglob("*.png")]
+    assert drawn(images) == images
 
 
 def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
@@ -282,6 +289,7 @@ PROMISES = (
     every_recipe_builds,
     gradients_reach_every_parameter,
     training_lowers_the_loss,
+    samples_are_no_inputs,
     a_stopped_run_ends_with_the_same_bits,
     training_needs_few_packages,
     a_saved_model_gives_the_same_results,

@@ -17,6 +17,7 @@ from latens.data.convert import WRITABLE, front_to_back, read_collection, write_
 from latens.data.instances import Collection, Instance, Layers, Scene, paint, scene_of
 from latens.data.labels import write_stack
 from latens.data.masks import encode
+from latens.data.records import RECORDS
 from latens.data.stacks import read_frame
 from latens.errors import InputError, OutputExists, UnreadableInput, UsageError
 
@@ -108,7 +109,7 @@ def test_files_are_overwritten_only_with_force(source: Collection, tmp_path: Pat
             write_collection(source, form, out)
         assert [path.stat().st_mtime_ns for path in written] == before
         assert write_collection(source, form, out, force=True) == written
-    assert not [path for path in tmp_path.rglob(".*")]  # no temporary folder remains
+    assert {path.name for path in tmp_path.rglob(".*")} == {RECORDS}  # no temporary folder remains
 
 
 def test_files_that_an_interrupted_run_moved_are_no_conflict(source: Collection, tmp_path: Path) -> None:

@@ -62,7 +62,9 @@ def pack(
     if out.is_dir():
         raise UsageError("this is a folder", where=str(out), hint="name a file with -o, as images.ltp")
     refuse_existing(out, force)
-    files = [file for file in find_inputs(inputs, IMAGE_ENDINGS) if force or file.path.absolute() != out.absolute()]
+    files = [
+        file for file in find_inputs(inputs, IMAGE_ENDINGS, skip_drawn=False) if force or file.path.absolute() != out.absolute()
+    ]
     warn_of_other_files(inputs, {file.path.resolve() for file in files})
     packer = load(model, threads=threads)
     announce(packer)

@@ -40,6 +40,7 @@ from latens.data.inputs import files_under
 from latens.data.instances import Collection, Scene, check_classes
 from latens.data.labelme import is_labelme, read_labelme, to_labelme
 from latens.data.labels import LABEL_MARK, read_label_folder, write_stack
+from latens.data.records import Records
 from latens.data.source import split_place
 from latens.data.stacks import frame_place, read_frame
 from latens.errors import InputError, LatensError, OutputExists, UsageError, counted
@@ -61,6 +62,7 @@ FOLDERS = ("labelme", "labels")
 READABLE = (*DIALECTS, *FOLDERS)
 WRITABLE = (*(word for word in DIALECTS if word != "d2sa"), *FOLDERS)
 IMAGE_LIMIT = 2**31  # bytes
+LABELS = "labels"  # folder of the label maps
 MAX_NAMED = 6  # files in a message
 
 
@@ -185,7 +187,9 @@ def write_collection(collection: Collection, form: str, out: Path, *, force: boo
         write_atomic(out, json.dumps(to_document(collection, DIALECTS[form][0])).encode())
         return [out]
     files = _labelme_files(collection, out) if form == "labelme" else _label_files(collection)
-    return _write_together(files, out, force=force)
+    written = _write_together(files, out, force=force)
+    Records().draw(path for path in written if path.parent == out / LABELS)
+    return written
 
 
 def _write_together(files: Iterator[tuple[Path, bytes]], out: Path, *, force: bool) -> list[Path]:
@@ -264,7 +268,7 @@ def _label_files(collection: Collection) -> Iterator[tuple[Path, bytes]]:
         if not page:
             read_image(source)  # a file that is not an image is not copied
         yield Path("images") / path.name, png_bytes(read_frame(source)) if page else read_bytes(source, limit=IMAGE_LIMIT)
-        yield Path("labels") / f"{path.stem}.tif", write_stack(front_to_back(scene))
+        yield Path(LABELS) / f"{path.stem}.tif", write_stack(front_to_back(scene))
 
 
 def _frame_name(scene: Scene) -> Path:

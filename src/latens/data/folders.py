@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from latens.data.files import sweep_stale, temporary_beside, write_atomic, write_error
+from latens.data.records import Records
 from latens.errors import OutputExists
 
 MADE_WITH = "made-with.json"
+DRAWN_ENDINGS = frozenset({".png", ".jpg", ".gif", ".webp"})  # of figures in reports
 
 
 def check_writable(folder: Path) -> None:
@@ -100,14 +102,15 @@ def note_request(folder: Path, what: str, request: Mapping[str, Any]) -> None:
 
 @contextmanager
 def noting_request(folder: Path, what: str, request: Mapping[str, Any], *, results: Sequence[str]) -> Iterator[None]:
-    """Record a request while its results are made. The record is taken back if an error leaves none of `results`.
+    """Record a request while its results are made, and the figures among them, so that no command takes them for images.
 
-    A killed run leaves its record, so that the same request continues it.
+    The record is taken back if an error leaves none of `results`. A killed run leaves it, so that the same request continues.
     """
     earlier, existed = _requests(folder), folder.is_dir()
     note_request(folder, what, request)
     try:
         yield
+        Records().draw(_figures(folder, results))
     except Exception:
         if not _existing(folder, results):
             with contextlib.suppress(OSError):
@@ -127,6 +130,13 @@ def _existing(folder: Path, results: Sequence[str]) -> list[Path]:
     except OSError:
         return []
     return [folder / name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in results)]
+
+
+def _figures(folder: Path, results: Sequence[str]) -> list[Path]:
+    """Images among the results, also in folders of these names."""
+    found = _existing(folder, results)
+    inside = [Path(place) / name for top in found if top.is_dir() for place, _, names in os.walk(top) for name in names]
+    return [path for path in (*found, *inside) if path.suffix in DRAWN_ENDINGS and path.is_file()]
 
 
 def earlier_request(folder: Path, what: str) -> dict[str, Any] | None:

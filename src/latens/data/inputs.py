@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from latens.data.files import STANDARD_STREAM, fitting_name, is_file, reading
-from latens.data.origins import with_origin
+from latens.data.origins import DRAWN, drawn, with_origin
 from latens.errors import UnreadableInput, UsageError, counted
 
 logger = logging.getLogger(__name__)
@@ -53,6 +53,7 @@ def find_inputs(
     out: Path | None = None,
     *,
     skip_results: bool = False,
+    skip_drawn: bool = True,
     marks: Sequence[str] = (),
     companions: Sequence[str] = (),
 ) -> list[InputFile]:
@@ -65,6 +66,7 @@ def find_inputs(
     - files in `out`, if it is a folder below an input folder;
     - with `skip_results`, results of latens according to the record of their folder, if the file that they were made from is an
       input as well: a folder or the shell's *.png may hold both. A result that is named alone is taken;
+    - with `skip_drawn`, figures, label maps and other results that are no images, unless all inputs are such files by name;
     - files with a mark of `companions` before their ending, if the file that they belong to is an input as well:
       photo_depth.png next to photo.jpg.
 
@@ -85,6 +87,8 @@ def find_inputs(
         _leave_out(found, _below(found, out, inputs), "which earlier runs wrote", out)
     if skip_results:
         _leave_out(found, with_origin(list(found)), "which latens made from other inputs; name a file alone to take it")
+    if skip_drawn:
+        _leave_out(found, _drawn_among(found), f"{DRAWN}; name a file alone to take it")
     _leave_out(found, _marked(found, companions), f"which belong to other inputs ({', '.join(companions)})")
     taken = [name for name in _marked(found, marks) if not found[name].named]
     if taken:
@@ -103,6 +107,12 @@ def _leave_out(found: dict[str, InputFile], names: Sequence[str], why: str, plac
     logger.warning("%s: left out %s, %s", Path(where), counted(len(names), "file"), why)
     if not found:
         raise UnreadableInput("the only files are results of earlier runs", where=where, hint="name the files")
+
+
+def _drawn_among(found: Mapping[str, InputFile]) -> list[str]:
+    """Results that are no images; those that the user named only if other inputs remain."""
+    names = drawn(list(found))
+    return names if len(names) < len(found) else [name for name in names if not found[name].named]
 
 
 def _marked(found: Mapping[str, InputFile], marks: Sequence[str]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -14,6 +14,7 @@ import numpy as np
 
 from latens.data.duplicates import Distinct, digest_of
 from latens.data.images import IMAGE_ENDINGS, Pixels, read_image
+from latens.data.origins import without_drawn
 from latens.data.packs import check_offsets, check_pixels, class_names, class_numbers, read_pack
 from latens.data.splits import place_of
 from latens.errors import InputError, LatensError, UnreadableInput
@@ -207,10 +208,11 @@ def _subfolders(root: Path) -> list[Path]:
     return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def find_images(folder: Path, *, deep: bool = True) -> Iterator[Path]:
-    """Image files of a folder, with its subfolders if `deep`, without hidden files."""
+def find_images(folder: Path, *, deep: bool = True) -> list[Path]:
+    """Image files of a folder, with its subfolders if `deep`, without hidden files and figures of latens."""
     found = folder.rglob("*") if deep else folder.iterdir()
-    return (path for path in found if path.suffix.lower() in IMAGE_ENDINGS and not path.name.startswith("."))
+    images = (path for path in found if path.suffix.lower() in IMAGE_ENDINGS and not path.name.startswith("."))
+    return without_drawn(images, folder)
 
 
 def from_files(name: str, root: Path, paths: Sequence[Path], labels: np.ndarray, classes: tuple[str, ...]) -> LabeledImages:

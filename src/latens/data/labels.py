@@ -30,6 +30,7 @@ from latens.data.files import reading
 from latens.data.images import IMAGE_ENDINGS
 from latens.data.inputs import files_under
 from latens.data.instances import Collection, Layers, Scene, paint, scene_of
+from latens.data.origins import without_drawn
 from latens.data.stack_writer import MASKS, StackWriter
 from latens.data.stacks import DESCRIPTION, TIFF_ENDINGS, count_frames
 from latens.data.tiff import MAX_FRAMES
@@ -51,7 +52,9 @@ def pairs_in(folder: Path) -> list[tuple[Path, Path]]:
     by name if the name is unique among images and among label maps. Raises UnreadableInput without label maps, InputError for
     an image without a label map and for two images with the same name.
     """
-    every = sorted(files_under(folder, IMAGE_ENDINGS))
+    found = files_under(folder, IMAGE_ENDINGS)
+    named = {path for path in found if is_label_name(path.relative_to(folder))}  # also those that latens wrote
+    every = sorted([*named, *without_drawn(set(found) - named, folder)])
     names = [path for path in every if not CELLPOSE_EXTRA.search(path.stem)]
     if len(every) > len(names):
         logger.warning("%s: left out %s of flows and outlines", folder, counted(len(every) - len(names), "image"))

@@ -2,12 +2,41 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
-from latens.data.records import Entry, Records
-from latens.errors import UnreadableInput
+from latens.data.records import DRAWING, Entry, Records
+from latens.errors import UnreadableInput, counted
+
+logger = logging.getLogger(__name__)
+
+DRAWN = "figures, label maps or depth maps that latens wrote"
+NO_IMAGES = {  # by the command of a record: endings of its results that show or label images
+    DRAWING: "",
+    "segmenting": "",
+    "mapping parts of": "",
+    "finding parts": "",
+    "naming parts": "",
+    "hazing": "_depth256.png",
+}
+
+
+def drawn(names: Sequence[str]) -> list[str]:
+    """Figures, overlays, label maps, masks and depth maps of latens among absolute paths, also if they were edited since."""
+    records = Records()
+    entries = ((name, records.entry(Path(name))) for name in names)
+    return [name for name, entry in entries if entry is not None and name.endswith(NO_IMAGES.get(entry.what, "\0"))]
+
+
+def without_drawn(paths: Iterable[Path], folder: Path) -> list[Path]:
+    """The paths without those of `drawn`, which a warning on `folder` counts."""
+    kept = list(paths)
+    results = set(drawn([os.path.abspath(path) for path in kept]))
+    if results:
+        logger.warning("%s: left out %s, %s", folder, counted(len(results), "file"), DRAWN)
+    return [path for path in kept if os.path.abspath(path) not in results]
 
 
 def with_origin(names: Sequence[str]) -> list[str]:

@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 RECORDS = ".latens.jsonl"
 FORM = 1  # version of the lines
 START = b'{"latens": '  # of every line
+DRAWING = "drawing"  # of figures of reports and runs, and label maps of converted data
 STATES = ("started", "done", "damaged", "failed")
 
 
@@ -136,6 +137,10 @@ class Records:
         """Note the files that the work left, with their fingerprints; `state` is done or damaged. Raises as `start`."""
         found = {output: fingerprint([output]) if output.is_file() else None for output in outputs}
         self._write(state, found, what, path, source, request)
+
+    def draw(self, outputs: Iterable[Path]) -> None:
+        """Note figures, label maps or masks of no single input, which `latens.data.origins.drawn` recognizes."""
+        self.finish("done", outputs, DRAWING, STANDARD_STREAM, None, {})
 
     def release(self, outputs: Iterable[Path]) -> None:
         """Note that the work failed and left these files as they were: the lines before "started" hold again."""

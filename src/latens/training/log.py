@@ -12,6 +12,7 @@ import numpy as np
 
 from latens.data.files import write_atomic
 from latens.data.image_output import png_bytes
+from latens.data.records import Records
 from latens.hub import save_model
 from latens.progress import OnProgress
 from latens.settings import to_dict
@@ -43,8 +44,10 @@ class RunLog:
 
     def validation(self, step: int, numbers: dict[str, float], images: dict[str, np.ndarray], *, best: bool) -> None:
         self._write("validation", step, {**numbers, "best": float(best)})
-        for name, pixels in images.items():
-            write_atomic(self.folder / "samples" / f"{name}-{step:08d}.png", png_bytes(pixels))
+        samples = {self.folder / "samples" / f"{name}-{step:08d}.png": pixels for name, pixels in images.items()}
+        for path, pixels in samples.items():
+            write_atomic(path, png_bytes(pixels))
+        Records().draw(samples)
         if self.active:
             logger.info("step %d: %s%s", step, _line(numbers), "  (best)" if best else "")
 

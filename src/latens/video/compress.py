@@ -129,6 +129,8 @@ def compress_clip(
         done, trials, note = _encode(request, factor, request.out, masks), 1, None
     else:
         done, factor, trials, note = _to_size(request, size, kbps, masks)
+    if masks is not None:
+        masks.finish()
     if note is not None:
         logger.warning("%s: %s", request.out, note)
     return _result(request, done, factor, trials, note, time.perf_counter() - started)

@@ -11,6 +11,7 @@ import numpy as np
 from latens.data.clips.reader import Clip, ClipFrame
 from latens.data.files import write_atomic
 from latens.data.image_output import png_bytes
+from latens.data.records import Records
 from latens.data.regions.masks import MaskReader, Weights
 from latens.data.regions.pairing import Notes, Regions
 from latens.errors import InputError, OutputExists
@@ -49,9 +50,16 @@ class MaskFiles:
         if not force and folder.is_dir() and any(folder.iterdir()):
             raise OutputExists("the folder is not empty", where=str(folder), hint="choose another folder, or add --force")
         self.folder = folder
+        self._written: list[Path] = []
 
     def write(self, weights: Weights, name: str) -> None:
-        write_atomic(self.folder / f"{name}.png", png_bytes(weights))
+        path = self.folder / f"{name}.png"
+        write_atomic(path, png_bytes(weights))
+        self._written.append(path)
+
+    def finish(self) -> None:
+        """Record the masks, so that no command takes them for images."""
+        Records().draw(self._written)
 
 
 class Recorded:

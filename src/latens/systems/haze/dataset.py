@@ -17,6 +17,7 @@ from latens.data.depth import QUANTILE, relative_depth
 from latens.data.images import IMAGE_ENDINGS, Pixels, read_each
 from latens.data.inputs import files_under
 from latens.data.notes import left_out
+from latens.data.origins import without_drawn
 from latens.data.tensors import to_tensor
 from latens.errors import InputError, LimitExceeded, UnreadableInput, UsageError
 from latens.systems.haze.baselines.dehazenet import PATCH
@@ -198,7 +199,7 @@ class UnpairedData:
 
     def _load(self, folder: Path) -> list[Pixels]:
         found, small_ones = [], 0
-        for path, pixels in read_each(files_under(folder, IMAGE_ENDINGS)):
+        for path, pixels in read_each(without_drawn(files_under(folder, IMAGE_ENDINGS), folder)):
             flat = np.zeros(pixels.shape[:2], np.float32)
             small = reduced(Scene(path.name, pixels, flat), self.config.side).image
             if min(small.shape[:2]) >= max(self.config.crop, MULTIPLE):

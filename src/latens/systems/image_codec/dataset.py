@@ -13,6 +13,7 @@ from torch import Tensor
 
 from latens.data.images import IMAGE_ENDINGS, read_each
 from latens.data.inputs import files_under
+from latens.data.origins import without_drawn
 from latens.data.source import Source, plain_paths
 from latens.data.splits import place_of
 from latens.data.tensors import to_tensor
@@ -117,7 +118,7 @@ def photographs(folder: Path) -> list[Path]:
     """Every image file under a folder, sorted by path. Raises UnreadableInput if the path is not a folder."""
     if not folder.is_dir():
         raise UnreadableInput("not a folder", where=str(folder), hint="give the folder that holds the photographs")
-    return sorted(files_under(folder, IMAGE_ENDINGS))
+    return sorted(without_drawn(files_under(folder, IMAGE_ENDINGS), folder))
 
 
 def center(image: np.ndarray, largest: int) -> np.ndarray:

@@ -15,7 +15,9 @@ from PIL import Image
 from torch import Tensor
 
 from latens.data.images import IMAGE_ENDINGS
+from latens.data.inputs import files_under
 from latens.data.labeled import open_labeled
+from latens.data.origins import without_drawn
 from latens.data.source import Source
 from latens.errors import InputError, LatensError, UsageError
 from latens.systems.seedlings.config import CropsConfig, GraderConfig
@@ -131,7 +133,7 @@ def read_tray_crops(folder: Path, tables: Sequence[Path], size: int, config: Cro
     trays = {tray for tray, _, _ in grades}
     method: Method = "thesis" if config.method == "thesis" else "lattice"
     parts: list[Crops] = []
-    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_ENDINGS and not p.name.startswith(".")):
+    for path in sorted(without_drawn(files_under(folder, IMAGE_ENDINGS), folder)):
         shot = identify(path)
         if shot.tray not in trays:
             logger.warning("left out: %s: no table of grades has the tray '%s'", path, shot.tray)

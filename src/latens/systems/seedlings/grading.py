@@ -13,6 +13,7 @@ from latens.data.csv_files import csv_bytes
 from latens.data.files import write_atomic
 from latens.data.folders import check_request, note_request
 from latens.data.image_output import webp_bytes
+from latens.data.records import Records
 from latens.errors import InputError, LatensError, UnreadableInput, UsageError
 from latens.inference.page import Block, Figure
 from latens.settings import to_dict
@@ -90,7 +91,9 @@ def grade_folder(
         grader, blocks, _figures(photographs, work.overlays), [*general, *warnings], failures, len(photographs)
     )
     page.save(out / REPORT)
-    files = [*(work.overlays[path] for path in paths if work.overlays[path].is_file()), out / PLANTS, out / LOTS, out / REPORT]
+    overlays = [work.overlays[path] for path in paths if work.overlays[path].is_file()]
+    Records().draw(overlays)
+    files = [*overlays, out / PLANTS, out / LOTS, out / REPORT]
     return Experiment(
         tuple(graded), tuple(found), tuple(failures), tuple(warnings), tuple(general), tuple(files), tuple(blocks)
     )

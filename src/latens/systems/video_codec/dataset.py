@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 
 from latens.data.images import IMAGE_ENDINGS, read_image
+from latens.data.inputs import files_under
+from latens.data.origins import without_drawn
 from latens.data.regions.noise import perlin_masks
 from latens.data.source import Source
 from latens.errors import InputError, LimitExceeded, UnreadableInput, UsageError
@@ -88,7 +90,7 @@ class ClipData:
             return
         folders = sorted(path.parent for path in source.path.glob("*/frames") if path.is_dir())
         if source.kind == "photographs" or (source.kind == "" and not folders):
-            paths = sorted(path for path in source.path.rglob("*") if path.suffix.lower() in IMAGE_ENDINGS)
+            paths = sorted(without_drawn(files_under(source.path, IMAGE_ENDINGS), source.path))
             found = [pixels for path in paths if (pixels := self._pixels(path)) is not None]
             self.photographs += [pixels for pixels in found if min(pixels.shape[:2]) >= self.config.crop]
             return

@@ -15,6 +15,7 @@ from latens.data.image_output import write_image
 from latens.data.images import IMAGE_ENDINGS
 from latens.data.inputs import files_under
 from latens.data.instances import Placed, layers_of_placed
+from latens.data.origins import without_drawn
 from latens.data.source import Source
 from latens.data.stacks import read_frame
 from latens.errors import counted
@@ -72,7 +73,7 @@ def evaluate_fields(segmenter: CellSegmenter, sources: Sequence[Source], folder:
     simulated = empty_images(np.random.default_rng(EMPTY_SEED), EMPTY)
     negatives = {"simulated empty slides and noise": confident_objects(segmenter, simulated)}
     for source in folders:
-        paths = sorted(files_under(source.path, IMAGE_ENDINGS))
+        paths = sorted(without_drawn(files_under(source.path, IMAGE_ENDINGS), source.path))
         negatives[str(source)] = confident_objects(segmenter, map(read_frame, paths))
     blocks = [Table(COLUMNS, table, "Standard deviations by a bootstrap over fields.")] if table else []
     if overlaps is not None:
@@ -129,7 +130,7 @@ def overlapping(segmenter: CellSegmenter, images: Sequence[FieldImage]) -> Overl
 def measured(segmenter: CellSegmenter, images: Sequence[FieldImage], folder: Path | None) -> Row:
     """The model on the images of one kind."""
     counts, scores, right, warned = [], [], [], 0
-    for image in images:
+    for number, image in enumerate(images):
         found = segmenter.segment_pixels(image.pixels, least_score=LEAST)
         sure = confident(found)
         counts.append(compare(image.field, image.labels, sure.labels.astype(np.int32)))
@@ -137,7 +138,8 @@ def measured(segmenter: CellSegmenter, images: Sequence[FieldImage], folder: Pat
         right.append(right_objects(image.labels, found.placed))
         warned += bool(found.warnings)
         if folder is not None:
-            write_image(folder / f"{Path(image.name).stem}.png", Image.fromarray(overlay_placed(image.pixels, sure.placed)))
+            name = f"image-{image.kind}-{number}-{Path(image.name).stem}.png"  # day1/a.png and day2/a.png have one name
+            write_image(folder / name, Image.fromarray(overlay_placed(image.pixels, sure.placed)))
     return Row(images[0].kind, segmenter.name, counts, np.concatenate(scores), np.concatenate(right), warned)
 
 

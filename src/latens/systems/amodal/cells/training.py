@@ -13,6 +13,7 @@ import numpy as np
 from latens.data.convert import READABLE
 from latens.data.images import IMAGE_ENDINGS, read_image
 from latens.data.inputs import files_under
+from latens.data.origins import without_drawn
 from latens.data.source import Source
 from latens.data.splits import place_of
 from latens.errors import InputError, UsageError
@@ -108,7 +109,7 @@ def read_photographs(folder: Path) -> Photographs:
     import cv2
 
     found = Photographs([], [])
-    for path in sorted(files_under(folder, IMAGE_ENDINGS)):
+    for path in sorted(without_drawn(files_under(folder, IMAGE_ENDINGS), folder)):
         pixels = read_image(path).pixels
         factor = LARGEST_PHOTOGRAPH / min(pixels.shape[:2])
         if factor < 1:
