@@ -3,13 +3,17 @@
 MP4 and AVI declare a number of frames. Matroska and WebM declare a duration, so a missing end and gaps between time stamps are
 counted at the mean frame rate. If the duration is that of the whole file, packets of all streams count, because sound may be
 longer than video. The edit list of an MP4 may leave frames out, so its frames are missing only if its end is missing too.
+Every packet from the first shown frame on that is to be shown must give a frame: decoders drop damaged ones without an error.
 """
 
 from __future__ import annotations
 
 import contextlib
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
+
+from latens.data.clips.skipped import is_shown, skipped_in_avi
 
 MICROSECONDS = 1_000_000  # FFmpeg's unit of the duration of a container
 MISSED = Fraction(3, 4)  # a regular clip whose packets have durations lacks a frame if so much of one is missing at its end
@@ -21,10 +25,10 @@ ROUNDING = Fraction(3, 1000)  # seconds; time stamps of Matroska are millisecond
 class Expected:
     """What the header of a clip declares, and what was read."""
 
-    def __init__(self, container: Any, stream: Any, rate: Fraction, size: int) -> None:
+    def __init__(self, path: Path, container: Any, stream: Any, rate: Fraction) -> None:
         names = container.format.name.split(",")
-        self.edited, self.timed = "mov" in names, "matroska" in names
-        self.rate, self.size = rate, size
+        self.edited, self.timed, self.skips = "mov" in names, "matroska" in names, "avi" in names
+        self.path, self.rate, self.size, self.unit = path, rate, path.stat().st_size, Fraction(stream.time_base)
         self.frames = stream.frames or number_of(stream.metadata.get("NUMBER_OF_FRAMES"))
         tagged = seconds_of(stream.metadata.get("DURATION"))
         if self.edited and stream.duration:
@@ -35,6 +39,10 @@ class Expected:
         self.packets = 0
         self.last = Fraction(0)  # end of the last packet in seconds
         self.own_end = True  # every packet of the video has a duration
+        self.codec, self.fields = str(stream.codec_context.name), False  # fields: a packet may be half of a frame
+        self._stamps: list[int | None] = []  # of packets to be shown, in units of the stream
+        self._frames = 0
+        self._start: Fraction | None = None  # time of the first frame
         self._shown: Fraction | None = None  # time of the last frame
         self._intervals: list[Fraction] = []
 
@@ -45,11 +53,16 @@ class Expected:
         own = packet.stream.index == self.index
         self.packets += own
         self.own_end &= not own or bool(packet.duration)
-        if (own or self.whole) and packet.pts is not None and packet.time_base is not None:
+        if own and not packet.is_discard and (packet.is_corrupt or is_shown(self.codec, packet)):
+            self._stamps.append(packet.pts)
+        if (own or self.whole) and not packet.is_discard and packet.pts is not None and packet.time_base is not None:
             self.last = max(self.last, (packet.pts + (packet.duration or 0)) * Fraction(packet.time_base))
 
     def count_frame(self, time: Fraction) -> None:
         """Count a frame in the order of time."""
+        self._frames += 1
+        if self._start is None:
+            self._start = time
         if self._shown is not None:
             self._intervals.append(time - self._shown)
         self._shown = time
@@ -59,18 +72,30 @@ class Expected:
         """True if the header declares more frames than the file has bytes."""
         return max(self.frames, self.end * self.rate) > self.size
 
-    def missing(self) -> int:
-        """The number of declared frames without a packet, after all packets have been read."""
-        if self.impossible:
-            return 0
-        if self.frames and not (self.edited and self.end and not self._lost_at_end()):
-            return max(0, self.frames - self.packets)
-        if self.frames or not (self.edited or self.timed):
-            return 0
-        return self._lost_at_end() + self._lost_in_gaps()
+    def missing(self, errors: int) -> int:
+        """Declared frames without a packet, and packets without a frame, of which `errors` are counted as damaged.
+
+        To be called after all packets have been read.
+        """
+        undecoded = 0 if self.fields else max(0, self._to_be_shown() - self._frames - errors)
+        return undecoded + (0 if self.impossible else self._without_packet())
+
+    def _to_be_shown(self) -> int:
+        """The number of packets with a frame to be shown, without those that refer to frames before the start of the clip."""
+        return sum(stamp is None or self._start is None or stamp * self.unit >= self._start for stamp in self._stamps)
+
+    def _without_packet(self) -> int:
+        if self.edited and self.end and self.frames:
+            lost = self._lost_at_end()
+            return max(lost, self.frames - self.packets) if lost else 0
+        if self.frames:
+            lost = max(0, self.frames - self.packets)
+            return max(0, lost - skipped_in_avi(self.path, self.index)) if lost and self.skips else lost
+        return self._lost_at_end() + self._lost_in_gaps() if self.edited or self.timed else 0
 
     def _lost_at_end(self) -> int:
-        frames = (self.end - self.last) * self.rate
+        rate = max(self.rate, self.frames / self.end) if self.edited and self.end else self.rate
+        frames = (self.end - self.last) * rate
         exact = self.own_end and not self.whole and not self._odd()
         return round(frames) if frames >= (MISSED if exact else LATE) else 0
 

@@ -23,6 +23,7 @@ from latens.data.images import IMAGE_ENDINGS, Pixels, read_image
 from latens.data.inputs import natural_key
 from latens.data.limits import current_limits
 from latens.data.notes import note_once
+from latens.data.origins import without_drawn
 from latens.errors import InputError, UnreadableInput, UsageError, counted
 
 FOLDER_RATE = Fraction(25)  # default frames per second of a folder of images
@@ -196,7 +197,7 @@ class _FileReader:
         self.clip: Clip | None = None
         self.rate = Fraction(stream.average_rate or stream.base_rate or stream.guessed_rate or FOLDER_RATE)
         self.damaged = 0
-        self.expected = Expected(container, stream, self.rate, path.stat().st_size)
+        self.expected = Expected(path, container, stream, self.rate)
         self.size: tuple[int, int, str] | None = None
         stream.thread_type = "AUTO"
         self.decoded = self._decode()
@@ -264,13 +265,14 @@ class _FileReader:
                 time = frame.pts * base
             self.damaged += frame.is_corrupt
             self.expected.count_frame(time)
+            self.expected.fields |= frame.interlaced_frame
             yield ClipFrame(self._fit(turn(frame) if turn else frame, clip), time, (frame.duration or 0) * base, number)
             last, number = time, number + 1
             frame = next(self.decoded, None)
         if self.expected.impossible:
             clip.note("the number of frames or the duration in the header is wrong")
         clip.damaged = self.damaged + self.expected.impossible
-        clip.missing = self.expected.missing()
+        clip.missing = self.expected.missing(self.damaged)
 
     def _fit(self, frame: Any, clip: Clip) -> Any:
         """The frame, scaled to the size of the first frame if it differs."""
@@ -313,7 +315,7 @@ def is_frame_folder(path: Path) -> bool:
 
 
 def _open_folder(folder: Path, fps: Fraction | None) -> Clip:
-    paths = images_in(folder)
+    paths = without_drawn(images_in(folder), folder)
     if not paths:
         raise UnreadableInput("there are no images in this folder", where=str(folder))
     first = read_image(paths[0])
