@@ -52,9 +52,9 @@ def pairs_in(folder: Path) -> list[tuple[Path, Path]]:
     by name if the name is unique among images and among label maps. Raises UnreadableInput without label maps, InputError for
     an image without a label map and for two images with the same name.
     """
-    found = files_under(folder, IMAGE_ENDINGS)
-    named = {path for path in found if is_label_name(path.relative_to(folder))}  # also those that latens wrote
-    every = sorted([*named, *without_drawn(set(found) - named, folder)])
+    there = files_under(folder, IMAGE_ENDINGS)
+    named = {path for path in there if is_label_name(path.relative_to(folder))}  # also those that latens wrote
+    every = sorted([*named, *without_drawn(set(there) - named, folder)])
     names = [path for path in every if not CELLPOSE_EXTRA.search(path.stem)]
     if len(every) > len(names):
         logger.warning("%s: left out %s of flows and outlines", folder, counted(len(every) - len(names), "image"))
