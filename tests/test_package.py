@@ -31,7 +31,7 @@ BUDGETS = {  # MB of tensor files
     "seedlings": 1.0,
     "seedlings_species": 1.0,
 }
-BY_STRING = {"tensorboard"}  # imported by torch on request
+BY_STRING = {"tensorboard", "onnx", "onnxscript"}  # imported by torch on request
 EXTRAS_OF_DEVELOPERS = {"dev", "dist", "docs"}
 
 

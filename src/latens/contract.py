@@ -18,6 +18,7 @@ from latens.data.source import Source
 from latens.experiments.bench import Case
 from latens.experiments.lab import ExperimentRunner
 from latens.experiments.report import Report
+from latens.inference.onnx import Graph
 from latens.inference.page import Section
 from latens.training.config import AnyTrainConfig
 from latens.training.objective import Trainable
@@ -110,6 +111,7 @@ class System(Generic[C, L]):
     evaluation: Evaluation[L, Any]
     cases: Callable[[L], Sequence[Case]] = no_cases  # for `latens bench`
     artifacts: Mapping[str, Artifact[L, Any]] = field(default_factory=lambda: MappingProxyType({}))  # of its paper, by name
+    graphs: Callable[[L], Sequence[Graph]] | None = None  # networks for `latens export`
     demo: Callable[[L, Path], Section] | None = None  # makes its section of `latens demo`, with files in the folder
 
 

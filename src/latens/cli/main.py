@@ -67,6 +67,7 @@ VERBS = (
     Verb("reproduce", "latens.cli.reproduce:reproduce", "Reproduce a table or figure of a paper and compare the numbers."),
     Verb("bench", "latens.cli.bench:bench", "Measure speed and memory on this machine."),
     Verb("int8", "latens.cli.int8:int8", "Store the large weights of a model in eight bits."),
+    Verb("export", "latens.cli.export:export", "Write the networks of a model as ONNX graphs."),
     Verb("import", "latens.cli.import_model:import_model", "Convert a CompressAI checkpoint to a model folder."),
     Verb("models", "latens.cli.models:models", "List the bundled models."),
     Verb("doctor", "latens.cli.doctor:doctor", "Check this installation, line by line."),

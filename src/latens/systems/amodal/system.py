@@ -29,6 +29,7 @@ from latens.systems.amodal.dataset import common_classes, open_source
 from latens.systems.amodal.demo import section
 from latens.systems.amodal.evaluate import AmodalEvaluation, evaluate
 from latens.systems.amodal.experiments import SCALES
+from latens.systems.amodal.graphs import graphs
 from latens.systems.amodal.objective import AmodalObjective
 from latens.systems.amodal.pipeline import AmodalRCNN
 from latens.systems.amodal.predict import NAME, AmodalSegmenter, Segmentation, load
@@ -163,5 +164,6 @@ SYSTEM = System[AmodalTraining | CellsTraining, Any](
     ),
     cases=cases,
     artifacts={name: Artifact(make=make, scales=SCALES) for name, make in TABLES.items()},
+    graphs=graphs,
     demo=section,
 )

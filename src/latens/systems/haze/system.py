@@ -33,6 +33,7 @@ from latens.systems.haze.dataset import PatchData, SceneData, UnpairedData
 from latens.systems.haze.demo import section
 from latens.systems.haze.evaluate import evaluate
 from latens.systems.haze.figures import FIGURES
+from latens.systems.haze.graphs import graphs
 from latens.systems.haze.model import HazeTranslator
 from latens.systems.haze.objective import PatchObjective, PhysicalObjective, TranslationObjective
 from latens.systems.haze.physical import LEVELS, PhysicalHaze
@@ -164,5 +165,6 @@ SYSTEM = System[HazeTraining, Haze](
     ),
     cases=cases,
     artifacts={**TABLES, **FIGURES},
+    graphs=graphs,
     demo=section,
 )

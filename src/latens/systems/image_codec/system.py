@@ -26,6 +26,7 @@ from latens.systems.image_codec.context_hyperprior import freeze_hyperprior
 from latens.systems.image_codec.dataset import CropData
 from latens.systems.image_codec.demo import section
 from latens.systems.image_codec.evaluate import CodecEvaluation, evaluate
+from latens.systems.image_codec.graphs import graphs
 from latens.systems.image_codec.networks import build_network
 from latens.systems.image_codec.objective import RateDistortion
 from latens.systems.image_codec.predict import ImageCodec, load
@@ -143,5 +144,6 @@ SYSTEM = System[CodecTraining, ImageCodec](
     ),
     cases=cases,
     artifacts=ARTIFACTS,
+    graphs=graphs,
     demo=section,
 )

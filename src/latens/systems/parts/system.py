@@ -29,6 +29,7 @@ from latens.systems.parts.config import (
 from latens.systems.parts.dataset import ImageData
 from latens.systems.parts.evaluate import PartsEvaluation, evaluate
 from latens.systems.parts.figures import FIGURES, section
+from latens.systems.parts.graphs import graphs
 from latens.systems.parts.model import VAE, BetaVAE, PatchVAE
 from latens.systems.parts.objective import Elbo
 from latens.systems.parts.predict import Parts, load
@@ -158,5 +159,6 @@ SYSTEM = System[PartsTraining, Parts](
     evaluation=Evaluation(options=PartsEvaluation(), run=evaluate, files=("probes.jsonl",)),
     cases=cases,
     artifacts={**TABLES, **FIGURES},
+    graphs=graphs,
     demo=section,
 )

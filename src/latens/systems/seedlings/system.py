@@ -19,6 +19,7 @@ from latens.systems.seedlings.dataset import CropBatches, open_crops
 from latens.systems.seedlings.demo import section
 from latens.systems.seedlings.evaluate import GradingEvaluation, evaluate
 from latens.systems.seedlings.foreground import find_leaves
+from latens.systems.seedlings.graphs import graphs
 from latens.systems.seedlings.model import GRADES
 from latens.systems.seedlings.networks import grader as build_grader
 from latens.systems.seedlings.objective import GradingObjective
@@ -84,5 +85,6 @@ SYSTEM = System[SeedlingTraining, SeedlingGrader](
     ),
     cases=cases,
     artifacts=ARTIFACTS,
+    graphs=graphs,
     demo=section,
 )
