@@ -11,6 +11,8 @@ from PIL import Image
 
 from latens.data.source import Source
 from latens.systems.amodal.cells import evaluate as module
+from latens.systems.amodal.cells.predict import CellSegmenter
+from latens.systems.amodal.cells.scores import Fit
 from latens.systems.amodal.evaluate import AmodalEvaluation, evaluate
 from latens.systems.amodal.predict import load
 
@@ -46,3 +48,20 @@ def test_the_bundled_model_on_discs(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert (images, filled, objects) == (3, 0, 0)
     assert warned == 3
     assert len(list(out.glob("*.png"))) == 2
+
+
+def test_scores_of_an_unknown_image_are_small(tmp_path: Path) -> None:
+    """The probability that the image is known is a factor of every score."""
+    write_discs(tmp_path, 1)
+    segmenter = load("cells", device="cpu")
+    assert isinstance(segmenter, CellSegmenter)
+    before = segmenter.segment(tmp_path / "n0_img.png")
+    assert before.known > 0.9
+    assert not before.warnings
+    segmenter.fit = Fit(segmenter.fit.by_kind, (-3.0, *[0.0] * 7))
+    assert len(segmenter.segment(tmp_path / "n0_img.png")) == 0
+    found = segmenter.segment(tmp_path / "n0_img.png", least_score=0.02)
+    assert found.known == pytest.approx(1 / (1 + np.exp(3)))
+    assert found.scores[:9] == pytest.approx(before.scores[:9] / before.known * found.known, rel=1e-4)
+    assert found.facts["known"] == pytest.approx(found.known, abs=1e-4)
+    assert "multiplied by 0.047" in found.warnings[0]

@@ -13,7 +13,7 @@ from latens.data.source import Source
 from latens.errors import UsageError
 from latens.settings import SettingsError, override
 from latens.systems.amodal.cells.baseline import otsu_watershed, three_classes
-from latens.systems.amodal.cells.calibrate import logistic, recognizer, right_objects
+from latens.systems.amodal.cells.calibrate import Judged, chosen_fit, logistic, recognizer, right_objects
 from latens.systems.amodal.cells.fields import field_image
 from latens.systems.amodal.cells.measure import calibration_error, compare, overlap_table, quality_of
 from latens.systems.amodal.cells.network import StarNet
@@ -80,11 +80,44 @@ def test_fitted_scores_are_probabilities() -> None:
 
 def test_the_recognizer_keeps_known_images() -> None:
     rng = np.random.default_rng(0)
-    known, unknown = rng.normal(2, 1, (200, 5)), rng.normal(-2, 1, (50, 5))
+    known, unknown = rng.normal(2, 1, (200, 7)), rng.normal(-2, 1, (50, 7))
     fit = Fit(image=recognizer(known, unknown))
-    assert sum(fit.known(each) for each in known) >= 0.96 * 200
-    assert sum(fit.known(each) for each in unknown) <= 1
-    assert Fit().known(known[0])
+    assert sum(fit.known(each) >= 0.5 for each in known) >= 0.96 * 200
+    assert sum(fit.known(each) >= 0.5 for each in unknown) <= 1
+    mixed = Fit(image=recognizer(known, rng.normal(1.5, 1, (400, 7))))  # known images count as much as the more frequent others
+    assert sum(mixed.known(each) >= 0.5 for each in known) >= 0.96 * 200
+    assert Fit().known(known[0]) == 1
+
+
+def test_a_fit_of_earlier_versions_only_warns() -> None:
+    fit = Fit(image=(-1.0, 1.0, 0.0, 0.0, 0.0, 0.0))
+    assert fit.decides
+    assert [fit.known(np.array([first, *[9.0] * 6])) for first in (0.9, 1.1)] == [0, 1]
+    assert not Fit(image=(0.0,) * 8).decides
+
+
+def judged(rng: np.random.Generator, field: str, weights: list[float], count: int) -> Judged:
+    """Objects of a field that are right with a probability of these log odds; the last feature is a trap of the field."""
+    features = rng.normal(size=(count, 4))
+    features[:, 3] = rng.normal()
+    chance = 1 / (1 + np.exp(-(features @ np.array(weights))))
+    return Judged(field, features, rng.random(count) < chance)
+
+
+def test_the_fit_leaves_out_features_that_do_not_carry_over_to_other_fields() -> None:
+    """Each field has a value of the last feature and a share of right objects of its own, without a relation of the two."""
+    rng = np.random.default_rng(3)
+    found = []
+    for number in range(6):
+        one = judged(rng, str(number), [2.0, 1.0, 0.0, 0.0], 300)
+        found.append(one._replace(right=one.right & (rng.random(300) < 0.5 + 0.5 * rng.random())))
+    weights = chosen_fit(found)
+    assert len(weights) == 5
+    assert weights[4] == 0
+    assert weights[1] > 1
+    everything = [each._replace(right=np.ones(300, dtype=bool)) for each in found]
+    sure = Fit({"stained": chosen_fit(everything)}).scores(found[0].features, "stained")
+    assert (sure > 0.99).all()
 
 
 def test_the_baseline_separates_two_nuclei() -> None:

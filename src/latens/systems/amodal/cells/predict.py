@@ -36,6 +36,8 @@ LARGEST_SHARE = 0.6  # largest diameter of such an object, relative to the short
 CONFIDENT = 0.5  # object probability of objects that count in a probe
 DIAMETERS = (3, 2000)  # pixels
 UNKNOWN = "the image resembles nothing that the model was trained on: expect missing and false objects"
+LOWERED = "; all scores were multiplied by {:.2g}, the probability that it is known (--score 0 shows all objects)"
+KNOWN = 0.5  # probability below which there is a warning
 
 
 class Seen(NamedTuple):
@@ -90,11 +92,13 @@ class CellSegmenter(Segmenter[CellSegmentation]):
         """
         seen = self.look(pixels, checked_diameter(self.diameter if diameter is None else diameter))
         scores = self.fit.scores(object_features(seen.objects), seen.kind)
+        known = self.fit.known(image_features(seen.frame, seen.objects, scores))
+        if not self.fit.decides:
+            scores = known * scores
         order = np.argsort(-scores, kind="stable")
         order = order[scores[order] >= real(least_score, "least_score")]
         pieces = [seen.objects.pieces[index] for index in order]
         placed = [Placed(piece.top, piece.left, piece.amodal, piece.visible) for piece in pieces]
-        known = self.fit.known(image_features(seen.frame, seen.objects, scores))
         return CellSegmentation(
             size=(pixels.shape[0], pixels.shape[1]),
             placed=placed,
@@ -102,7 +106,8 @@ class CellSegmenter(Segmenter[CellSegmentation]):
             classes=self.classes,
             diameter=seen.diameter,
             inverted=seen.inverted,
-            warnings=() if known else (UNKNOWN,),
+            known=known,
+            warnings=() if known >= KNOWN else (UNKNOWN if self.fit.decides else UNKNOWN + LOWERED.format(known),),
         )
 
     def look(self, pixels: UInt8[np.ndarray, "H W 3"], diameter: float | None = None) -> Seen:

@@ -20,7 +20,8 @@ MAX_DENSE = 2**31  # bytes of dense masks
 class CellSegmentation:
     """The objects of one image by decreasing score.
 
-    Score: probability that the object has an IoU of at least 0.5 with a true one. The order in depth is not known.
+    Score: probability that the object has an IoU of at least 0.5 with a true one, which includes the probability that the
+    image is of a kind that the model knows (`known`). The order in depth is not known.
     """
 
     size: tuple[int, int]  # height and width of the image
@@ -29,6 +30,7 @@ class CellSegmentation:
     classes: tuple[str, ...]
     diameter: float  # median diameter for which the image was resampled, pixels
     inverted: bool = False  # the image is gray with a light background, so light and dark were exchanged
+    known: float = 1.0  # probability that the image is of a kind that the model knows, a factor of every score
     warnings: tuple[str, ...] = field(default=())  # reasons to doubt the result
 
     def __len__(self) -> int:
@@ -39,8 +41,13 @@ class CellSegmentation:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """The diameter, the inversion and the warnings, for files."""
-        return {"diameter": round(self.diameter, 2), "inverted": self.inverted, "warnings": list(self.warnings)}
+        """The diameter, the inversion, the probability of a known image and the warnings, for files."""
+        return {
+            "diameter": round(self.diameter, 2),
+            "inverted": self.inverted,
+            "known": round(self.known, 4),
+            "warnings": list(self.warnings),
+        }
 
     @property
     def boxes(self) -> Int[np.ndarray, "N 4"]:

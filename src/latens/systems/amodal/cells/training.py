@@ -28,9 +28,9 @@ from latens.systems.amodal.cells.simulate import empty_images
 from latens.systems.amodal.recipes import CellsTraining
 from latens.training.objective import Trainable
 
-FIT_EMPTY, FIT_SEED = 24, 20_119  # simulated images without cells on which scores are fitted, and their seed
+FIT_EMPTY, FIT_SEED = 48, 20_119  # simulated images without cells on which scores are fitted, and their seed
 HELD_OUT = 0.1  # share of the photographs
-WATCHED = 24  # held-out photographs on which false objects are counted during training
+FITTED, WATCHED = 60, 12  # held-out photographs of the fit of the scores, and of the count of false objects
 LARGEST_PHOTOGRAPH = 512  # pixels of the shorter side
 SOURCES = (
     "give labels:FOLDER, coco:FILE.json,IMAGES or labelme:FOLDER, negatives:FOLDER (no cells), or nothing: simulated cells"
@@ -64,9 +64,15 @@ def build_cells(config: CellsTraining, sources: Sequence[Source]) -> Trainable:
     feed = CellsData(
         Material(train, photographs.train), Material(held_out, photographs.held_out), data, model.rays, config.run.seed
     )
-    fit = functools.partial(fit_of, images=held_out, photographs=photographs.held_out) if held_out else None
-    quality = functools.partial(quality_on, images=held_out, photographs=photographs.held_out) if held_out else None
+    some = spread(photographs.held_out, FITTED)
+    fit = functools.partial(fit_of, images=held_out, photographs=some) if held_out else None
+    quality = functools.partial(quality_on, images=held_out, photographs=spread(some, WATCHED)) if held_out else None
     return Trainable(StarNet(model), StarObjective(config.objective, fit, quality), feed)
+
+
+def spread(items: Sequence[np.ndarray], count: int) -> list[np.ndarray]:
+    """At most `count` items, evenly over the sequence."""
+    return [items[int(place)] for place in np.linspace(0, len(items) - 1, min(count, len(items)))]
 
 
 def quality_on(model: StarNet, images: Sequence[FieldImage], photographs: Sequence[np.ndarray]) -> dict[str, float]:
@@ -80,9 +86,8 @@ def quality_on(model: StarNet, images: Sequence[FieldImage], photographs: Sequen
         of_kind = [image for image in images if image.kind == kind]
         counts = [compare(i.field, i.labels, segmenter.segment_pixels(i.pixels).labels.astype(np.int32)) for i in of_kind]
         found |= {f"{kind}_f1": f1_of(counts), f"{kind}_ap": ap_of(counts)}
-    some = photographs[:WATCHED]
-    if some:
-        found["false_objects"] = sum(len(segmenter.segment_pixels(pixels)) for pixels in some) / len(some)
+    if photographs:
+        found["false_objects"] = sum(len(segmenter.segment_pixels(each)) for each in photographs) / len(photographs)
     return found
 
 
