@@ -3,6 +3,7 @@
 Values of `--data`:
 
 simulated, simulated:opaque, simulated:translucent    embryos, or generic shapes
+simulated:SHARE                                       embryos that fill this share of the side of the image, in a dish
 nuclei:FOLDER, nuclei-opaque:FOLDER                   composites of real nuclei, from images with label maps
 coco:FILE.json,IMAGES  kins: cocoa: d2sa: aistron:    annotation files; IMAGES defaults to the folder of the file
 labelme:FOLDER, labels:FOLDER                         labelme's files; images with label maps or stacks of masks
@@ -27,6 +28,7 @@ from latens.systems.amodal.config import EmbryoConfig, ShapesConfig
 from latens.systems.amodal.simulator.embryos import embryo
 from latens.systems.amodal.simulator.nuclei import composite, read_nuclei, split_of
 from latens.systems.amodal.simulator.shapes import shapes
+from latens.systems.amodal.simulator.surroundings import SMALLEST_SHARE, surrounded
 
 VALIDATION_SEED, TEST_SEED = 20_110, 20_111  # training streams have seeds of three numbers, so none coincides
 KINDS = ("embryo", "opaque", "translucent")
@@ -79,6 +81,8 @@ class SampleSource(Protocol):
 def open_source(source: Source, *, rotate: bool = False) -> SampleSource:
     """Open a value of `--data`. Raises UsageError for an unknown value, InputError for unusable files."""
     kind, place = source
+    if kind == "simulated" and (share := share_of(place)) is not None:
+        return Surrounded(share)
     if str(source) == "simulated" or (kind == "simulated" and place in KINDS):
         return Simulated(place if kind else "embryo")
     if kind in ("nuclei", "nuclei-opaque") and place:
@@ -120,6 +124,36 @@ class Simulated:
         if self.kind == "embryo":
             return embryo(rng, EmbryoConfig(size=size))
         return shapes(rng, ShapesConfig(size=size, opaque=self.kind == "opaque"))
+
+    def held_out(self, split: str, count: int, size: int) -> HeldOut:
+        return _numbered(lambda rng: self.draw(rng, size), split, count)
+
+    def contents(self) -> list[str]:
+        return []
+
+
+def share_of(place: str) -> float | None:
+    """The share of `simulated:SHARE`; None for a word. Raises UsageError for a number outside of SMALLEST_SHARE to 1."""
+    try:
+        share = float(place)
+    except ValueError:
+        return None
+    if not SMALLEST_SHARE <= share <= 1:
+        what = f"an embryo can fill {SMALLEST_SHARE:g} to 1 of the side of the image, not {place}"
+        raise UsageError(what, where=f"--data simulated:{place}")
+    return share
+
+
+class Surrounded:
+    """Simulated embryos that fill a share of the side of the image, among other things in a dish."""
+
+    classes: tuple[str, ...] = ("cell",)
+
+    def __init__(self, share: float) -> None:
+        self.share = share
+
+    def draw(self, rng: np.random.Generator, size: int) -> Sample:
+        return surrounded(rng, size, self.share)
 
     def held_out(self, split: str, count: int, size: int) -> HeldOut:
         return _numbered(lambda rng: self.draw(rng, size), split, count)

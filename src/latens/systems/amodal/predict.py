@@ -23,6 +23,7 @@ from latens.shapes import Bool, Float, Int, UInt8
 from latens.systems.amodal.cells.config import StarConfig
 from latens.systems.amodal.cells.network import StarNet
 from latens.systems.amodal.config import STRIDE, AmodalConfig, AnyModel
+from latens.systems.amodal.finder import Boxes, Window, find_embryo
 from latens.systems.amodal.order import SCORE_THRESHOLD, ordered, paste_each
 from latens.systems.amodal.pipeline import AmodalRCNN, Detections
 from latens.systems.amodal.segmenter import Segmenter
@@ -41,6 +42,7 @@ class Segmentation:
     scores: Float[np.ndarray, "N"]
     classes: tuple[str, ...]
     codes: Int[np.ndarray, "N M M"] | None = None  # most likely codewords of every object
+    window: Window | None = None  # the part of the image in which an embryo was found; None: the whole image
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -67,7 +69,8 @@ class Segmentation:
 
     @property
     def facts(self) -> dict[str, Any]:
-        return {}
+        """The window, if the embryo fills a part of the image, for files."""
+        return {} if self.window is None else {"window": self.window._asdict()}
 
     def scene(self, file: str = "") -> Scene:
         """The objects with run-length coded masks, for files and evaluation."""
@@ -76,24 +79,55 @@ class Segmentation:
 
 @in_float32
 class AmodalSegmenter(Segmenter[Segmentation]):
-    """Amodal instance segmentation of images of any size: whole masks, visible masks and depth order."""
+    """Amodal instance segmentation of images of any size: whole masks, visible masks and depth order.
+
+    With `searches`, as in the bundled model for embryos, an embryo that fills a part of the image is found first.
+    """
 
     def __init__(self, model: AmodalRCNN, *, name: str, sha256: str, device: torch.device) -> None:
         super().__init__(name=name, sha256=sha256, device=device, classes=model.config.classes)
         self.model = model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
+        self.searches = self.trained_on is not None
 
-    @torch.no_grad()
     def segment_pixels(self, pixels: UInt8[np.ndarray, "H W 3"], *, least_score: float = SCORE_THRESHOLD) -> Segmentation:
         """The objects of an image given as uint8 pixels."""
         height, width = pixels.shape[:2]
+        found, scale = self._detected(pixels)
+        window = find_embryo(pixels, self._boxes(pixels, found), self._search) if self.searches else None
+        if window is not None:
+            found, scale = self._detected(window.of(pixels))
+        return self._finish(found, scale, window, (height, width), least_score)
+
+    @torch.no_grad()
+    def _detected(self, pixels: UInt8[np.ndarray, "h w 3"]) -> tuple[Detections, tuple[float, float]]:
+        """The objects of an image or a part of it, in pixels of the network image, and its scale factors (x, y)."""
         small, scale = network_image(pixels, self.model.config.size)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             (found,) = self.model.detect(small.to(self.device))
-        return self._finish(found, scale, (height, width), least_score)
+        return found, scale
 
-    def _finish(self, found: Detections, scale: tuple[float, float], size: tuple[int, int], least_score: float) -> Segmentation:
+    def _boxes(self, pixels: UInt8[np.ndarray, "h w 3"], found: Detections) -> Boxes:
+        height, width = pixels.shape[:2]
+        longer = max(height, width)
+        corners = found.boxes.float().cpu().numpy() / self.model.config.size
+        return Boxes(corners, found.scores.float().cpu().numpy(), (width / longer, height / longer))
+
+    def _search(self, parts: Sequence[UInt8[np.ndarray, "h w 3"]]) -> list[Boxes]:
+        """The boxes of every part of an image."""
+        return [self._boxes(part, self._detected(part)[0]) for part in parts]
+
+    def _finish(
+        self,
+        found: Detections,
+        scale: tuple[float, float],
+        window: Window | None,
+        size: tuple[int, int],
+        least_score: float,
+    ) -> Segmentation:
         kept = found.scores >= real(least_score, "least_score")
         boxes = found.boxes[kept].float() / torch.tensor([*scale, *scale], device=found.boxes.device)
+        if window is not None:
+            boxes = boxes + torch.tensor([window.left, window.top] * 2, device=boxes.device)
         amodal = paste_each(found.mask[kept], boxes, size) > SCORE_THRESHOLD
         visible = paste_each(found.visible[kept], boxes, size)
         scores = found.scores[kept].float().cpu().numpy()
@@ -102,7 +136,7 @@ class AmodalSegmenter(Segmenter[Segmentation]):
         amodal, visible, scores, label = amodal[filled], visible[filled], scores[filled], label[filled]
         layers = ordered(amodal, visible, scores, label)
         codes = None if found.code is None else found.code[kept].cpu().numpy()[filled]
-        return Segmentation(layers=layers, scores=scores, classes=self.classes, codes=codes)
+        return Segmentation(layers=layers, scores=scores, classes=self.classes, codes=codes, window=window)
 
 
 def network_image(pixels: np.ndarray, size: int) -> tuple[Float[Tensor, "1 3 h w"], tuple[float, float]]:

@@ -45,17 +45,23 @@ class Body(NamedTuple):
 
 def embryo(rng: np.random.Generator, config: EmbryoConfig) -> Sample:
     """One simulated image with between `cells[0]` and `cells[1]` blastomeres."""
+    phase, layers = embryo_phase(rng, config)
+    return Sample(camera(rng, modulation_contrast(rng, phase, config), config.size), layers)
+
+
+def embryo_phase(rng: np.random.Generator, config: EmbryoConfig) -> tuple[Float[np.ndarray, "P H W"], Layers]:
+    """The phase of an embryo that fills an image, one plane per level of defocus, and its masks."""
     size = config.size
     cells = pack(rng, config)
     middle = size * (0.5 + rng.uniform(-0.04, 0.04, 2))
-    bodies = [_body(rng, middle + size * cells.center[i, :2], size * cells.radius[i], size) for i in range(len(cells.radius))]
+    bodies = [body_of(rng, middle + size * cells.center[i, :2], size * cells.radius[i], size) for i in range(len(cells.radius))]
     amodal = np.zeros((len(bodies), size, size), dtype=bool)
     for mask, body in zip(amodal, bodies, strict=True):
         mask[body.rows, body.columns] = body.inside < 1
     layers = paint(amodal, -cells.center[:, 2])
     phase = _cell_phase(rng, cells, bodies, layers, config)
     phase[0] += _zona(rng, middle, cells.zona, size) + _distractors(rng, middle, cells.zona, size)
-    return Sample(_camera(rng, _modulation_contrast(rng, phase, config), size), layers)
+    return phase, layers
 
 
 # --------------------------------------------------------------------------------------------------------- geometry
@@ -81,7 +87,7 @@ def pack(rng: np.random.Generator, config: EmbryoConfig) -> Cells:
     return Cells(center, radius, zona)
 
 
-def _body(rng: np.random.Generator, center: np.ndarray, radius: float, size: int, wave: float = 0.035) -> Body:
+def body_of(rng: np.random.Generator, center: np.ndarray, radius: float, size: int, wave: float = 0.035) -> Body:
     """A disc whose outline is modulated by a low-order Fourier series; `center` is (row, column) in pixels."""
     half = radius * 1.3 + 3
     top, left = (int(max(0, min(size - 2, value - half))) for value in center)
@@ -176,22 +182,25 @@ def _distractors(rng: np.random.Generator, middle: np.ndarray, zona: float, size
         center = middle + size * out * np.array([math.sin(turn), math.cos(turn)])
         if not (0 < center[0] < size and 0 < center[1] < size):
             continue
-        body = _body(rng, center, small * size, size, wave=0.1)
+        body = body_of(rng, center, small * size, size, wave=0.1)
         profile = np.sqrt(np.clip(1 - body.inside**2, 0, None)) * np.float32(small * rng.uniform(0.6, 1.2))
         phase[body.rows, body.columns] += profile
     return phase
 
 
-def _modulation_contrast(
+def modulation_contrast(
     rng: np.random.Generator, phase: Float[np.ndarray, "P H W"], config: EmbryoConfig
 ) -> Float[np.ndarray, "H W"]:
-    """Intensity around 0: phase gradient along the shear direction, Becke lines, weak absorption; defocus per plane."""
-    size = config.size
-    ky = (np.fft.fftfreq(size) * 2 * np.pi).astype(np.float32)[:, None]
-    kx = (np.fft.rfftfreq(size) * 2 * np.pi).astype(np.float32)[None]
+    """Intensity around 0: phase gradient along the shear direction, Becke lines, weak absorption; defocus per plane.
+
+    Phases are in units of `config.size` pixels; the square canvas may be larger.
+    """
+    size, side = config.size, phase.shape[1]
+    ky = (np.fft.fftfreq(side) * 2 * np.pi).astype(np.float32)[:, None]
+    kx = (np.fft.rfftfreq(side) * 2 * np.pi).astype(np.float32)[None]
     square = ky**2 + kx**2
     sharp, growth = rng.uniform(0.7, 1.3) * size / 500, rng.uniform(2.0, 5.0) * size / 500
-    spectrum = np.zeros((size, size // 2 + 1), dtype=np.complex64)
+    spectrum = np.zeros((side, side // 2 + 1), dtype=np.complex64)
     for plane, layer in enumerate(phase):
         blur = sharp + growth * plane / (FOCAL_PLANES - 1)
         spectrum += np.fft.rfft2(layer) * np.exp(-0.5 * blur**2 * square)
@@ -201,7 +210,7 @@ def _modulation_contrast(
     slope = 1j * (kx * np.float32(math.cos(turn)) + ky * np.float32(math.sin(turn))) * np.float32(size)
     becke = square * np.float32(rng.uniform(-0.6, 0.6) * size * (size / 500))
     absorption = np.float32(-rng.uniform(0.0, 1.2))
-    signal = np.fft.irfft2(spectrum * (slope + becke + absorption), s=(size, size)).astype(np.float32)
+    signal = np.fft.irfft2(spectrum * (slope + becke + absorption), s=(side, side)).astype(np.float32)
     gain = rng.uniform(0.16, 0.34) * config.contrast
     return np.asarray(np.tanh(signal * np.float32(gain)))
 
@@ -209,7 +218,7 @@ def _modulation_contrast(
 # ----------------------------------------------------------------------------------------------------------- camera
 
 
-def _camera(rng: np.random.Generator, signal: Float[np.ndarray, "H W"], size: int) -> UInt8[np.ndarray, "H W 3"]:
+def camera(rng: np.random.Generator, signal: Float[np.ndarray, "H W"], size: int) -> UInt8[np.ndarray, "H W 3"]:
     """8-bit image: uneven illumination, noise, and sometimes the wall of the well, a time stamp and JPEG compression."""
     y = np.linspace(-1, 1, size, dtype=np.float32)[:, None]
     x = np.linspace(-1, 1, size, dtype=np.float32)[None]
