@@ -114,3 +114,17 @@ def webp_bytes(pixels: UInt8[np.ndarray, "H W *C"], *, quality: int | None = Non
     else:
         Image.fromarray(pixels).save(buffer, "WEBP", quality=quality)
     return buffer.getvalue()
+
+
+def avif_bytes(pixels: UInt8[np.ndarray, "H W *C"], *, quality: int = 80) -> bytes:
+    """AVIF file with a quality from 0 to 100 and colors at full resolution, for overlays and galleries in pages."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "AVIF", quality=quality, subsampling="4:4:4", speed=8)
+    return buffer.getvalue()
+
+
+def changed_pixels(before: Pixels, after: Pixels) -> UInt8[np.ndarray, "H W 4"]:
+    """RGBA layer that turns one image into another of the same size: transparent where both are equal."""
+    alpha = 255 * (before != after).any(axis=2, keepdims=True).astype(np.uint8)
+    layer: np.ndarray = np.concatenate([after * (alpha > 0), alpha], axis=2)
+    return layer
