@@ -261,15 +261,6 @@ def content(path: Path) -> bytes:
     return path.read_bytes() if path.is_file() else b""
 
 
-def the_demo_has_a_section(workshop: Workshop, folder: Path) -> None:
-    make = workshop.system.demo
-    if make is None:
-        return
-    section = make(workshop.loaded, folder)
-    assert section.heading
-    assert section.blocks or section.parts
-
-
 def a_loaded_model_describes_itself(workshop: Workshop) -> None:
     loaded = workshop.loaded
     assert loaded.name
@@ -297,6 +288,5 @@ PROMISES = (
     an_evaluation_is_deterministic,
     cases_can_be_timed,
     artifacts_are_made_and_found_again,
-    the_demo_has_a_section,
     a_loaded_model_describes_itself,
 )

@@ -20,7 +20,7 @@ def demo(
     force: Force = False,
     options: ComputeOptions = ComputeOptions(),  # noqa: B008
 ) -> None:
-    """Run the bundled models on bundled photographs and write one HTML page that needs no network.
+    """Run the models of all systems on bundled and simulated images and write one HTML page that needs no network.
 
     latens demo -o demo-report
     """

@@ -17,8 +17,8 @@ logger = logging.getLogger(__name__)
 
 PAGE = "index.html"
 LEAD = (
-    "Vision models with learned latent codes. All results on this page were computed on this machine by the bundled "
-    "models. The page contains its images and needs no network."
+    "Vision models with learned latent codes. The bundled models computed everything on this page on this machine. Every "
+    "section has the command for images of your own. The page contains its images and needs no network."
 )
 
 
@@ -54,5 +54,5 @@ def _footer(seconds: dict[str, float]) -> str:
     return (
         f"latens {importlib.metadata.version('latens')}, torch {torch.__version__}, Python {platform.python_version()} on "
         f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores, {torch.get_num_threads()} threads. "
-        f"Time: {times}. Photographs: scikit-image."
+        f"Time: {times}. Photographs: scikit-image. Nuclei: 2018 Data Science Bowl (CC0)."
     )

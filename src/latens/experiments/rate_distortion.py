@@ -262,7 +262,7 @@ class RateDistortionResults:
         """The curves: PSNR and, where inputs are large enough, MS-SSIM."""
         panels = [Panel(title, [c for c in self._curves(measure) if c.points]) for measure, title in TITLES.items()]
         caption = f"Rate against quality, means over {counted(len(self.names), self.noun)}."
-        return Figure(rate_distortion_plot(panels), caption=caption, alt="rate-distortion curves")
+        return Figure(rate_distortion_plot(panels), caption=caption, alt="rate-distortion curves", chart=True)
 
     def _curves(self, measure: Measure) -> Sequence[Curve]:
         ours = self.curve(OURS, measure)

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from latens.data.samples import Photograph
-from latens.inference.page import Figure, Gallery, Links, Page, Section
+from latens.inference.page import Columns, Compare, Figure, Gallery, Page, Section
 from latens.metrics.image import psnr
 from latens.systems.image_codec.demo import CROP, CURVE, SHOWN
 from latens.systems.image_codec.demo import section as show
@@ -20,11 +20,23 @@ def make(disguise: Any, album: Path, out: Path) -> Section:
     return show(disguise, out / "image_codec", photos=[Photograph("waves", "Waves", "nobody", album / "waves.png")])
 
 
+def details_of(section: Section) -> list[Figure]:
+    (gallery,) = section.parts[0].blocks
+    assert isinstance(gallery, Gallery)
+    return [figure for figure in gallery.figures if figure.image]
+
+
+def compared_in(section: Section) -> list[Compare]:
+    columns = section.blocks[1]
+    assert isinstance(columns, Columns)
+    return [block for block in columns.blocks if isinstance(block, Compare)]
+
+
 def test_files_have_the_sizes_on_the_page(disguise: Any, album: Path, tmp_path: Path) -> None:
     section = make(disguise, album, tmp_path)
     original = np.asarray(Image.open(album / "waves.png"))
     folder = tmp_path / "image_codec"
-    captions = [figure.caption for block in section.parts[0].blocks if isinstance(block, Gallery) for figure in block.figures]
+    captions = [figure.caption for figure in details_of(section)]
     for quality in SHOWN:
         blob = (folder / f"waves_q{quality:g}.ltn").read_bytes()
         assert blob == disguise.compress(Image.open(album / "waves.png"), quality=quality)
@@ -37,21 +49,25 @@ def test_files_have_the_sizes_on_the_page(disguise: Any, album: Path, tmp_path: 
         assert any(f"{len(jpeg):,} bytes" in caption for caption in captions)
 
 
-def test_links_lead_to_files(disguise: Any, album: Path, tmp_path: Path) -> None:
-    section = make(disguise, album, tmp_path)
-    links = [link for block in section.parts[0].blocks if isinstance(block, Links) for link in block.links]
-    assert len(links) == 3 * len(SHOWN)
-    assert all((tmp_path / link).is_file() for link in links)
+def test_comparisons_show_the_decoded_pixels(disguise: Any, album: Path, tmp_path: Path) -> None:
+    first, last = compared_in(make(disguise, album, tmp_path))
+    folder = tmp_path / "image_codec"
+    assert np.array_equal(pixels(first.before), opened(folder / f"waves_q{SHOWN[0]:g}_same_size.jpg"))
+    assert np.array_equal(pixels(first.after), opened(folder / f"waves_q{SHOWN[0]:g}.png"))
+    assert np.array_equal(pixels(last.before), opened(album / "waves.png"))
+    assert np.array_equal(pixels(last.after), opened(folder / f"waves_q{SHOWN[-1]:g}.png"))
+    size = (folder / f"waves_q{SHOWN[0]:g}.ltn").stat().st_size
+    assert f"{size:,} bytes" in first.caption
 
 
-def test_originals_are_lossless_and_details_have_one_position(disguise: Any, album: Path, tmp_path: Path) -> None:
-    section = make(disguise, album, tmp_path)
-    whole, details = (block.figures for block in section.parts[0].blocks if isinstance(block, Gallery))
-    original = np.asarray(Image.open(album / "waves.png"))
-    assert np.array_equal(pixels(whole[0]), original)
-    images = [figure for figure in details if figure.image]
-    assert len(images) == 1 + 2 * len(SHOWN)
-    assert {pixels(figure).shape for figure in images} == {(min(48, CROP[1]), min(64, CROP[0]), 3)}
+def test_details_have_one_position(disguise: Any, album: Path, tmp_path: Path) -> None:
+    details = details_of(make(disguise, album, tmp_path))
+    assert len(details) == 1 + 2 * len(SHOWN)
+    assert {pixels(figure).shape for figure in details} == {(min(48, CROP[1]), min(64, CROP[0]), 3)}
+
+
+def opened(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path).convert("RGB"))
 
 
 def pixels(figure: Figure) -> np.ndarray:
@@ -65,4 +81,4 @@ def test_the_table_has_all_rates_and_the_page_is_self_contained(disguise: Any, a
         size = len(disguise.compress(Image.open(album / "waves.png"), quality=quality))
         assert f"{8 * size / (64 * 48):.4f}" in html
     assert "against AVIF" in html
-    assert html.count("<img") == 3 + 7 + 1
+    assert html.count("<img") == 4 + 7 + 1

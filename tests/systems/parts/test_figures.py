@@ -1,4 +1,4 @@
-"""Figures and the demo section: selection of images, unreadable images, output."""
+"""Figures: selection of images, unreadable images, output."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from latens.data.samples import Photograph
 from latens.data.source import Source
 from latens.errors import InputError, UnreadableInput
 from latens.experiments.lab import ExperimentRunner
 from latens.experiments.report import Report
-from latens.inference.page import Figure, Links, Table
-from latens.systems.parts.figures import FIGURES, FigureScale, read_album, show
-from latens.systems.parts.gallery import PRESENT
+from latens.inference.page import Figure
+from latens.systems.parts.figures import FIGURES, FigureScale, read_album
 from latens.systems.parts.predict import Parts
 from latens.systems.parts.system import build
 
@@ -98,45 +96,3 @@ def test_a_swap_needs_two_images(parts: Parts, labeled: Path, tmp_path: Path) ->
 def test_every_figure_is_made(name: str, parts: Parts, labeled: Path, tmp_path: Path) -> None:
     found = figure(name, parts, labeled, tmp_path)
     assert any(isinstance(block, Figure) and block.image for block in found.blocks)
-
-
-# -------------------------------------------------------------------------------------------------------------- demo
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> list[Photograph]:
-    rng = np.random.default_rng(0)
-    found = []
-    for name in ("plain", "other"):
-        path = tmp_path / f"{name}.png"
-        Image.fromarray(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)).save(path)
-        found.append(Photograph(name, name.title(), "made here", path))
-    return found
-
-
-def test_the_demo_has_maps_patches_and_links(parts: Parts, photos: list[Photograph], tmp_path: Path) -> None:
-    section = show(parts, tmp_path / "parts", photos)
-    assert [part.heading for part in section.parts] == ["Plain (made here)", "Other (made here)"]
-    for photo, part in zip(photos, section.parts, strict=True):
-        maps, patches, table, links = part.blocks
-        assert isinstance(maps, Figure)
-        assert isinstance(patches, Figure)
-        assert isinstance(table, Table)
-        assert isinstance(links, Links)
-        assert [(tmp_path / link).is_file() for link in links.links] == [True, True]
-        (code,) = parts.at(32).encode(photo.path)
-        assert "map of 4 × 5 cells" in maps.caption
-        counts = [int(row[1]) for row in table.rows]
-        assert counts == sorted(counts, reverse=True)
-        assert counts == [int((code.occurrence[int(row[0])] > PRESENT).sum()) for row in table.rows]
-
-
-def test_occurrences_of_an_image_agree_with_its_map(parts: Parts, photos: list[Photograph]) -> None:
-    (code,) = parts.encode(photos[0].path)
-    galleries = parts.occurrences(photos[0].path, most=3)
-    assert sorted(gallery.part for gallery in galleries) == sorted(code.present())
-    for gallery in galleries:
-        scores = [patch.score for patch in gallery.patches]
-        assert scores[0] == code.occurrence[gallery.part].max()
-        assert scores == sorted(scores, reverse=True)
-        assert all(code.occurrence[gallery.part][patch.cell] == patch.score for patch in gallery.patches)

@@ -11,7 +11,7 @@ from latens.data.instances import Layers, Placed, placed_of
 from latens.shapes import Bool, UInt8
 
 GOLDEN = 0.61803398875  # fraction of the color circle between consecutive objects
-DIM, TINT = 0.6, 0.5  # images of hidden parts: brightness of the image, opacity of the color
+TINT = 128  # alpha of the color of hidden parts
 DASH = 5  # length of a dash in pixels, for an image of 500 pixels
 
 
@@ -36,13 +36,12 @@ def overlay_placed(pixels: UInt8[np.ndarray, "H W 3"], placed: Sequence[Placed])
     return drawn
 
 
-def hidden_parts(pixels: UInt8[np.ndarray, "H W 3"], layers: Layers) -> UInt8[np.ndarray, "H W 3"]:
-    """The image, darkened, with the hidden part of every object in the color of its outline."""
-    drawn = pixels * DIM
+def hidden_parts(layers: Layers) -> UInt8[np.ndarray, "H W 4"]:
+    """RGBA layer with the hidden part of every object in the color of its outline, transparent elsewhere."""
+    drawn = np.zeros((*layers.occlusion.shape, 4), dtype=np.uint8)
     for index, (amodal, visible) in enumerate(zip(layers.amodal, layers.visible, strict=True)):
-        hidden = amodal & ~visible
-        drawn[hidden] = (1 - TINT) * drawn[hidden] + TINT * np.array(color(index))
-    return np.asarray(drawn.round(), dtype=np.uint8)
+        drawn[amodal & ~visible] = (*color(index), TINT)
+    return drawn
 
 
 def outline(mask: Bool[np.ndarray, "H W"], width: int) -> Bool[np.ndarray, "H W"]:

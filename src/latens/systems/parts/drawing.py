@@ -11,11 +11,12 @@ from PIL import Image, ImageDraw
 
 from latens.data.images import Pixels
 from latens.inference.sheet import BACKGROUND, boxed, column_of, label, resized, row_of, titled
-from latens.shapes import Float
+from latens.shapes import Float, UInt8
 from latens.systems.parts.gallery import PATCH_CELLS, PRESENT, PartGallery, Patch, part_colors
 from latens.systems.parts.predict import PartCode, Parts
 
 DIM = 0.3  # brightness where a part is absent
+LAYER = 140  # alpha of a layer where a part is certain
 TINT = 0.35  # opacity of the color of a part where it is present
 CONTRAST = 3  # factor on the differences of averages and of swaps
 MARK = (255, 255, 0)  # outline of the cell within a patch
@@ -30,6 +31,16 @@ def overlay(pixels: Pixels, maps: Float[np.ndarray, "h w"], color: Float[np.ndar
         base = base * (1 - TINT) + 255 * TINT * color
     shown = heat * base + (1 - heat) * DIM * pixels.mean(axis=2, keepdims=True)
     return np.rint(shown.clip(0, 255)).astype(np.uint8)
+
+
+def part_layer(
+    maps: Float[np.ndarray, "h w"], color: Float[np.ndarray, "3"], size: tuple[int, int]
+) -> UInt8[np.ndarray, "H W 4"]:
+    """RGBA layer of `size` (H, W) in one color, as opaque as the part is likely."""
+    layer = np.empty((*size, 4))
+    layer[..., :3] = 255 * color
+    layer[..., 3] = LAYER * _resized_map(maps, *size)
+    return np.rint(layer).astype(np.uint8)
 
 
 def _resized_map(cells: Float[np.ndarray, "h w"], height: int, width: int) -> Float[np.ndarray, "H W"]:

@@ -1,31 +1,27 @@
-"""Figures 1, 3, 4 and 5 of Gupta et al. 2020 for a trained model and any images, and the section of the demo page."""
+"""Figures 1, 3, 4 and 5 of Gupta et al. 2020 for a trained model and any images."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from PIL import Image
-
 from latens.contract import Artifact
-from latens.data.files import write_atomic
-from latens.data.image_output import png_bytes, write_image
+from latens.data.image_output import png_bytes
 from latens.data.images import IMAGE_ENDINGS, Pixels, read_image
 from latens.data.inputs import find_inputs
 from latens.data.labeled import open_labeled
 from latens.data.notes import left_out
-from latens.data.samples import Photograph, photographs
+from latens.data.samples import photographs
 from latens.data.source import Source, one_source
 from latens.errors import InputError, LatensError, counted
 from latens.experiments.lab import ExperimentRunner
 from latens.experiments.report import Report
-from latens.inference.page import Block, Figure, Links, Part, Section, Table
+from latens.inference.page import Block, Figure
 from latens.inference.sheet import boxed, column_of, label, row_of, titled
 from latens.settings import Count, settings
-from latens.systems.parts.drawing import average, gallery_sheet, marked, occurrence_sheet, overlay, swap_sheet
+from latens.systems.parts.drawing import average, gallery_sheet, marked, overlay, swap_sheet
 from latens.systems.parts.gallery import PRESENT, PartGallery, part_colors
 from latens.systems.parts.predict import PartCode, Parts
 
@@ -218,64 +214,3 @@ FIGURES: Mapping[str, Artifact[Parts, FigureScale]] = MappingProxyType(
         "figure5": artifact("figure5", "Figure 5: appearance swaps", figure5),
     }
 )
-
-
-# -------------------------------------------------------------------------------------------------------------- demo
-
-FINER = 2  # photographs are resized to this multiple of the training size
-DEMO_PARTS = 8  # parts with patches
-DEMO_PATCHES = 9  # patches per part
-INTRO = (
-    "A part is a pattern that repeats, within an image or across images. The model was trained on photographs without labels: "
-    "for every cell of its map it predicts the probability of each part, and for every part one appearance per image. Patches "
-    "show the cells with the highest probability; the receptive field covers the outlined cell and its neighbors."
-)
-
-
-def section(parts: Parts, folder: Path) -> Section:
-    """Maps and galleries of the bundled photographs; the images are also written into `folder`."""
-    return show(parts, folder, photographs())
-
-
-def show(parts: Parts, folder: Path, photos: Sequence[Photograph]) -> Section:
-    """`section` for given photographs."""
-    folder.mkdir(parents=True, exist_ok=True)
-    finer = parts.at(FINER * parts.config.size)
-    return Section("Parts that repeat, found without labels", [INTRO], [_photograph(finer, photo, folder) for photo in photos])
-
-
-def _photograph(parts: Parts, photo: Photograph, folder: Path) -> Part:
-    pixels = read_image(photo.path).pixels
-    (code,) = parts.encode(pixels)
-    galleries = parts.occurrences(pixels, most=DEMO_PATCHES, code=code)[:DEMO_PARTS]
-    maps = occurrence_sheet(pixels, code)
-    names = [f"{photo.name}_maps.png"]
-    write_image(folder / names[0], Image.fromarray(maps))
-    blocks: list[Block] = [Figure(png_bytes(maps), "Occurrence maps", _caption(code), alt="occurrence maps")]
-    if galleries:
-        sheet = png_bytes(gallery_sheet(galleries))
-        names.append(f"{photo.name}_parts.png")
-        write_atomic(folder / names[1], sheet)
-        caption = "One row per part, most frequent first: the average of its cells, then patches by decreasing probability."
-        blocks += [Figure(sheet, "Patches of the parts", caption, alt="parts"), occurrences(code, galleries)]
-    blocks.append(Links(f"Files in {folder.name}, next to this page:", [f"{folder.name}/{name}" for name in names]))
-    logger.info("parts: %s", photo.name)
-    return Part(f"{photo.title} ({photo.credit})", blocks)
-
-
-def _caption(code: PartCode) -> str:
-    parts, rows, columns = code.occurrence.shape
-    return (
-        f"{len(code.present())} of {parts} parts occur on a map of {rows} × {columns} cells. All parts: every cell in the "
-        "color of its most likely part. Then single parts, by decreasing coverage."
-    )
-
-
-def occurrences(code: PartCode, galleries: Sequence[PartGallery]) -> Table:
-    """Number of cells and share of the image that each part covers, and its highest probability."""
-    rows = []
-    for gallery in galleries:
-        present = code.occurrence[gallery.part] > PRESENT
-        count, share = int(present.sum()), 100 * present.mean()
-        rows.append([str(gallery.part), str(count), f"{share:.1f}", f"{gallery.patches[0].score:.3f}"])
-    return Table(["part", "cells", "% of the image", "highest p"], rows, "Cells with p > 0.5.")

@@ -27,8 +27,9 @@ from latens.systems.parts.config import (
     SupervisedConfig,
 )
 from latens.systems.parts.dataset import ImageData
+from latens.systems.parts.demo import section
 from latens.systems.parts.evaluate import PartsEvaluation, evaluate
-from latens.systems.parts.figures import FIGURES, section
+from latens.systems.parts.figures import FIGURES
 from latens.systems.parts.graphs import graphs
 from latens.systems.parts.model import VAE, BetaVAE, PatchVAE
 from latens.systems.parts.objective import Elbo

@@ -35,7 +35,7 @@ def lot_blocks(lots: Sequence[LotResult], limit: float) -> list[Block]:
     ]
     if lines:
         panel = LinePanel("day after sowing", "seen, % of seeds sown", lines, limits=(0.0, 102.0))
-        blocks.append(Figure(line_plot([panel]), "Germination curves"))
+        blocks.append(Figure(line_plot([panel]), "Germination curves", chart=True))
     blocks.append(Table(LotResult.COLUMNS, [lot.cells() for lot in lots], CAPTION.format(limit=100 * limit)))
     notes = [f"{lot.name}: {note}" for lot in lots for note in lot.notes]
     return [*blocks, *notes]
