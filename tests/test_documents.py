@@ -12,7 +12,7 @@ import pytest
 
 from latens.catalogue import MODELS, SYSTEMS
 from latens.cli.common import parse_settings
-from latens.cli.main import VERBS, build_app
+from latens.cli.main import VERBS, build_app, with_streams
 from latens.contract import open_system
 from latens.launch import plan_training
 from latens.papers import EVERYTHING
@@ -79,7 +79,8 @@ def test_there_are_commands() -> None:
 
 @pytest.mark.parametrize("command", ALL, ids=lambda command: command.place)
 def test_it_parses(command: Command) -> None:
-    _, bound, _ = build_app(command.words[0]).parse_args(command.words, print_error=False, exit_on_error=False)
+    words = with_streams(command.words)
+    _, bound, _ = build_app(words[0]).parse_args(words, print_error=False, exit_on_error=False)
     verb, given = command.words[0], bound.arguments
     if verb in ("train", "evaluate", "bench"):
         assert given["system"] in SYSTEMS

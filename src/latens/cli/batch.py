@@ -127,8 +127,14 @@ class Readable(Generic[T]):
 
 def report_outcome(outcome: Outcome, reporter: Reporter) -> None:
     """Print the result of one job, or log why there is none."""
+    from latens.data.inputs import shown_name
+
     job = outcome.job
-    record: dict[str, Any] = {"input": str(job.input), "output": str(job.output), "status": outcome.status}
+    record: dict[str, Any] = {
+        "input": shown_name(job.input, Path(job.relative)),
+        "output": str(job.output),
+        "status": outcome.status,
+    }
     if outcome.failure is not None:
         report_failure(record, outcome.failure, outcome.error, reporter)
     elif outcome.record is None:

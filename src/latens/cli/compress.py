@@ -11,6 +11,7 @@ from cyclopts.validators import Number
 from latens.catalogue import default_model
 from latens.cli.batch import FileBatch
 from latens.cli.common import PARTIAL, Force, ImageComputeOptions, Output, human_size, parse_size
+from latens.cli.pipes import Name, check_name
 from latens.errors import InputError, UsageError
 from latens.launch import announce
 from latens.progress import OnProgress
@@ -55,6 +56,7 @@ def compress(
     model: Annotated[
         str | None, Parameter(help="A name from `latens models`, the folder of a trained model, or hub:OWNER/NAME.")
     ] = None,
+    name: Name = None,
     force: Force = False,
     options: ImageComputeOptions = ImageComputeOptions(),  # noqa: B008
 ) -> int:
@@ -81,9 +83,9 @@ def compress(
     from latens.inference.batch import plan_jobs
     from latens.inference.finished import Request
 
-    batch = FileBatch(
-        plan_jobs(find_inputs(inputs, IMAGE_ENDINGS, out, skip_results=True), out, ENDING), out, options, force=force
-    )
+    check_name(name, inputs)
+    files = find_inputs(inputs, IMAGE_ENDINGS, out, skip_results=True, name=name)
+    batch = FileBatch(plan_jobs(files, out, ENDING), out, options, force=force)
     if any(job.output.suffix.lower() in IMAGE_ENDINGS for job in batch.jobs):
         raise UsageError("the result is not an image", where=str(out), hint=f"choose a name that ends in {ENDING}")
 

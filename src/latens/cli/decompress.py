@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from latens.catalogue import default_model
 from latens.cli.batch import FileBatch, save_image
 from latens.cli.common import PARTIAL, Force, Output, ReadComputeOptions, To
+from latens.cli.pipes import Name, check_name
 from latens.errors import Corrupt, StreamError, Truncated
 from latens.launch import announce
 from latens.progress import OnProgress
@@ -32,6 +33,7 @@ def decompress(
         Parameter(show_default=False, help="Decode the intact parts of a damaged file; the rest is gray."),
     ] = False,
     model: Annotated[str | None, Parameter(help="Folder of the model that wrote the file, if it is not a bundled one.")] = None,
+    name: Name = None,
     force: Force = False,
     options: ReadComputeOptions = ReadComputeOptions(),  # noqa: B008
 ) -> int:
@@ -46,7 +48,8 @@ def decompress(
     from latens.inference.batch import plan_jobs
     from latens.inference.finished import Request
 
-    batch = FileBatch(plan_jobs(find_inputs(inputs, ENDINGS), out, f".{to or 'png'}"), out, options, force=force)
+    check_name(name, inputs)
+    batch = FileBatch(plan_jobs(find_inputs(inputs, ENDINGS, name=name), out, f".{to or 'png'}"), out, options, force=force)
     batch.check_image_ending(to)
 
     from latens.systems.image_codec.predict import load

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +12,8 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from latens.cli.batch import FileBatch, save_image
-from latens.cli.common import PARTIAL, Force, ImageComputeOptions, Model, Output, To
+from latens.cli.common import PARTIAL, Force, ImageComputeOptions, Model, Output, Reporter, To
+from latens.cli.pipes import Name, check_name
 from latens.errors import UsageError, counted
 from latens.launch import announce
 from latens.progress import OnProgress
@@ -44,10 +46,15 @@ def dehaze(
         float,
         Parameter(validator=Number(gte=0, lte=1), help="Share of the lost mean brightness that a tone curve restores."),
     ] = 0.0,
+    raw: Annotated[
+        str | None,
+        Parameter(help="Size of raw RGB frames from standard input, WIDTHxHEIGHT; the result is raw frames of this size."),
+    ] = None,
     strip: Annotated[
         bool, Parameter(show_default=False, help="Leave out EXIF and XMP (date, place, camera), which are carried otherwise.")
     ] = False,
     model: Model = "haze",
+    name: Name = None,
     force: Force = False,
     options: ImageComputeOptions = ImageComputeOptions(),  # noqa: B008
 ) -> int:
@@ -60,14 +67,24 @@ def dehaze(
         latens dehaze foggy.jpg -o clear.png
         latens dehaze foggy.jpg -o clear.jpg --strength 0.6 --keep-brightness 0.5
         latens dehaze foggy/ clip.mp4 -o clear/ --method dcp
+        latens dehaze - --raw 1280x720 < foggy.rgb > clear.rgb
     """
     from latens.data.clips.formats import CLIP_ENDINGS
+    from latens.data.clips.raw import parse_geometry
     from latens.data.clips.reader import is_clip
+    from latens.data.files import STANDARD_STREAM
     from latens.data.images import IMAGE_ENDINGS
     from latens.data.inputs import find_inputs
     from latens.inference.finished import Request
 
-    files = find_inputs(inputs, IMAGE_ENDINGS | CLIP_ENDINGS, out, skip_results=True, marks=[".clear"])
+    check_name(name, inputs)
+    if raw is not None and (to is not None or strip or name is not None or list(map(Path, inputs)) != [STANDARD_STREAM]):
+        what = "raw frames come from standard input alone, and have no format, metadata or name"
+        raise UsageError(what, where=f"--raw {raw}", hint="write latens dehaze - --raw 1280x720")
+    if raw is not None and out not in (None, STANDARD_STREAM):
+        raise UsageError("raw frames go to standard output", where=f"-o {out}", hint="leave -o out, and redirect with > or |")
+    size = None if raw is None else parse_geometry(raw)
+    files = find_inputs(inputs, IMAGE_ENDINGS | CLIP_ENDINGS, out, skip_results=True, marks=[".clear"], name=name)
     batch = FileBatch(plan(files, out, to), out, options, force=force)
     if not is_clip(batch.jobs[0].input):
         batch.check_image_ending(to)
@@ -83,6 +100,9 @@ def dehaze(
 
     incomplete: list[Path] = []
     look: dict[str, Any] = {"method": chosen, "strength": strength, "keep_brightness": keep_brightness}
+    if size is not None:
+        dehaze_raw(haze, size, look, batch.reporter)
+        return 0
 
     def work(job: Job, on_progress: OnProgress) -> dict[str, Any]:
         if not is_clip(job.input):
@@ -167,6 +187,23 @@ def dehaze_clip(haze: Haze, job: Job, look: dict[str, Any]) -> dict[str, Any]:
         "missing": done.missing,
         "text": f"{found['text']}, {counted(done.frames, 'frame')}",
     }
+
+
+def dehaze_raw(haze: Haze, size: tuple[int, int], look: dict[str, Any], reporter: Reporter) -> None:
+    """Dehaze raw frames of a width and height from standard input to standard output. Raises UnreadableInput."""
+    from latens.data.clips.raw import RawFrames
+
+    started = time.perf_counter()
+    frames = RawFrames(sys.stdin.buffer, *size)
+    notes: list[str] = []
+    for frame in haze.dehaze_clip(frames, **look, notes=notes):
+        sys.stdout.buffer.write(frame.tobytes())
+        sys.stdout.buffer.flush()
+    seconds = time.perf_counter() - started
+    added = "".join(f"; {note}" for note in notes)
+    text = f"-: {counted(frames.count, 'frame')} of {size[0]} x {size[1]}, {look['method']}, {seconds:.2f} s{added}"
+    reporter.result({**look, "frames": frames.count, "seconds": round(seconds, 3), "notes": notes}, text)
+    frames.check()
 
 
 def record(job: Job, width: int, height: int, method: str, seconds: float, notes: tuple[str, ...]) -> dict[str, Any]:

@@ -12,12 +12,14 @@ from cyclopts.validators import Number
 
 from latens.cli.batch import Readable
 from latens.cli.common import Force, ImageComputeOptions, Model, Reporter
+from latens.cli.pipes import Name, check_name
 from latens.errors import InputError, OutputExists, UsageError
 from latens.launch import announce
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from latens.data.inputs import InputFile
     from latens.systems.flow.predict import DensityModel
 
 BATCH = 32  # images that are scored together
@@ -41,6 +43,7 @@ def density(
     seed: Annotated[int, Parameter(validator=Number(gte=0), help="Seed of the samples.")] = 0,
     temperature: Annotated[float, Parameter(validator=Number(gte=0), help="Factor on the latents of the samples.")] = 1.0,
     model: Model = "flow",
+    name: Name = None,
     force: Force = False,
     options: ImageComputeOptions = ImageComputeOptions(),  # noqa: B008
 ) -> int:
@@ -51,20 +54,26 @@ def density(
 
         latens density images/ -o scores.csv
         latens density --sample 64 -o samples.png
+        latens density - --name photo < photo.jpg
         latens density rows.csv --model runs/flow/best -o scores.csv
     """
+    from latens.data.files import STANDARD_STREAM
+    from latens.data.images import IMAGE_ENDINGS
+    from latens.data.inputs import find_inputs
+
     asked = [bool(inputs), sample is not None, certify]
     if sum(asked) != 1:
         hint = "name images to score, or --sample N, or --certify"
         raise UsageError("choose one of three tasks", where="density", hint=hint)
     if out is not None and out.is_file() and not force:
         raise OutputExists("the output exists already", where=str(out), hint="--force overwrites it; -o names another")
-    if inputs and out is not None and out.suffix.lower() != ".csv":
+    check_name(name, inputs or [])
+    if inputs and out is not None and out != STANDARD_STREAM and out.suffix.lower() != ".csv":
         raise UsageError("scores are written as .csv", where=str(out), hint="name a file such as scores.csv with -o")
     from latens.systems.flow.config import VectorFlow
     from latens.systems.flow.predict import load
 
-    reporter = Reporter(options)
+    reporter = Reporter(options, results_to_stderr=out == STANDARD_STREAM)
     flow = load(model, device=options.device, threads=options.threads)
     announce(flow)
     if certify:
@@ -74,17 +83,15 @@ def density(
         return 0
     if isinstance(flow.config, VectorFlow):
         return score_tables(flow, inputs or [], out, reporter)
-    return score_files(flow, inputs or [], out, draws, reporter)
+    return score_files(flow, find_inputs(inputs or [], IMAGE_ENDINGS, name=name), out, draws, reporter)
 
 
-def score_files(flow: DensityModel, inputs: list[str], out: Path | None, draws: int, reporter: Reporter) -> int:
+def score_files(flow: DensityModel, files: list[InputFile], out: Path | None, draws: int, reporter: Reporter) -> int:
     """Score images, one line each, and return the exit status: 3 if some could not be read."""
-    from latens.data.images import IMAGE_ENDINGS
-    from latens.data.inputs import find_inputs
+    from latens.data.inputs import shown_name
     from latens.inference.batch import SOME_FAILED
     from latens.systems.flow.predict import one_square
 
-    files = find_inputs(inputs, IMAGE_ENDINGS)
     rows: list[tuple[Any, ...]] = []
     reading = Readable(files, lambda file: one_square(file.path, flow.config), reporter)  # type: ignore[arg-type]
     readable = iter(reading)
@@ -92,15 +99,15 @@ def score_files(flow: DensityModel, inputs: list[str], out: Path | None, draws: 
         while group := list(islice(readable, BATCH)):
             found = flow.density_of([square for _, square in group], draws=draws)
             for (file, _), one in zip(group, found, strict=True):
-                plain = one.to_dict()
-                rows.append((file.path, *("" if plain[name] is None else plain[name] for name in SCORE_COLUMNS[1:])))
+                plain, place = one.to_dict(), shown_name(file.path, file.relative)
+                rows.append((place, *("" if plain[name] is None else plain[name] for name in SCORE_COLUMNS[1:])))
                 spread = "" if draws == 1 else f" ± {one.standard_error:.3f}"
                 notes = "".join(f"; {note}" for note in one.notes)
-                text = f"{file.path}: {one.bits_per_dim:.3f}{spread} bits/dim, unusual {one.unusual:.2f}{notes}"
-                reporter.result({"input": str(file.path), **plain}, text)
+                text = f"{place}: {one.bits_per_dim:.3f}{spread} bits/dim, unusual {one.unusual:.2f}{notes}"
+                reporter.result({"input": place, **plain}, text)
             show(len(rows) + reading.failed)
     if not rows:
-        raise InputError("none of the images can be used", where=", ".join(inputs))
+        raise InputError("none of the images can be used", where=", ".join(str(file.path) for file in files))
     if out is not None:
         write_csv(out, SCORE_COLUMNS, rows)
     return SOME_FAILED if reading.failed else 0

@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from latens.cli.common import Force, ImageComputeOptions, Model, Reporter
+from latens.cli.pipes import Emit, Name, through_pipe
 from latens.errors import UsageError, counted
 from latens.launch import announce
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 SOME_FAILED = 3
+PRODUCTS = {"plants": "plants.csv", "lots": "lots.csv", "overlay": "*.overlay.webp", "report": "report.html"}  # of --emit
 MAX_NOTES = 10  # printed notes on lots; the files hold all
 
 
@@ -49,6 +51,8 @@ def grade(
         Literal["lattice", "thesis"], Parameter(help="Robust grid fit, or Algorithm 1 of the thesis.")
     ] = "lattice",
     model: Model = "seedlings",
+    emit: Emit = None,
+    name: Name = None,
     force: Force = False,
     options: ImageComputeOptions = ImageComputeOptions(),  # noqa: B008
 ) -> int:
@@ -61,8 +65,21 @@ def grade(
         latens grade photo.jpg -o out/ --rows 3 --cols 5 --day 6 --trays 2
         latens grade photo.jpg -o out/ --rows 3 --cols 5 --day 6 --corners 240,460,1362,460,1362,1020,240,1020
 
-    A second run into the same folder grades only new photographs; an interrupted run continues.
+        latens grade - -o - --emit lots --name tray_day6.png < photo.png > lots.csv
+
+    --emit is plants (default), lots, overlay or report. A second run into the same folder grades only new photographs; an
+    interrupted run continues.
     """
+
+    def run(inputs: list[str], out: Path | None) -> int:
+        return grade(
+            inputs, out=out or Path(), lots=lots, sown=sown, day=day, accept=accept, rows=rows, cols=cols, corners=corners,
+            trays=trays, tray=tray, method=method, model=model, force=force, options=options,
+        )  # fmt: skip
+
+    piped = through_pipe(run, inputs, out, PRODUCTS, emit, name)
+    if piped is not None:
+        return piped
     from latens.data.folders import check_writable
     from latens.data.images import IMAGE_ENDINGS
     from latens.data.inputs import find_inputs

@@ -12,6 +12,7 @@ from cyclopts.validators import Number
 from latens.cli.batch import FileBatch, save_image
 from latens.cli.common import Force, ImageComputeOptions, Model, Output, To
 from latens.cli.depth_maps import DepthMaps
+from latens.cli.pipes import Name, check_name
 from latens.errors import UsageError
 from latens.launch import announce
 from latens.progress import OnProgress
@@ -77,6 +78,7 @@ def haze(
         bool, Parameter(show_default=False, help="Leave out EXIF and XMP (date, place, camera), which are carried otherwise.")
     ] = False,
     model: Model = "haze",
+    name: Name = None,
     force: Force = False,
     options: ImageComputeOptions = ImageComputeOptions(),  # noqa: B008
 ) -> int:
@@ -108,7 +110,8 @@ def haze(
     if save_depth is not None and max_depth is not None and max_depth > MAX_SAVED_DEPTH:
         raise UsageError(f"depth beyond {MAX_SAVED_DEPTH} m does not fit into the file", where=f"--max-depth {max_depth:g}")
     maps = None if depth is None else DepthMaps(place=depth, form=depth_format, camera=camera, channel=depth_channel)
-    files = find_inputs(inputs, IMAGE_ENDINGS, out, skip_results=True, marks=[".hazy"], companions=COMPANIONS)
+    check_name(name, inputs)
+    files = find_inputs(inputs, IMAGE_ENDINGS, out, skip_results=True, marks=[".hazy"], companions=COMPANIONS, name=name)
     stems = [file.path.stem for file in files] if save_depth is not None else []
     if len(set(stems)) < len(stems):
         twice = next(stem for stem in stems if stems.count(stem) > 1)

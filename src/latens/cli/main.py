@@ -121,13 +121,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("latens: an argument is empty; is a variable of the shell unset?", file=sys.stderr)
         print("name the files, or . for the current folder", file=sys.stderr)
         return USAGE
-    # The parser takes a lone "-" for an option. Path("./-") equals Path("-"), which is what the verbs compare with.
-    tokens = ["./-" if token in ("-", "/dev/stdout", "/dev/stdin") else token for token in tokens]
+    tokens = with_streams(tokens)
     try:
         command, bound, _ = build_app(asked_verb(tokens)).parse_args(tokens, print_error=False, exit_on_error=False)
     except CycloptsError as error:
         return _usage_error(error)
     return run(command, bound)
+
+
+def with_streams(tokens: Sequence[str]) -> list[str]:
+    """The words of a command line with standard streams as paths: the parser takes a lone "-" for an option.
+
+    Path("./-") equals Path("-"), which the verbs compare with.
+    """
+    return ["./-" if token in ("-", "/dev/stdout", "/dev/stdin") else token for token in tokens]
 
 
 def run(command: Callable[..., Any], bound: BoundArguments) -> int:

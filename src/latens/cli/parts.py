@@ -13,6 +13,7 @@ from cyclopts.validators import Number
 
 from latens.cli.batch import FileBatch, Readable, save_image
 from latens.cli.common import Force, ImageComputeOptions, Model, Reporter
+from latens.cli.pipes import Emit, Name, through_pipe
 from latens.errors import LimitExceeded, counted
 from latens.launch import announce
 from latens.progress import OnProgress
@@ -25,6 +26,14 @@ if TYPE_CHECKING:
 ENDING = ".parts.png"
 SUMMARIZING = "finding parts"  # name of the summary's request in the folder
 DEFAULT_OUT = Path("parts-found")
+PRODUCTS = {"map": "*.parts.png", "gallery": "gallery.png", "json": "parts.json", "page": "index.html"}  # of --emit
+NAMED = {  # the same with names
+    "labels": "*_labels.png",
+    "arrays": "*.npz",
+    "names": "names.csv",
+    "images": "images.csv",
+    "page": "names.html",
+}
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +58,8 @@ def parts(
     find: Annotated[str | None, Parameter(help="Print the images that this selects, such as 'sky and not tree > 5%'.")] = None,
     export: Annotated[str | None, Parameter(help="Write the names for another tool, too: coco, labelme or cvat.")] = None,
     model: Model = "parts",
+    emit: Emit = None,
+    name: Name = None,
     force: Force = False,
     options: ImageComputeOptions = ImageComputeOptions(),  # noqa: B008
 ) -> int:
@@ -67,8 +78,22 @@ def parts(
         latens parts photos/ --teach marked/ -o named/
         latens parts photos/ --clusters 12 -o clusters/
         latens parts more/ --names named/names -o more-named/ --find 'sky and not tree > 5%' --export coco
+        latens parts - -o - --emit json < photo.jpg > parts.json
+
+    --emit is map (default), gallery, json or page; with names labels (default), arrays, names, images or page.
     """
     from latens.cli.parts_names import Naming, name_images
+
+    def run(inputs: list[str], out: Path | None) -> int:
+        return parts(
+            inputs, out=out or DEFAULT_OUT, most=most, resolution=resolution, teach=teach, names=names, clusters=clusters,
+            sure=sure, find=find, export=export, model=model, force=force, options=options,
+        )  # fmt: skip
+
+    naming = Naming(teach, names, clusters, sure, find, export)
+    piped = through_pipe(run, inputs, out, NAMED if naming.asked else PRODUCTS, emit, name)
+    if piped is not None:
+        return piped
     from latens.data.folders import check_request, check_writable, earlier_request, note_request
     from latens.data.images import IMAGE_ENDINGS
     from latens.data.inputs import find_inputs
@@ -77,7 +102,6 @@ def parts(
     from latens.systems.parts.predict import load
     from latens.systems.parts.report import check_folder, is_earlier_summary
 
-    naming = Naming(teach, names, clusters, sure, find, export)
     naming.check()
     if naming.asked:
         loaded = load(model, device=options.device, threads=options.threads)

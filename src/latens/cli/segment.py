@@ -12,15 +12,28 @@ from cyclopts.validators import Number
 
 from latens.cli.batch import FileBatch
 from latens.cli.common import Force, ImageComputeOptions, Model, Output
+from latens.cli.pipes import Emit, Name, through_pipe
 from latens.errors import UsageError, counted
 from latens.launch import announce
 from latens.progress import OnProgress
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from latens.inference.batch import Job
     from latens.systems.amodal.segmenter import Segmenter
 
 ENDING = ".json"
+PRODUCTS = {  # choices of --emit
+    "json": "*.json",
+    "overlay": "*.overlay.*",
+    "cells": "*.cells.csv",
+    "frames": "*.frames.csv",
+    "labels": "*.labels.tif",
+    "overlap": "*.overlap.tif",
+    "masks": "*.masks.tif",
+    "rois": "*.rois.zip",
+}
 SHOWN = 3  # warnings of the pages of one file that are printed
 COMPANIONS = (".masks", *(f"_{name}" for name in ("cp_masks", "cp_outlines", "cp_output", "flows", "outlines", "cellprob")))
 """Marks of files that belong to an image next to them: masks of latens, and images that cellpose writes."""
@@ -41,6 +54,8 @@ def segment(
         ),
     ] = None,
     model: Model = "cells",
+    emit: Emit = None,
+    name: Name = None,
     force: Force = False,
     options: ImageComputeOptions = ImageComputeOptions(),  # noqa: B008
 ) -> int:
@@ -54,8 +69,17 @@ def segment(
         latens segment slide.tif -o out/
         latens segment stack.tif frames/ -o out/ --diameter 18
         latens segment embryo.png -o out/ --model embryo
+        latens segment - --emit labels --name slide7 < slide.tif > labels.tif
+
+    --emit is json (default), overlay, cells, frames, labels, overlap, masks or rois.
     """
-    from latens.data.files import STANDARD_STREAM
+
+    def run(inputs: list[str], out: Path | None) -> int:
+        return segment(inputs, out=out, score=score, diameter=diameter, model=model, force=force, options=options)
+
+    piped = through_pipe(run, inputs, out, PRODUCTS, emit, name)
+    if piped is not None:
+        return piped
     from latens.data.images import IMAGE_ENDINGS
     from latens.data.inputs import find_inputs
     from latens.inference.batch import plan_jobs
@@ -63,8 +87,6 @@ def segment(
 
     files = find_inputs(inputs, IMAGE_ENDINGS, out, skip_results=True, marks=[".overlay"], companions=COMPANIONS)
     batch = FileBatch(plan_jobs(files, out, ENDING), out, options, force=force)
-    if any(STANDARD_STREAM in (job.output, job.input) for job in batch.jobs):
-        raise UsageError("several files are written for every input", where="-", hint="name a file and a folder with -o")
     if any(job.output.suffix != ENDING for job in batch.jobs):
         raise UsageError(f"the result is a {ENDING} file", where=str(out), hint=f"name a folder or a {ENDING} file")
 

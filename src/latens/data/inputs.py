@@ -29,6 +29,7 @@ READERS = {  # packages for kinds of images that latens does not read
     "psd-tools": (".psd", ".psb"),
     "glymur": (".jp2", ".j2k"),
 }
+STDIN = Path("stdin")  # name of standard input without another one
 UNREAD = {ending: package for package, endings in READERS.items() for ending in endings}
 
 
@@ -44,6 +45,11 @@ class InputFile(NamedTuple):
     named: bool = True
 
 
+def shown_name(path: Path, relative: Path) -> str:
+    """The name of an input in results: its path, or the name given for standard input."""
+    return str(relative if path == STANDARD_STREAM and relative != STDIN else path)
+
+
 # ---------------------------------------------------------------------------------------------------------- finding
 
 
@@ -56,6 +62,7 @@ def find_inputs(
     skip_drawn: bool = True,
     marks: Sequence[str] = (),
     companions: Sequence[str] = (),
+    name: str | None = None,
 ) -> list[InputFile]:
     """Distinct files of `inputs`: files, folders, patterns (`album/*.jpg`, `**`) and `-`.
 
@@ -70,6 +77,7 @@ def find_inputs(
     - files with a mark of `companions` before their ending, if the file that they belong to is an input as well:
       photo_depth.png next to photo.jpg.
 
+    `name` is the relative path of standard input, in place of stdin.
     A mark of `marks` is that of a result, photo.clear.png; without a record such files are taken, with a warning.
     Raises UnreadableInput for a single input that is missing or unreadable, and for a folder or pattern that is unreadable or
     has no such files. Other unreadable files are returned: their errors come later and do not stop the rest.
@@ -80,9 +88,11 @@ def find_inputs(
     found: dict[str, InputFile] = {}
     for entry in inputs:
         for file in _expand(os.fspath(entry), endings, alone=len(inputs) == 1):
-            name = os.path.abspath(file.path)
-            if file.named or name not in found:
-                found[name] = file
+            if file.path == STANDARD_STREAM and name is not None:
+                file = file._replace(relative=Path(name))
+            place = os.path.abspath(file.path)
+            if file.named or place not in found:
+                found[place] = file
     if out is not None:
         _leave_out(found, _below(found, out, inputs), "which earlier runs wrote", out)
     if skip_results:
@@ -90,7 +100,7 @@ def find_inputs(
     if skip_drawn:
         _leave_out(found, _drawn_among(found), f"{DRAWN}; name a file alone to take it")
     _leave_out(found, _marked(found, companions), f"which belong to other inputs ({', '.join(companions)})")
-    taken = [name for name in _marked(found, marks) if not found[name].named]
+    taken = [place for place in _marked(found, marks) if not found[place].named]
     if taken:
         what = f"{counted(len(taken), 'file')} named like a result, such as {os.path.basename(taken[0])}"
         logger.warning("%s: took %s; no record says that latens wrote it so", Path(taken[0]).parent, what)
@@ -164,7 +174,7 @@ def files_under(folder: Path, endings: frozenset[str]) -> list[Path]:
 def _expand(text: str, endings: frozenset[str], *, alone: bool) -> list[InputFile]:
     path = Path(text)
     if path == STANDARD_STREAM:
-        return [InputFile(STANDARD_STREAM, Path("stdin"))]
+        return [InputFile(STANDARD_STREAM, STDIN)]
     if os.path.isdir(path):
         prefix = Path() if alone else Path(os.path.basename(os.path.abspath(path)))
         if ".jpg" in endings:
