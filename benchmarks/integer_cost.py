@@ -21,10 +21,10 @@ from latens.codes.entropy import gaussian_bits, round_for_rate
 from latens.data.images import read_image
 from latens.metrics.image import psnr
 from latens.metrics.rate import bd_rate
+from latens.systems.image_codec.bands import Symbols
 from latens.systems.image_codec.config import ROUNDING_WEIGHT
 from latens.systems.image_codec.format import QUALITY_STEPS
 from latens.systems.image_codec.predict import ImageCodec, load
-from latens.systems.image_codec.stages import Symbols
 
 
 class Point(NamedTuple):

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from latens.hub import save_model
 from latens.systems.image_codec.config import HyperpriorConfig
@@ -31,6 +33,27 @@ def image(height: int, width: int) -> np.ndarray:
 def as_tensor(pixels: np.ndarray) -> torch.Tensor:
     """(1, 3, H, W) float in [0, 1]."""
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255
+
+
+class LargestTensor(TorchDispatchMode):
+    """Context that records the bytes of the largest tensor that torch makes, on any device, without views."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        given = {part.untyped_storage().data_ptr() for part in tree_leaves((args, kwargs)) if isinstance(part, torch.Tensor)}
+        for made in tree_leaves(result):
+            if isinstance(made, torch.Tensor) and made.untyped_storage().data_ptr() not in given:
+                self.bytes = max(self.bytes, made.untyped_storage().nbytes())
+        return result
+
+
+@pytest.fixture
+def largest_tensor() -> type[LargestTensor]:
+    return LargestTensor
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,6 @@ from latens.codes.integer_context import (
     IntegerModel,
     Part,
     convolved,
-    merged_integers,
     rounded_shift,
     table_index,
 )
@@ -96,7 +95,6 @@ def test_phases_are_split_and_merged() -> None:
     images = split_phases(x)
     assert [int(image[0, 0, 0, 0]) for image in images] == [6 * row + column for row, column in PHASES]
     assert torch.equal(merge_phases(image.float() for image in images), x.float())
-    assert torch.equal(merged_integers(images), x)
 
 
 @pytest.mark.parametrize("quality", [256, 400, 768])

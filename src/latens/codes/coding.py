@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from latens.codes import coder
 from latens.codes.entropy import SCALE_MIN, FactorizedPrior
-from latens.codes.integer import IntegerNetwork, Mode
+from latens.codes.integer import IntegerNetwork, Mode, Rows
 from latens.codes.quantize import quantize_network
 from latens.codes.tables import SymbolTables, gaussian_tables, tables_from_pmfs
 from latens.errors import Corrupt, DeviceMismatch, ModelError
@@ -31,16 +31,17 @@ INPUT_BITS = 8  # z and its medians are counted in 1/256
 OUTPUT_BITS = 10  # means and scales are counted in 1/1024
 ACTIVATION_BITS = 11  # of the hyper-synthesis: sums are exact in float32, at no measurable cost in rate
 Z_MAX = 255  # largest |z symbol|
+COUNTED_AT_ONCE = 1 << 22  # symbols whose bits are computed at once, in 64 bits
 LEVEL_CRC = 4  # bytes of the checksum of the levels at the start of a band
 
-Bands = Sequence[tuple[int, int]]  # first row and end of every band of rows, which is coded by itself
+Bands = Sequence[Rows]  # bands of rows, each of which is coded by itself
 
 
 class LatentParameters(NamedTuple):
     """Parameters of y, computed from z; the mean is exact in float32 (a multiple of 1/1024 below 2^13)."""
 
     mean: Float[Tensor, "B M h w"]
-    level: Int[Tensor, "B M h w"]  # int64, index of the Gaussian table; negative levels must be shifted before coding
+    level: Int[Tensor, "B M h w"]  # index of the Gaussian table; negative levels must be shifted before coding
 
 
 class FrozenCoding:
@@ -68,9 +69,10 @@ class FrozenCoding:
         """The hyper-latent of given symbols; exact in float32."""
         return self._fixed_point(symbols).float() / (1 << INPUT_BITS)
 
-    def parameters(self, symbols: Int[Tensor, "B N h w"]) -> LatentParameters:
-        """Mean and scale level of every symbol of y, identical on every machine."""
-        mean, scale = self.network(self._fixed_point(symbols)).chunk(2, dim=1)
+    def parameters(self, symbols: Int[Tensor, "B N h w"], rows: Rows | None = None) -> LatentParameters:
+        """Mean and scale level of every symbol of y, or of some rows of y; identical on every machine."""
+        inputs, outputs = self._window(symbols, rows)
+        mean, scale = self.network(self._fixed_point(inputs))[:, :, outputs].chunk(2, dim=1)
         self._levels = self._levels.to(scale.device)
         level = self._levels.index_select(0, scale.clamp(0, len(self._levels) - 1).flatten()).reshape(scale.shape)
         return LatentParameters(mean.float() / (1 << OUTPUT_BITS), level)
@@ -79,6 +81,13 @@ class FrozenCoding:
         """Standard deviation of the Gaussian tables of these levels, in quantization steps."""
         self._scales = self._scales.to(level.device)
         return self._scales.index_select(0, level.flatten()).view_as(level)
+
+    def _window(self, symbols: Int[Tensor, "B N h w"], rows: Rows | None) -> tuple[Int[Tensor, "B N _ w"], slice]:
+        """The rows of z on which rows of y depend, and the place of these in the output of the network for them."""
+        if rows is None:
+            return symbols, slice(None)
+        window = self.network.window(rows, symbols.shape[2])
+        return symbols[:, :, window.inputs], window.outputs
 
     def _fixed_point(self, symbols: Tensor) -> Tensor:
         return (symbols << INPUT_BITS) + self.medians.to(symbols.device)[:, None, None]
@@ -107,9 +116,12 @@ class FrozenCoding:
 
     # The methods below are the interface of image files; `latens.codes.context_coding` overrides them.
 
-    def predict(self, z: Int[Tensor, "B N hz wz"], quality: int) -> Any:
-        """What is known of y before its symbols, at a quality in 1/256: a named tuple of tensors with the rows of y."""
-        return self.parameters(z)
+    def predict(self, z: Int[Tensor, "B N hz wz"], quality: int, rows: Rows | None = None) -> Any:
+        """What is known of y, or of some of its rows, before its symbols, at a quality in 1/256.
+
+        A named tuple of tensors with these rows. The prediction of one band at a time takes a fraction of the memory.
+        """
+        return self.parameters(z, rows)
 
     def quantize(
         self, prediction: Any, y: Float[Tensor, "B M h w"], bands: Bands, rounding: Callable[[Tensor, Tensor], Tensor]
@@ -147,7 +159,14 @@ class FrozenCoding:
     ) -> tuple[float, float]:
         """Bits of y and of z under the tables, escapes included: the size of a file without headers and rounding to words."""
         bits_z = coder.ideal_bits(_flat(z), self._z_levels(z.shape), self.z_tables)
-        return coder.ideal_bits(_flat(y), _flat(levels), self.y_tables), bits_z
+        values, own = _flat(y), _flat(levels)
+        parts = [slice(start, start + COUNTED_AT_ONCE) for start in range(0, len(values), COUNTED_AT_ONCE)]
+        return sum(coder.ideal_bits(values[part], own[part], self.y_tables) for part in parts), bits_z
+
+    @property
+    def channels(self) -> int:
+        """M, the number of channels of y."""
+        return self.network.stack()[-1].shape.outputs // 2
 
     @property
     def mode(self) -> Mode:

@@ -25,7 +25,7 @@ from latens.codes.coding import (
     other_machine,
 )
 from latens.codes.context import PHASES, split_phases
-from latens.codes.integer import IntegerNetwork, Mode
+from latens.codes.integer import IntegerNetwork, Mode, Rows
 from latens.codes.integer_context import (
     FEATURE_MAX,
     INNOVATION_BITS,
@@ -78,14 +78,15 @@ class ContextCoding(FrozenCoding):
             feature_unit=self.feature_unit,
         )
 
-    def parameters(self, symbols: Int[Tensor, "B N h w"]) -> LatentParameters:
+    def parameters(self, symbols: Int[Tensor, "B N h w"], rows: Rows | None = None) -> LatentParameters:
         """The prediction of the hyper-synthesis alone, at the first rate."""
-        return self.unknown(self.predict(symbols, 256))
+        return self.unknown(self.predict(symbols, 256, rows))
 
-    def predict(self, z: Int[Tensor, "B N hz wz"], quality: int) -> IntegerModel:
-        hidden, outputs = self.network.with_hidden(self._fixed_point(z))
-        features = self.features(hidden).clamp(-FEATURE_MAX, FEATURE_MAX)
-        mean, scale = outputs.to(torch.int32).chunk(2, dim=1)  # 32 bits: a prediction of a large image takes much memory
+    def predict(self, z: Int[Tensor, "B N hz wz"], quality: int, rows: Rows | None = None) -> IntegerModel:
+        inputs, kept = self._window(z, rows)
+        hidden, outputs = self.network.with_hidden(self._fixed_point(inputs), dtype=torch.int32)
+        features = self.features(hidden[:, :, kept]).clamp(-FEATURE_MAX, FEATURE_MAX)
+        mean, scale = outputs[:, :, kept].chunk(2, dim=1)
         if self._fine is None:
             level = (scale + (1 << (OUTPUT_BITS - LEVEL_BITS - 1))) >> (OUTPUT_BITS - LEVEL_BITS)
         else:
@@ -98,7 +99,7 @@ class ContextCoding(FrozenCoding):
         self, prediction: Any, y: Float[Tensor, "B M h w"], bands: Bands, rounding: Callable[[Tensor, Tensor], Tensor]
     ) -> tuple[Int[Tensor, "B M h w"], LatentParameters]:
         def choose(part: Part, values: Tensor) -> Tensor:
-            return rounding(values - real_mean(part.mean), self.scale_of(part.level)).to(torch.int64)
+            return rounding(values - real_mean(part.mean), self.scale_of(part.level)).to(torch.int32)
 
         coded = self._code(prediction, y, bands, choose)
         return coded.symbols, LatentParameters(real_mean(coded.mean), coded.level)
@@ -116,15 +117,15 @@ class ContextCoding(FrozenCoding):
         return IntegerCoded(*(torch.cat(parts, dim=2) for parts in zip(*found, strict=True)))
 
     def unknown(self, prediction: Any) -> LatentParameters:
-        return LatentParameters(real_mean(prediction.mean), table_index(prediction.level).to(torch.int64))
+        return LatentParameters(real_mean(prediction.mean), table_index(prediction.level))
 
     def encode_band(self, symbols: Int[Tensor, "1 M h w"], levels: Int[Tensor, "1 M h w"]) -> bytes:
-        parts = []
         order, strong = self.context.order(symbols.device), self.context.strong
-        sorted_phases = (split_phases(part.index_select(1, order)) for part in (symbols, levels))
-        for value, level in zip(*sorted_phases, strict=True):
-            parts += [(flat(value[:, own]), flat(level[:, own])) for own in (slice(strong), slice(strong, None))]
-        groups = [(values.astype(np.int32), own.astype(np.uint8)) for values, own in parts]
+        groups = []
+        for value, level in zip(split_phases(symbols), split_phases(levels), strict=True):
+            for own in (order[:strong], order[strong:]):
+                values, tables = (flat(part.index_select(1, own)) for part in (value, level))
+                groups.append((values.astype(np.int32, copy=False), tables.astype(np.uint8, copy=False)))
         checks = level_check(groups[0][1]) + level_check(*(own for _, own in groups))
         return checks + coder.encode_groups(groups, self.y_tables)
 
@@ -140,8 +141,7 @@ class ContextCoding(FrozenCoding):
             if not seen and level_check(levels) != first:
                 raise other_machine(name)
             seen.append(levels)
-            symbols = torch.from_numpy(decoder.next(levels)).reshape(part.level.shape)
-            return symbols.to(part.level.device, torch.int64)
+            return torch.from_numpy(decoder.next(levels)).reshape(part.level.shape).to(part.level.device)
 
         coded = self.context.code(prediction, choose)
         decoder.finish()

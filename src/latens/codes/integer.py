@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +24,15 @@ CACHED_PIXELS = 4096  # pixels per call of a network of 1 x 1 kernels, small eno
 
 Mode = Literal["fast", "cpu", "reference"]
 MODES: tuple[Mode, ...] = ("fast", "cpu", "reference")
+
+Rows = tuple[int, int]  # first row and end (exclusive)
+
+
+class Window(NamedTuple):
+    """The part of an input that some output rows need, and the place of these rows in the output of that part."""
+
+    inputs: slice
+    outputs: slice
 
 
 class IntegerNetwork(nn.Module):
@@ -46,27 +55,54 @@ class IntegerNetwork(nn.Module):
         """int64 outputs on the device of `z`. Raises ValueError if `z` is not an integer tensor."""
         return self._with_hidden(z)[-1]
 
-    def with_hidden(self, z: Int[Tensor, "B C h w"]) -> tuple[Int[Tensor, "B D h2 w2"], Int[Tensor, "B O H W"]]:
-        """int64 outputs of the last hidden layer and of the network. Raises ValueError for a network of 1 x 1 kernels."""
-        found = self._with_hidden(z)
+    def with_hidden(
+        self, z: Int[Tensor, "B C h w"], *, dtype: torch.dtype = torch.int64
+    ) -> tuple[Int[Tensor, "B D h2 w2"], Int[Tensor, "B O H W"]]:
+        """Outputs of the last hidden layer and of the network, as `dtype`, which must hold the clamps of both layers.
+
+        Raises ValueError for a network of 1 x 1 kernels.
+        """
+        found = self._with_hidden(z, dtype)
         if len(found) < 2:
             raise ValueError("networks of 1 x 1 kernels keep no hidden layer")
-        return found[0].to(torch.int64), found[1]
+        return found[0].to(dtype), found[1]
 
-    def _with_hidden(self, z: Tensor) -> list[Tensor]:
+    def window(self, rows: Rows, height: int) -> Window:
+        """The input rows, of `height`, on which output rows depend. Raises ValueError for layers that reduce the resolution."""
+        low, high, scale = *rows, 1
+        for layer in reversed(self.stack()):
+            shape = layer.shape
+            kernel, stride, padding = shape.kernel[0], shape.stride[0], shape.padding[0]
+            if shape.transposed:  # output o depends on the inputs i with 0 <= o - i * stride + padding < kernel
+                low, high = -((kernel - 1 - padding - low) // stride), (high - 1 + padding) // stride + 1
+                scale *= stride
+            elif stride == 1:
+                low, high = low - padding, high - padding + kernel - 1
+            else:
+                raise ValueError("a layer reduces the resolution")
+        low, high = max(low, 0), min(high, height)
+        return Window(slice(low, high), slice(rows[0] - low * scale, rows[1] - low * scale))
+
+    def _with_hidden(self, z: Tensor, dtype: torch.dtype = torch.int64) -> list[Tensor]:
         if self.mode == "reference":
-            return self._run(z, torch.device("cpu"), lambda _: torch.int64)
+            return self._run(z, torch.device("cpu"), lambda _: torch.int64, dtype)
         # MPS has no float64, and its float32 kernels are not proved to be exact.
         device = z.device if self.mode == "fast" and z.device.type in ("cpu", "cuda") else torch.device("cpu")
         float32 = self.mode == "fast" and device.type == "cpu" and _full_float32()
-        return self._run(z, device, lambda layer: layer.bound.carrier if float32 else torch.float64)
+        return self._run(z, device, lambda layer: layer.bound.carrier if float32 else torch.float64, dtype)
 
     def reference(self, z: Int[Tensor, "B C h w"]) -> Int[Tensor, "B O H W"]:
         """The same outputs by int64 convolutions on the CPU (slow)."""
         return self._run(z, torch.device("cpu"), lambda _: torch.int64)[-1]
 
     @torch.no_grad()
-    def _run(self, z: Tensor, device: torch.device, carrier: Callable[[IntegerLayer], torch.dtype]) -> list[Tensor]:
+    def _run(
+        self,
+        z: Tensor,
+        device: torch.device,
+        carrier: Callable[[IntegerLayer], torch.dtype],
+        dtype: torch.dtype = torch.int64,
+    ) -> list[Tensor]:
         if z.is_floating_point() or z.is_complex() or z.dtype is torch.bool:
             raise ValueError(f"an integer network needs integers, not {z.dtype}")
         x = z.to(device) if z.dtype is torch.int32 and self.input_bound < 1 << 31 else z.to(device, torch.int64)
@@ -74,9 +110,9 @@ class IntegerNetwork(nn.Module):
         layers = self.stack()
         with torch.autocast(device.type, enabled=False):
             if all(layer.pointwise for layer in layers) and device.type == "cpu" and z.numel():
-                found = [_by_pixels(x, lambda part: _through(layers, part, carrier)[-1])]
+                found = [_by_pixels(x, lambda part: _through(layers, part, carrier, dtype)[-1])]
             else:
-                found = _through(layers, x, carrier)
+                found = _through(layers, x, carrier, dtype)
         return [part.to(z.device) for part in found]
 
     def bounds(self) -> tuple[LayerBound, ...]:
@@ -139,14 +175,14 @@ def probe(channels: int, bound: int) -> Int[Tensor, "2 C 4 6"]:
 
 
 def _through(
-    layers: list[IntegerLayer], x: Tensor, carrier: Callable[[IntegerLayer], torch.dtype]
+    layers: list[IntegerLayer], x: Tensor, carrier: Callable[[IntegerLayer], torch.dtype], dtype: torch.dtype
 ) -> list[Shaped[Tensor, "B _ _ _"]]:
-    """Outputs of the last two layers; those of the last as int64."""
+    """Outputs of the last two layers; those of the last as `dtype`."""
     found: list[Tensor] = []
     for layer in layers:
         x = layer(x, carrier(layer))
         found = [*found[-1:], x]
-    return [*found[:-1], found[-1].to(torch.int64)]
+    return [*found[:-1], found[-1].to(dtype)]
 
 
 def _by_pixels(x: Int[Tensor, "B C h w"], network: Callable[[Tensor], Tensor]) -> Int[Tensor, "B O h w"]:

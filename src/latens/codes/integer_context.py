@@ -67,6 +67,8 @@ class Part(NamedTuple):
 
 
 class IntegerCoded(NamedTuple):
+    """A coded band, int32."""
+
     symbols: Int[Tensor, "B M h w"]
     mean: Int[Tensor, "B M h w"]  # 1/1024, with the context
     level: Int[Tensor, "B M h w"]  # table index, with the context
@@ -98,16 +100,16 @@ class IntegerContext:
     def code(self, model: IntegerModel, choose: Chooser) -> IntegerCoded:
         """Symbols of a band in the order of coding; `choose` is called for each `Part`. h and w must be even."""
         named = self._on(model.mean.device)
-        mean, level = (part.to(torch.int32).index_select(1, named["order"]) for part in (model.mean, model.level))
-        sorted_model = IntegerModel(mean, level, model.features.to(torch.int32))
         known: list[Tensor] = []
-        found = []
-        for k, parts in enumerate(zip(*map(split_phases, sorted_model), strict=True)):
-            coded, innovations = self._phase(k, IntegerModel(*(part.contiguous() for part in parts)), known, choose, named)
+        result = IntegerCoded(*(torch.empty_like(model.mean, dtype=torch.int32) for _ in IntegerCoded._fields))
+        for k, (row, column) in enumerate(PHASES):  # one phase in memory at a time
+            mean, level, features = (part[:, :, row::2, column::2].to(torch.int32) for part in model)
+            mean, level = (part.index_select(1, named["order"]) for part in (mean, level))
+            coded, innovations = self._phase(k, IntegerModel(mean, level, features.contiguous()), known, choose, named)
             known.append(innovations)
-            found.append(coded)
-        merged = [merged_integers(images).index_select(1, named["back"]) for images in zip(*found, strict=True)]
-        return IntegerCoded(*(part.to(torch.int64) for part in merged))
+            for whole, part in zip(result, coded, strict=True):
+                whole[:, :, row::2, column::2] = part.index_select(1, named["back"])
+        return result
 
     def _phase(
         self, k: int, model: IntegerModel, known: Sequence[Tensor], choose: Chooser, named: Mapping[str, Tensor]
@@ -148,11 +150,11 @@ class IntegerContext:
 
     def chooser(self, values: Tensor, choose: Callable[[Part, Tensor], Tensor]) -> Chooser:
         """A chooser that also gets the part's own entries of `values` (B, M, h, w)."""
-        phases = split_phases(values.index_select(1, self.order(values.device)))
+        order = self.order(values.device)
+        channels = {False: order[: self.strong], True: order[self.strong :]}
 
         def chosen(part: Part) -> Tensor:
-            own = phases[part.phase]
-            return choose(part, own[:, self.strong :] if part.weak else own[:, : self.strong])
+            return choose(part, split_phases(values)[part.phase].index_select(1, channels[part.weak]))
 
         return chosen
 
@@ -305,15 +307,6 @@ def innovation(
 def taken(table: Int[Tensor, "L"], index: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
     """Entries of a table."""
     return table.index_select(0, index.flatten()).view_as(index)
-
-
-def merged_integers(images: Sequence[Int[Tensor, "B C _ _"]]) -> Int[Tensor, "B C h w"]:
-    """`latens.codes.context.merge_phases` for integers, which `pixel_shuffle` handles slowly."""
-    first = images[0]
-    whole = first.new_empty((*first.shape[:2], 2 * first.shape[2], 2 * first.shape[3]))
-    for (row, column), image in zip(PHASES, images, strict=True):
-        whole[:, :, row::2, column::2] = image
-    return whole
 
 
 def convolved(u: Int[Tensor, "B M k h w"], filters: Int[Tensor, "M k 3 3"]) -> Int[Tensor, "B M h w"]:

@@ -29,6 +29,13 @@ def to_tensor(pixels: UInt8[np.ndarray, "... H W C"], *, channels_last: bool = F
     return stacked.permute(0, 3, 1, 2).float().div(255).contiguous(memory_format=layout)
 
 
+def part_of(pixels: UInt8[np.ndarray, "H W C"], rows: slice, columns: slice) -> UInt8[np.ndarray, "h w C"]:
+    """Rows and columns of an image; beyond its lower and right border, the last ones are repeated."""
+    part = pixels[rows, columns]
+    missing = (rows.stop - rows.start - part.shape[0], columns.stop - columns.start - part.shape[1])
+    return np.pad(part, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge")
+
+
 def to_pixels(image: Float[Tensor, "C H W"]) -> UInt8[np.ndarray, "H W C"]:
     """An image as uint8, clamped to [0, 1] and rounded to the nearest value."""
     pixels: np.ndarray = to_bytes(image).permute(1, 2, 0).contiguous().cpu().numpy()

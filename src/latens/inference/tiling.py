@@ -24,6 +24,25 @@ class Span(NamedTuple):
     low: int
     high: int
 
+    @property
+    def inputs(self) -> slice:
+        return slice(self.low, self.high)
+
+    def kept(self, scale: Fraction) -> slice:
+        """The part of a piece's output without the halo."""
+        return slice(int((self.start - self.low) * scale), int((self.stop - self.low) * scale))
+
+    def place(self, scale: Fraction) -> slice:
+        """The place of that part in the whole output."""
+        return slice(int(self.start * scale), int(self.stop * scale))
+
+
+def spans(size: int, core: int, halo: int) -> Iterator[Span]:
+    """The pieces of an axis of `size` samples, each of `core` samples with `halo` samples of context on both sides."""
+    for start in range(0, size, core):
+        stop = min(start + core, size)
+        yield Span(start, stop, max(start - halo, 0), min(stop + halo, size))
+
 
 def apply_in_row_blocks(
     f: Callable[[Tensor], Tensor],
@@ -46,35 +65,35 @@ def apply_in_row_blocks(
     The work grows by (core + 2 halo) / core: a core of at least four halos keeps that below 1.5.
     """
     height, width = x.shape[-2:]
+    return in_blocks(
+        lambda rows, cols: f(x[..., rows, cols]), (height, width), scale=scale, halo=halo, core=core, columns=columns
+    )
+
+
+def in_blocks(
+    f: Callable[[slice, slice], Tensor],
+    size: tuple[int, int],
+    *,
+    scale: Fraction,
+    halo: int,
+    core: int,
+    columns: int | None = None,
+) -> Float[Tensor, "B D h w"]:
+    """`apply_in_row_blocks` for an input of `size` (H, W) that `f` itself makes, from the rows and columns of a piece."""
+    height, width = size
     _check_multiples(scale.denominator, height=height, width=width, halo=halo, core=core, columns=columns or width)
     result: Tensor | None = None
     with torch.no_grad():
-        for rows in _spans(height, core, halo):
-            for cols in _spans(width, columns or width, halo):
-                piece = f(x[..., rows.low : rows.high, cols.low : cols.high])
+        for rows in spans(height, core, halo):
+            for cols in spans(width, columns or width, halo):
+                piece = f(rows.inputs, cols.inputs)
                 if result is None:
                     shape = (*piece.shape[:-2], int(height * scale), int(width * scale))
                     result = piece.new_empty(shape)
-                kept = piece[..., _kept(rows, scale), _kept(cols, scale)]
-                result[..., _place(rows, scale), _place(cols, scale)] = kept
+                result[..., rows.place(scale), cols.place(scale)] = piece[..., rows.kept(scale), cols.kept(scale)]
     if result is None:
-        raise ValueError(f"nothing to do for a tensor of shape {tuple(x.shape)}")
+        raise ValueError(f"nothing to do for an input of {height} x {width}")
     return result
-
-
-def _spans(size: int, core: int, halo: int) -> Iterator[Span]:
-    for start in range(0, size, core):
-        stop = min(start + core, size)
-        yield Span(start, stop, max(start - halo, 0), min(stop + halo, size))
-
-
-def _kept(span: Span, scale: Fraction) -> slice:
-    """The part of a piece's output without the halo."""
-    return slice(int((span.start - span.low) * scale), int((span.stop - span.low) * scale))
-
-
-def _place(span: Span, scale: Fraction) -> slice:
-    return slice(int(span.start * scale), int(span.stop * scale))
 
 
 def _check_multiples(stride: int, **sizes: int) -> None:

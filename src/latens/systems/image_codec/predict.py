@@ -7,9 +7,10 @@ import struct
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+import torch
 from PIL import Image
 
 from latens.codes.annealing import Refine
@@ -20,13 +21,14 @@ from latens.codes.stream import StreamLimits
 from latens.data.files import read_bytes
 from latens.data.hidden import fill_hidden, visible
 from latens.data.image_output import mean_of_channels, to_pil
-from latens.data.images import ImageLike, LoadedImage, read_image
+from latens.data.images import ImageLike, LoadedImage, Pixels, read_image
 from latens.data.limits import current_limits
 from latens.data.metadata import Metadata, unpack_metadata
 from latens.errors import Corrupt, ModelError, ModelMismatch, UsageError
 from latens.hub import BASE, fitting, load_network, locate
 from latens.inference.device import choose_device, in_float32
 from latens.metrics.image import psnr as measured_psnr
+from latens.systems.image_codec.bands import Symbols
 from latens.systems.image_codec.config import ImageModel
 from latens.systems.image_codec.context_hyperprior import ContextHyperprior
 from latens.systems.image_codec.context_model import ContextNetwork
@@ -39,10 +41,7 @@ from latens.systems.image_codec.format import (
 )
 from latens.systems.image_codec.networks import build_network
 from latens.systems.image_codec.refinement import refine_image
-from latens.systems.image_codec.stages import Stages, Symbols
-
-if TYPE_CHECKING:
-    import torch
+from latens.systems.image_codec.stages import Stages
 
 __all__ = ["Encoded", "Estimate", "ImageCodec", "StreamInfo", "Symbols", "inspect_stream", "load"]
 
@@ -137,9 +136,8 @@ class ImageCodec(Stages):
             loaded = loaded._replace(metadata=Metadata())
         current_limits().check(loaded.pixels.shape[1], loaded.pixels.shape[0])  # before any work
         target = RateTarget.of(quality, bpp, psnr, size, default=self.default_quality, highest=self.best_quality)
-        symbols, blob = self._encoded(loaded, target, refine, on_step, nearest=nearest)
+        blob, reached = self._encoded(loaded, target, refine, on_step, nearest=nearest)
         info = inspect_stream(blob)
-        reached = self._psnr(symbols, loaded) if target.kind != "quality" or refine is not None else None
         value = {"quality": None, "bpp": info.bpp, "psnr": reached, "size": float(len(blob))}[target.kind]
         missed = value is not None and not target.reached(value)
         note: tuple[str, ...] = ()
@@ -157,28 +155,31 @@ class ImageCodec(Stages):
         on_step: Callable[[int, float, float], None] | None,
         *,
         nearest: bool,
-    ) -> tuple[Symbols, bytes]:
-        """Symbols and file of an image. With `nearest`, a target out of reach gives the nearest file."""
+    ) -> tuple[bytes, float | None]:
+        """File of an image, and its PSNR except for a quality without refinement. `nearest` as in `encode`."""
         if refine is not None:
             refine = refine if isinstance(refine, Refine) else Refine(steps=_whole(refine))
             symbols = refine_image(self, image, target, refine, on_step, nearest=nearest).symbols
-            return symbols, self.write(image, symbols)
-        latent, size = self.latent(image.pixels), image.pixels.shape[:2]
+            return self.write(image, symbols), psnr_of(self.reconstruct(symbols, image.pixels.shape), image)
+        latent, size = self.latent(image.pixels), image.pixels.shape
         if target.kind == "quality":
-            symbols = self.quantize(latent, round(target.value * QUALITY_STEPS), size)
-            return symbols, self.write(image, symbols)
-        found: dict[int, tuple[Symbols, bytes]] = {}
+            return self.write(image, self.quantized(latent, round(target.value * QUALITY_STEPS), size)), None
+        found: dict[int, tuple[bytes, float]] = {}
+
+        def decoded(steps: int) -> tuple[bytes, float]:
+            y_hat = torch.empty_like(latent)
+            blob = self.write(image, self.quantized(latent, steps, size).copied_to(y_hat))
+            return blob, psnr_of(self.synthesize(y_hat, steps, size), image)
 
         def measure(steps: int) -> float:
-            symbols = self.quantize(latent, steps, size)
-            found[steps] = symbols, self.write(image, symbols)
-            if target.kind == "size":
-                return float(len(found[steps][1]))
-            if target.kind == "bpp":
-                return 8 * len(found[steps][1]) / image.pixels[..., 0].size
-            return self._psnr(symbols, image)
+            if target.kind == "psnr":
+                found[steps] = decoded(steps)
+                return found[steps][1]
+            written = len(self.write(image, self.quantized(latent, steps, size)))
+            return float(written) if target.kind == "size" else 8 * written / image.pixels[..., 0].size
 
-        return found[search(target, measure, QUALITY_STEPS, round(self.best_quality * QUALITY_STEPS), nearest=nearest)]
+        best = search(target, measure, QUALITY_STEPS, round(self.best_quality * QUALITY_STEPS), nearest=nearest)
+        return found[best] if best in found else decoded(best)
 
     def decompress(self, blob: bytes | bytearray | memoryview | str | Path, *, partial: bool = False) -> Image.Image:
         """The image of a file's bytes or path (PIL mode L, LA, RGB or RGBA), with EXIF and XMP in `.info` if it has them.
@@ -198,9 +199,8 @@ class ImageCodec(Stages):
         if self.base is not None and coded.model_id.hex() == self.earlier.file_id:
             return self.earlier.decompress(data, partial=partial)
         self._check_model(coded)
-        symbols, lost = self.decode_symbols(coded, partial=partial)
         header = coded.header
-        pixels = self.reconstruct(symbols, (header.height, header.width))
+        pixels, lost = self.decode_pixels(coded, partial=partial)
         if header.gray and not coded.gray_is_mean:
             pixels[:] = pixels[..., :1]
         alpha = None
@@ -224,7 +224,7 @@ class ImageCodec(Stages):
         symbols = self._symbols(loaded, quality)
         bits_y, bits_z = self.coding.code_length(symbols.y, symbols.parameters.level, symbols.z)
         bpp = (bits_y + bits_z) / loaded.pixels[..., 0].size
-        return Estimate(bits_y, bits_z, bpp, self._psnr(symbols, loaded))
+        return Estimate(bits_y, bits_z, bpp, psnr_of(self.reconstruct(symbols, loaded.pixels.shape), loaded))
 
     def code_length(self, image: ImageLike | LoadedImage, *, quality: float | None = None) -> float:
         """Estimated bits of latent and hyper-latent at a quality (default 4), without synthesis."""
@@ -234,14 +234,6 @@ class ImageCodec(Stages):
     def _symbols(self, image: LoadedImage, quality: float | None) -> Symbols:
         target = RateTarget.of(quality, None, None, default=self.default_quality, highest=self.best_quality)
         return self.quantize(self.latent(image.pixels), round(target.value * QUALITY_STEPS), image.pixels.shape[:2])
-
-    def _psnr(self, symbols: Symbols, image: LoadedImage) -> float:
-        """PSNR of the image that `decompress` returns, over the visible pixels."""
-        decoded, original = self.reconstruct(symbols, image.pixels.shape), image.pixels
-        if image.gray:
-            decoded = np.repeat(mean_of_channels(decoded)[..., None], 3, axis=2)
-        seen = visible(image)
-        return measured_psnr(decoded, original) if seen is None else measured_psnr(decoded[None, seen], original[None, seen])
 
     @cached_property
     def earlier(self) -> ImageCodec:
@@ -285,6 +277,14 @@ def load(
             model.context.load_state_dict(coding.float_context())
         base = found.config[BASE]["name"] if BASE in found.config else None
     return ImageCodec(model, coding, name=folder.name, sha256=found.sha256, device=place, base=base)
+
+
+def psnr_of(decoded: Pixels, image: LoadedImage) -> float:
+    """PSNR of the image that `decompress` returns, over the visible pixels; `decoded` (H, W, 3) are those of the synthesis."""
+    if image.gray:
+        decoded = np.repeat(mean_of_channels(decoded)[..., None], 3, axis=2)
+    seen, original = visible(image), image.pixels
+    return measured_psnr(decoded, original) if seen is None else measured_psnr(decoded[None, seen], original[None, seen])
 
 
 def _loaded(image: ImageLike | LoadedImage) -> LoadedImage:

@@ -29,9 +29,10 @@ from latens.data.images import LoadedImage
 from latens.data.tensors import pad_to_multiple, to_tensor
 from latens.errors import UsageError
 from latens.shapes import Float
+from latens.systems.image_codec.bands import Symbols
 from latens.systems.image_codec.config import HYPER_STRIDE, STRIDE
 from latens.systems.image_codec.format import QUALITY_STEPS
-from latens.systems.image_codec.stages import Stages, Symbols
+from latens.systems.image_codec.stages import Stages
 
 ROW_BLOCK_PIXELS = 2**21  # larger images are reconstructed in row blocks, whose activations are recomputed in backward
 PILOT_DIVISOR = 6  # one step in six is spent on a pilot run that estimates the gain of the refinement,
@@ -228,7 +229,7 @@ class Trial:
 
     def symbols(self, found: Measurement) -> Symbols:
         """The symbols of a measurement, for `Stages.write`."""
-        return self.codec.replay(found.y, found.z, self.quality)
+        return self.codec.replay(found.y, found.z, self.quality).symbols()
 
     def _measured(self, symbols: Symbols) -> Measurement:
         coding = self.codec.coding

@@ -6,23 +6,25 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from fractions import Fraction
-from typing import NamedTuple, TypeVar
+from itertools import starmap
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from latens.codes.coding import FrozenCoding, LatentParameters
+from latens.codes.coding import FrozenCoding
 from latens.codes.entropy import round_for_rate
 from latens.data.image_output import png_bytes
 from latens.data.images import LoadedImage
 from latens.data.metadata import pack_metadata
-from latens.data.tensors import to_bytes, to_floats
+from latens.data.tensors import part_of, to_bytes, to_floats
 from latens.errors import Corrupt
 from latens.inference.device import in_float32, transform_precision
-from latens.inference.tiling import apply_in_row_blocks
+from latens.inference.tiling import in_blocks, spans
 from latens.nn.reach import halo
 from latens.shapes import Float, Int
+from latens.systems.image_codec.bands import Band, Banded, Symbols
 from latens.systems.image_codec.config import HYPER_STRIDE, ROUNDING_WEIGHT, STRIDE
 from latens.systems.image_codec.format import (
     BAND_ROWS,
@@ -37,15 +39,6 @@ from latens.systems.image_codec.networks import CodecNetwork
 B = TypeVar("B")
 ROW_BLOCK_PIXELS = 2**21  # larger images are transformed in row blocks of about this many pixels
 PADDING_MARGIN = 1  # latent rows and columns outside the image that are coded
-
-
-class Symbols(NamedTuple):
-    """A quantized image: the symbols that the entropy coder writes, and their means and scale levels."""
-
-    z: Int[Tensor, "1 N hz wz"]
-    y: Int[Tensor, "1 M h w"]
-    parameters: LatentParameters
-    quality: int  # in 1/256
 
 
 @in_float32
@@ -83,33 +76,38 @@ class Stages:
     @torch.no_grad()
     def latent(self, pixels: np.ndarray) -> Float[Tensor, "1 M h w"]:
         """The latent y of an image uint8 (H, W, 3), before the gain. Sides are padded by replication to multiples of 64."""
-        height, width = pixels.shape[:2]
-        padded = np.pad(pixels, ((0, -height % HYPER_STRIDE), (0, -width % HYPER_STRIDE), (0, 0)), mode="edge")
-        x = torch.from_numpy(padded).permute(2, 0, 1)[None].to(self.device)  # bytes: floats of one block at a time
-        core = _row_block_height(x.shape[3], HYPER_STRIDE)
+        height, width = (side + -side % HYPER_STRIDE for side in pixels.shape[:2])
 
-        def analysis(block: Tensor) -> Tensor:
-            return self.model.analysis(to_floats(block)).float()
+        def analysis(rows: slice, columns: slice) -> Tensor:
+            x = torch.from_numpy(part_of(pixels, rows, columns)).permute(2, 0, 1)[None].to(self.device)
+            return self.model.analysis(to_floats(x)).float()  # padded and converted to floats one block at a time
 
+        core = _row_block_height(width, HYPER_STRIDE)
         with self._arithmetic():
-            return apply_in_row_blocks(analysis, x, scale=Fraction(1, STRIDE), halo=self.analysis_halo, core=core)
+            return in_blocks(analysis, (height, width), scale=Fraction(1, STRIDE), halo=self.analysis_halo, core=core)
 
-    @torch.no_grad()
-    def quantize(self, latent: Float[Tensor, "1 M h w"], quality: int, size: tuple[int, int] | None = None) -> Symbols:
+    def quantize(self, latent: Float[Tensor, "1 M h w"], quality: int, size: tuple[int, ...] | None = None) -> Symbols:
         """Symbols of a latent at a quality in 1/256.
 
         With the `size` (H, W) of the image, the symbols of the padding more than PADDING_MARGIN latents outside it are zero:
         they cost bits but hardly change the visible pixels.
         """
-        scaled = latent
-        if self.model.gains is not None:
-            scaled = latent * self.model.gains.forward_gain(self._quality(quality))
-        z = self.coding.z_symbols(self.model.hyper_analysis(scaled))
-        if size is not None:
-            rows, columns = (-(-side // STRIDE) + PADDING_MARGIN for side in size)
-            scaled = scaled.clone()
-            scaled[:, :, rows:], scaled[:, :, :, columns:] = torch.nan, torch.nan
-        return self.round_latent(scaled, z, quality, known_rounding)
+        return self.quantized(latent, quality, size).symbols()
+
+    @torch.no_grad()
+    def quantized(self, latent: Float[Tensor, "1 M h w"], quality: int, size: tuple[int, ...] | None = None) -> Banded:
+        """`quantize`, one band at a time."""
+        gain = None if self.model.gains is None else self.model.gains.forward_gain(self._quality(quality))
+        z = self.coding.z_symbols(self.model.hyper_analysis(latent if gain is None else latent * gain))
+        rows, columns = latent.shape[2:] if size is None else (-(-side // STRIDE) + PADDING_MARGIN for side in size[:2])
+
+        def scaled(top: int, end: int) -> Tensor:
+            own = latent[:, :, top:end]
+            own = own.clone() if gain is None else own * gain
+            own[:, :, max(rows - top, 0) :], own[:, :, :, columns:] = torch.nan, torch.nan
+            return own
+
+        return self._rounded(scaled, latent.shape, z, quality, known_rounding)
 
     def round_latent(
         self,
@@ -119,42 +117,75 @@ class Stages:
         rounding: Callable[[Tensor, Tensor], Tensor],
     ) -> Symbols:
         """Symbols of a latent in quantization steps, in the order of the decoder; `rounding` maps y - mean and the scale."""
-        prediction = self.coding.predict(z, quality)
-        y, parameters = self.coding.quantize(prediction, scaled, bands_of(scaled.shape[2], BAND_ROWS), rounding)
-        return Symbols(z, y, parameters, quality)
+        return self._rounded(lambda top, end: scaled[:, :, top:end], scaled.shape, z, quality, rounding).symbols()
 
-    def replay(self, y: Int[Tensor, "1 M h w"], z: Int[Tensor, "1 N hz wz"], quality: int) -> Symbols:
+    def _rounded(
+        self,
+        scaled: Callable[[int, int], Tensor],
+        shape: tuple[int, ...],
+        z: Int[Tensor, "1 N hz wz"],
+        quality: int,
+        rounding: Callable[[Tensor, Tensor], Tensor],
+    ) -> Banded:
+        """Quantized bands of a latent of a shape, whose rows `scaled` gives."""
+
+        @torch.no_grad()
+        def rounded(top: int, end: int) -> Band:
+            prediction = self.coding.predict(z, quality, (top, end))
+            return Band(top, end, *self.coding.quantize(prediction, scaled(top, end), [(0, end - top)], rounding))
+
+        return Banded(z, tuple(shape), quality, starmap(rounded, bands_of(shape[2], BAND_ROWS)))
+
+    def replay(self, y: Int[Tensor, "1 M h w"], z: Int[Tensor, "1 N hz wz"], quality: int) -> Banded:
         """Given symbols with their parameters."""
-        prediction = self.coding.predict(z, quality)
-        return Symbols(z, y, self.coding.replay(prediction, y, bands_of(y.shape[2], BAND_ROWS)), quality)
 
-    def write(self, image: LoadedImage, symbols: Symbols) -> bytes:
+        def replayed(top: int, end: int) -> Band:
+            own, prediction = y[:, :, top:end], self.coding.predict(z, quality, (top, end))
+            return Band(top, end, own, self.coding.replay(prediction, own, [(0, end - top)]))
+
+        return Banded(z, tuple(y.shape), quality, starmap(replayed, bands_of(y.shape[2], BAND_ROWS)))
+
+    def write(self, image: LoadedImage, quantized: Symbols | Banded) -> bytes:
         """The file of a quantized image."""
+        quantized = quantized.banded() if isinstance(quantized, Symbols) else quantized
         height, width = image.pixels.shape[:2]
-        header = ImageHeader(width, height, symbols.quality, image.gray, image.alpha is not None)
+        header = ImageHeader(width, height, quantized.quality, image.gray, image.alpha is not None)
         bands = []
-        for top, end in header.bands:
-            bands.append(self.coding.encode_band(symbols.y[:, :, top:end], symbols.parameters.level[:, :, top:end]))
+        for band in quantized.bands:
+            bands.append(self.coding.encode_band(band.y, band.parameters.level))
+            del band  # before the next one is made
         alpha = None if image.alpha is None else png_bytes(image.alpha, optimize=True)
         exif, xmp = (pack_metadata(data) if data else b"" for data in image.metadata)
-        z = self.coding.encode_z(symbols.z)
+        z = self.coding.encode_z(quantized.z)
         return write_image_file(CodedImage(header, bytes.fromhex(self.file_id), z, tuple(bands), alpha, exif=exif, xmp=xmp))
 
-    @torch.no_grad()
     def reconstruct(self, symbols: Symbols, size: tuple[int, ...]) -> np.ndarray:
         """Decoded pixels, uint8 (H, W, 3), cropped to `size` = (H, W, ...)."""
-        y_hat = symbols.y + symbols.parameters.mean
-        if self.model.gains is not None:
-            y_hat = y_hat * self.model.gains.inverse_gain(self._quality(symbols.quality))
-        y_hat = y_hat.contiguous(memory_format=torch.channels_last)
-        core = _row_block_height(y_hat.shape[3] * STRIDE, HYPER_STRIDE) // STRIDE
+        return self._pixels(lambda top, end: symbols.band(top, end).y_hat, symbols.y.shape, symbols.quality, size)
 
-        def synthesis(block: Tensor) -> Tensor:
-            return to_bytes(self.model.synthesis(block))
+    def synthesize(self, y_hat: Float[Tensor, "1 M h w"], quality: int, size: tuple[int, ...]) -> np.ndarray:
+        """`reconstruct` from the decoded latent, in quantization steps."""
+        return self._pixels(lambda top, end: y_hat[:, :, top:end], y_hat.shape, quality, size)
+
+    @torch.no_grad()
+    def _pixels(
+        self, y_hat: Callable[[int, int], Tensor], shape: tuple[int, ...], quality: int, size: tuple[int, ...]
+    ) -> np.ndarray:
+        """Pixels of a decoded latent of a shape, whose rows `y_hat` gives; one block at a time is in memory as floats."""
+        gain = None if self.model.gains is None else self.model.gains.inverse_gain(self._quality(quality))
+        core = _row_block_height(shape[3] * STRIDE, HYPER_STRIDE) // STRIDE
+        pixels = np.empty((size[0], size[1], 3), np.uint8)
+
+        def synthesis(low: int, high: int) -> np.ndarray:
+            latent = y_hat(low, high) if gain is None else y_hat(low, high) * gain
+            made = to_bytes(self.model.synthesis(latent.contiguous(memory_format=torch.channels_last)))
+            block: np.ndarray = made[0].permute(1, 2, 0).cpu().numpy()
+            return block
 
         with self._arithmetic():
-            x = apply_in_row_blocks(synthesis, y_hat, scale=Fraction(STRIDE), halo=self.synthesis_halo, core=core)
-        pixels: np.ndarray = x[0, :, : size[0], : size[1]].permute(1, 2, 0).contiguous().cpu().numpy()
+            for span in spans(shape[2], core, self.synthesis_halo):
+                rows = pixels[span.place(Fraction(STRIDE))]
+                rows[:] = synthesis(span.low, span.high)[span.kept(Fraction(STRIDE))][: len(rows), : size[1]]
         return pixels
 
     def decode_symbols(self, coded: CodedImage, *, partial: bool) -> tuple[Symbols, list[str]]:
@@ -162,35 +193,44 @@ class Stages:
 
         Raises Corrupt for damaged bands unless `partial`, DeviceMismatch if this machine computes other entropy parameters.
         """
+        lost: list[str] = []
+        return self._decoded(coded, lost, partial=partial).symbols(), lost
+
+    def decode_pixels(self, coded: CodedImage, *, partial: bool) -> tuple[np.ndarray, list[str]]:
+        """Pixels of a file, uint8 (H, W, 3), and the names of lost rows. Raises as `decode_symbols`."""
+        lost: list[str] = []
+        y_hat = self._decoded(coded, lost, partial=partial).latent()
+        return self.synthesize(y_hat, coded.header.quality, (coded.header.height, coded.header.width)), lost
+
+    def _decoded(self, coded: CodedImage, lost: list[str], *, partial: bool) -> Banded:
+        """The bands of a file; the names of lost rows are added to `lost`."""
         header = coded.header
         rows, columns = header.latent_size
         ratio = HYPER_STRIDE // STRIDE
         z = self.coding.decode_z(coded.hyper, rows // ratio, columns // ratio).to(self.device)
-        prediction = self.coding.predict(z, header.quality)
-        parameters = self.coding.unknown(prediction)
-        mean, level = parameters.mean.clone(), parameters.level.clone()
-        y = torch.zeros(level.shape, dtype=torch.int64, device=self.device)
 
-        def decode(index: int) -> tuple[Tensor, LatentParameters] | Corrupt:
+        def decode(index: int) -> tuple[Band, bool]:
             top, end = header.bands[index]
-            band, name = coded.bands[index], f"latent band {index + 1}"
-            if band is None:
-                return Corrupt(f"{name} is missing or damaged", section=name)
+            data, name = coded.bands[index], f"latent band {index + 1}"
+            prediction = self.coding.predict(z, header.quality, (top, end))
             try:
-                return self.coding.decode_band(band, type(prediction)(*(part[:, :, top:end] for part in prediction)), name)
-            except Corrupt as error:
-                return error
-
-        lost = []
-        for (top, end), found in zip(header.bands, self._each_band(decode, len(header.bands)), strict=True):
-            if isinstance(found, Corrupt):
+                if data is None:
+                    raise Corrupt(f"{name} is missing or damaged", section=name)
+                return Band(top, end, *self.coding.decode_band(data, prediction, name)), True
+            except Corrupt:
                 if not partial:
-                    raise found
-                lost.append(f"rows {top * STRIDE}-{min(end * STRIDE, header.height) - 1}")
-                continue
-            y[:, :, top:end], own = found
-            mean[:, :, top:end], level[:, :, top:end] = own
-        return Symbols(z, y, LatentParameters(mean, level), header.quality), lost
+                    raise
+            parameters = self.coding.unknown(prediction)
+            return Band(top, end, torch.zeros_like(parameters.level), parameters), False
+
+        def bands() -> Iterator[Band]:
+            for band, intact in self._each_band(decode, len(header.bands)):
+                if not intact:
+                    lost.append(f"rows {band.top * STRIDE}-{min(band.end * STRIDE, header.height) - 1}")
+                yield band
+                del band  # before the next one is made
+
+        return Banded(z, (1, self.coding.channels, rows, columns), header.quality, bands())
 
     def _each_band(self, decode: Callable[[int], B], count: int) -> Iterator[B]:
         """Results of all bands in order, in as many threads as torch uses."""
