@@ -26,7 +26,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from latens.data.depth import FORMATS
 from latens.data.images import IMAGE_ENDINGS, read_image
 from latens.inference.memory import peak_memory
 from latens.systems.haze import bands, translation
@@ -69,7 +68,7 @@ def visibility(haze: Haze, folder: Path) -> Iterator[dict[str, object]]:
     scenes = [load_scene(found) for found in find_scenes(folder) if not found.form.relative]
     for scene, given in itertools.product(scenes, (True, False)):
         clear = haze.tensor(scene.image)
-        depth = torch.from_numpy(scene.depth)[None] if given else haze.meters(clear, None, FORMATS["meters"], MAX_DEPTH)[0]
+        depth = torch.from_numpy(scene.depth if given else haze.depth(scene.image, max_depth=MAX_DEPTH))[None]
         asked = [beta_of_visibility(meters) for meters in np.geomspace(60, 1500, 20)]
         found = [
             measure_beta(haze.tensor(made)[0], clear[0], depth, AIRLIGHT)

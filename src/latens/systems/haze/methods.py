@@ -92,12 +92,17 @@ def physical_depth(clear: Float[Tensor, "B 3 H W"], model: PhysicalHaze) -> Floa
     """Relative depth in [0, 1] of clear images, at full size."""
     factor = shrinkage(clear, model.config.short_side)
     small = block_mean(clear, factor)
-    predictions = views(small, lambda view: (model.depth(model.encode(pad_to_multiple(view, model.stride), "clear")), None))
-    depth = torch.stack([depth for depth, _ in predictions]).mean(0)
+    depth = reduced_depth(small, model)
     if factor == 1:
         return depth
     fitted = fit_guide(luminance(small), depth, PHYSICAL_RADIUS, PHYSICAL_EPSILON)
     return fitted.apply(luminance(clear), factor).clamp(0, 1)
+
+
+def reduced_depth(small: Float[Tensor, "B 3 h w"], model: PhysicalHaze) -> Float[Tensor, "B 1 h w"]:
+    """Relative depth of clear images at their size."""
+    predictions = views(small, lambda view: (model.depth(model.encode(pad_to_multiple(view, model.stride), "clear")), None))
+    return torch.stack([depth for depth, _ in predictions]).mean(0)
 
 
 def views(
@@ -124,7 +129,12 @@ def views(
 
 def shrinkage(image: Tensor, side: int) -> int:
     """The reduction factor after which the shorter side is about `side`."""
-    return max(round(min(image.shape[2:]) / side), 1)
+    return shrinkage_to(side, (image.shape[2], image.shape[3]))
+
+
+def shrinkage_to(side: int, size: tuple[int, int]) -> int:
+    """`shrinkage` for an image of a size."""
+    return max(round(min(size) / side), 1)
 
 
 def reduction(image: Tensor, side: int) -> int:

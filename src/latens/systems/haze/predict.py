@@ -21,14 +21,14 @@ from latens.errors import ModelMissing, UsageError
 from latens.hub import locate
 from latens.inference.device import choose_device, in_float32
 from latens.nn.filters import guided_filter, luminance
-from latens.shapes import Float
+from latens.shapes import Float, UInt8
 from latens.systems.haze import methods
-from latens.systems.haze.bands import dark_channel_pixels
+from latens.systems.haze.bands import Band, dark_channel_pixels
 from latens.systems.haze.baselines.boundary import BoundaryConfig
 from latens.systems.haze.baselines.dark_channel import FAST, blocks_of
 from latens.systems.haze.baselines.dehazenet import DehazeNet
 from latens.systems.haze.config import CLASSICAL, LEARNED, TRANSLATORS
-from latens.systems.haze.formation import MEAN_AIRLIGHT, HazeEstimate, add_haze, scattering, transmission
+from latens.systems.haze.formation import MEAN_AIRLIGHT, HazeEstimate, scattering, transmission
 from latens.systems.haze.model import Domain, HazeTranslator
 from latens.systems.haze.networks import kind_of, read_folder, recipe_for
 from latens.systems.haze.physical import PhysicalHaze
@@ -42,7 +42,8 @@ from latens.systems.haze.removal import (
     no_estimate,
 )
 from latens.systems.haze.rules import Controls
-from latens.systems.haze.translation import translated
+from latens.systems.haze.synthesis import Rows, hazed, of_whole, predicted_depth, whole
+from latens.systems.haze.translation import translated, translated_pixels
 
 GRAY = (MEAN_AIRLIGHT,) * 3  # default airlight
 MAX_DEPTH = 120.0  # meters at relative depth 1, by default
@@ -140,7 +141,8 @@ class Haze:
         if method in TRANSLATORS:
             if controls.keep_brightness:
                 raise no_estimate(method)
-            made = content.filled(self._translated(content.pixels, method, controls.strength))
+            moved = self._translated(content.pixels, method, "clear", controls.strength)
+            made = content.filled(moved)
             found: list[str] = []
         else:
             made, found = dehazed(content, self._method(method), controls)
@@ -148,11 +150,11 @@ class Haze:
             notes += [note for note in (content.note, *found) if note]
         return made
 
-    @torch.no_grad()
-    def _translated(self, pixels: Pixels, method: str, strength: float) -> Pixels:
+    def _translated(self, pixels: Pixels, method: str, to: Domain, strength: float = 1.0) -> Pixels:
         """Pixels moved by `strength` from the image to its translation."""
-        hazy = self.tensor(pixels)
-        return to_pixels(torch.lerp(hazy, self.translate(hazy, method, "clear"), strength)[0])
+        model = cast(HazeTranslator, self.model(method))
+        moved = translated_pixels(model, pixels, to, self.device, strength=strength)
+        return moved.permute(1, 2, 0).cpu().numpy()
 
     def _method(self, name: str) -> Method:
         return Method(name, None if name in CLASSICAL else self.model(name), self.device)
@@ -237,42 +239,56 @@ class Haze:
         Raises InputError for depth that does not fit the image, UsageError for conflicting arguments, ModelMissing.
         """
         loaded = image if isinstance(image, LoadedImage) else read_image(image)
-        clear = self.tensor(loaded.pixels)
         self.has(method or "physical")  # raises for an unknown one
         if method in TRANSLATORS:
             unused = (airlight, max_depth, refine_depth, linear_light) != (GRAY, MAX_DEPTH, False, False)
             if unused or any(given is not None for given in (visibility, beta, depth, depth_format)):
                 what = f"{method} is a learned translation: depth, density and color of the haze cannot be set"
                 raise UsageError(what, where="--method", hint="remove --method or the other options")
-            hazy = self.translate(clear, method, "hazy")
+            hazy = self._translated(loaded.pixels, method, "hazy")
         else:
             if method not in (None, "physical"):
                 what = f"{method} cannot add haze"
                 raise UsageError(what, where="--method", hint=f"use {', '.join(TRANSLATORS)}, or remove --method")
             coefficient = scattering(visibility, beta, max_depth)
-            meters = self.meters(clear, depth, depth_format, max_depth)
-            t = transmission(meters, torch.tensor([coefficient], device=self.device))
-            if refine_depth:
-                t = guided_filter(luminance(clear), t, REFINE_RADIUS, REFINE_EPSILON).clamp(0, 1)
+            meters = self._meters(loaded.pixels, depth, depth_format, max_depth)
             color = torch.tensor([color_of(airlight)], dtype=torch.float32, device=self.device)
-            hazy = add_haze(clear, t, color, linear_light=linear_light)
-        made = to_pil(to_pixels(hazy[0]), loaded.alpha, loaded.gray)
+            hazy = self._hazed(loaded.pixels, meters, coefficient, color, refine=refine_depth, linear_light=linear_light)
+        made = to_pil(hazy, loaded.alpha, loaded.gray)
         return made if strip else carry_metadata(loaded, made)
+
+    @torch.no_grad()
+    def _hazed(
+        self, pixels: Pixels, meters: Rows, beta: float, airlight: Float[Tensor, "1 3"], *, refine: bool, linear_light: bool
+    ) -> Pixels:
+        """Pixels with haze of a scattering coefficient; `refine` aligns the transmission with the edges of the image."""
+        clear = self._bytes(pixels)
+        coefficient = torch.tensor([beta], device=self.device)
+
+        def measured(band: Band) -> Tensor:
+            return transmission(meters(band), coefficient)
+
+        t: Rows = measured
+        if refine:
+            guide = whole(clear, lambda band: luminance(band.colors))
+            t = of_whole(guided_filter(guide, whole(clear, measured), REFINE_RADIUS, REFINE_EPSILON).clamp_(0, 1))
+        return hazed(clear, t, airlight, linear_light=linear_light).cpu().numpy()
 
     def depth(self, image: ImageLike | LoadedImage, *, max_depth: float = MAX_DEPTH) -> Depth:
         """Predicted distance (H, W) in meters, the farthest point at `max_depth`. Raises ModelMissing."""
         loaded = image if isinstance(image, LoadedImage) else read_image(image)
         if not 0 < real(max_depth, "max_depth") < float("inf"):
             raise UsageError("max_depth must be above 0", where=f"max_depth {max_depth:g}")
-        return self.meters(self.tensor(loaded.pixels), None, None, max_depth)[0, 0].cpu().numpy()
+        meters = self._meters(loaded.pixels, None, None, max_depth)
+        with torch.no_grad():
+            return whole(self._bytes(loaded.pixels), meters)[0, 0].cpu().numpy()
 
     @torch.no_grad()
-    def meters(
-        self, clear: Float[Tensor, "1 3 H W"], depth: Any, form: DepthFormat | None, max_depth: float
-    ) -> Float[Tensor, "1 1 H W"]:
+    def _meters(self, pixels: Pixels, depth: Any, form: DepthFormat | None, max_depth: float) -> Rows:
         """Distance of every pixel in meters, from `depth` or predicted."""
         if depth is None:
-            return max_depth * methods.physical_depth(clear, cast(PhysicalHaze, self.model("physical")))
+            relative = predicted_depth(self._bytes(pixels), cast(PhysicalHaze, self.model("physical")))
+            return lambda band: max_depth * relative(band)
         if not isinstance(depth, str | Path | np.ndarray):
             what = f"an object of the type {type(depth).__name__} is no depth map"
             raise UsageError(what, where="depth", hint="give a file or an array (H, W)")
@@ -280,9 +296,13 @@ class Haze:
             what = f"{form!r} is no format of depth"
             raise UsageError(what, where="depth_format", hint="give one of latens.data.depth.FORMATS")
         form = form or default_format(depth)
-        values = read_depth(depth, form, size=(clear.shape[2], clear.shape[3]))
-        scale = max_depth / max_depth_of(values) if form.relative else 1.0
-        return torch.from_numpy(values * np.float32(scale))[None, None].to(self.device)
+        values = read_depth(depth, form, size=(pixels.shape[0], pixels.shape[1]))
+        if form.relative:
+            values *= np.float32(max_depth / max_depth_of(values))
+        return of_whole(torch.from_numpy(values)[None, None].to(self.device))
+
+    def _bytes(self, pixels: Pixels) -> UInt8[Tensor, "H W 3"]:
+        return torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy()).to(self.device)
 
     @torch.no_grad()
     def translate(self, image: Float[Tensor, "B 3 H W"], method: str, to: Domain) -> Float[Tensor, "B 3 H W"]:
