@@ -1,34 +1,37 @@
-"""Image pairs of the README from a demo report: `latens demo -o REPORT`, then `python benchmarks/readme_images.py REPORT`.
+"""Images of the README from a demo report: `latens demo -o REPORT`, then `python benchmarks/readme_images.py REPORT`.
 
-Every WebP file shows a region of two images of the report side by side, both at the same scale.
+Every WebP file shows the same region of images of the report side by side, at the same height.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image
 
 IMAGES = Path(__file__).parent.parent / "docs/images"
-HEIGHT, GAP = 240, 6  # pixels
-QUALITY = 82  # of WebP
+HEIGHT, GAP = 300, 6  # pixels
+QUALITY = 84  # of WebP
+WHOLE = (0.0, 0.0, 1.0, 1.0)
 
 
-class Pair(NamedTuple):
-    """Two files of the report, and the region (left, top, right, bottom) of both in shares of width and height."""
+class Row(NamedTuple):
+    """Files of the report, and the region (left, top, right, bottom) of all of them in shares of width and height."""
 
-    before: str
-    after: str
-    region: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
+    files: Sequence[str]
+    region: tuple[float, float, float, float] = WHOLE
 
 
-PAIRS = {
-    "image_codec": Pair("image_codec/coffee_q1_same_size.jpg", "image_codec/coffee_q1.png", (0.3, 0.3, 0.85, 0.85)),
-    "haze": Pair("haze/street1000000_hazy.png", "haze/street1000000_physical.png"),
-    "amodal": Pair("amodal/embryo-0.png", "amodal/embryo-0.overlay.png"),
-    "seedlings": Pair("seedlings/demo_day7.png", "seedlings/graded/demo_day7.overlay.webp", (0.3, 0.3, 0.6, 0.6)),
+ROWS = {
+    "image_codec": Row(("image_codec/coffee_q1_same_size.jpg", "image_codec/coffee_q1.png"), (0.25, 0.15, 0.9, 0.95)),
+    "haze": Row(("haze/street1000000_hazy.png", "haze/street1000000_physical.png"), (0.1, 0.05, 0.95, 1.0)),
+    "amodal": Row(("amodal/fluorescent.png", "amodal/fluorescent.overlay.png"), (0.2, 0.2, 1.0, 0.84)),
+    "parts": Row(("parts/coffee.png", "parts/coffee_painted.png"), (0.1, 0.0, 0.95, 1.0)),
+    "video": Row(("video_codec/plain.png", "video_codec/region.png"), (0.1, 0.22, 0.62, 0.62)),
+    "seedlings": Row(("seedlings/demo_day7.png", "seedlings/graded/demo_day7.overlay.webp"), (0.28, 0.25, 0.68, 0.65)),
 }
 
 
@@ -41,11 +44,14 @@ def panel(path: Path, region: tuple[float, float, float, float]) -> Image.Image:
     return part.resize((round(part.width * HEIGHT / part.height), HEIGHT), Image.Resampling.LANCZOS)
 
 
-def side_by_side(pair: Pair, report: Path) -> Image.Image:
-    before, after = panel(report / pair.before, pair.region), panel(report / pair.after, pair.region)
-    sheet = Image.new("RGB", (before.width + GAP + after.width, HEIGHT), "white")
-    sheet.paste(before, (0, 0))
-    sheet.paste(after, (before.width + GAP, 0))
+def side_by_side(row: Row, report: Path) -> Image.Image:
+    """The panels from left to right; the gaps are transparent, for pages in dark mode."""
+    panels = [panel(report / file, row.region) for file in row.files]
+    sheet = Image.new("RGBA", (sum(one.width for one in panels) + GAP * (len(panels) - 1), HEIGHT))
+    left = 0
+    for one in panels:
+        sheet.paste(one, (left, 0))
+        left += one.width + GAP
     return sheet
 
 
@@ -53,7 +59,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("report", type=Path)
     report = parser.parse_args().report
-    for name, pair in PAIRS.items():
+    for name, row in ROWS.items():
         path = IMAGES / f"{name}.webp"
-        side_by_side(pair, report).save(path, quality=QUALITY, method=6)
+        side_by_side(row, report).save(path, quality=QUALITY, method=6)
         print(f"{path}: {path.stat().st_size} bytes")

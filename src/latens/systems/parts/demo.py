@@ -17,7 +17,7 @@ from latens.data.samples import Photograph, photographs
 from latens.errors import counted
 from latens.inference.page import Block, Columns, Figure, Gallery, Layer, Links, Overlays, Part, Section, Summary
 from latens.inference.sheet import row_of
-from latens.systems.parts.drawing import average, gallery_sheet, marked, occurrence_sheet, part_layer
+from latens.systems.parts.drawing import average, gallery_sheet, marked, occurrence_sheet, painted, part_layer
 from latens.systems.parts.gallery import PRESENT, PartGallery, part_colors
 from latens.systems.parts.predict import PartCode, Parts
 
@@ -71,6 +71,8 @@ def _photograph(parts: Parts, photo: Photograph, folder: Path, *, folded: bool) 
     (code,) = parts.encode(pixels)
     galleries = parts.occurrences(pixels, most=PATCHES, code=code)[:SHEET]
     write_image(folder / f"{photo.name}_maps.png", Image.fromarray(occurrence_sheet(pixels, code)))
+    write_image(folder / f"{photo.name}.png", Image.fromarray(pixels))
+    write_image(folder / f"{photo.name}_painted.png", Image.fromarray(painted(pixels, code)))
     if galleries:
         write_atomic(folder / f"{photo.name}_parts.png", png_bytes(gallery_sheet(galleries)))
     largest = galleries[:LAYERS]

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from latens.data.clips.reader import open_clip
 from latens.data.files import write_atomic
-from latens.data.image_output import avif_bytes, changed_pixels, webp_bytes
+from latens.data.image_output import avif_bytes, changed_pixels, webp_bytes, write_image
 from latens.data.images import Pixels
 from latens.inference.page import Block, Columns, Compare, Figure, Gallery, Layer, Links, Overlays, Part, Section, Summary
 from latens.systems.video_codec.measure import RATE, Quality, RegionClip, as_folder, quality_of, sample_clip
@@ -100,9 +101,12 @@ def h264(clip: RegionClip, folder: Path) -> Pair:
 
         region = encode(H264_FINE, clip.masks)
         plain = _of_size(encode, BEST_QUALITY, len(region))
+    coded = []
     for name, data in (("plain", plain), ("region", region)):
         write_atomic(folder / f"{name}.mp4", data)
-    return Pair(*(_decoded(clip, folder / f"{name}.mp4") for name in ("plain", "region")))
+        coded.append(_decoded(clip, folder / f"{name}.mp4"))
+        write_image(folder / f"{name}.png", Image.fromarray(coded[-1].frames[-1]))
+    return Pair(*coded)
 
 
 def learned(codec: VideoCodec, clip: RegionClip, folder: Path) -> tuple[Pair, Gallery]:
