@@ -1,6 +1,6 @@
 """Images of the README from a demo report: `latens demo -o REPORT`, then `python benchmarks/readme_images.py REPORT`.
 
-Every WebP file shows the same region of images of the report side by side, at the same height.
+Every WebP file shows the same region of images of the report side by side, all panels in one shape.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 IMAGES = Path(__file__).parent.parent / "docs/images"
-HEIGHT, GAP = 300, 6  # pixels
+WIDTH, HEIGHT, GAP = 372, 300, 6  # pixels
 QUALITY = 84  # of WebP
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 
@@ -36,12 +36,12 @@ ROWS = {
 
 
 def panel(path: Path, region: tuple[float, float, float, float]) -> Image.Image:
-    """The region of an image at HEIGHT pixels."""
+    """The region of an image, cut to the shape of a panel and resized."""
     with Image.open(path) as image:
         width, height = image.size
         left, top, right, bottom = (round(share * size) for share, size in zip(region, (width, height) * 2, strict=True))
         part = image.convert("RGB").crop((left, top, right, bottom))
-    return part.resize((round(part.width * HEIGHT / part.height), HEIGHT), Image.Resampling.LANCZOS)
+    return ImageOps.fit(part, (WIDTH, HEIGHT), Image.Resampling.LANCZOS)
 
 
 def side_by_side(row: Row, report: Path) -> Image.Image:

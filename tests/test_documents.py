@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-from latens.catalogue import MODELS, SYSTEMS
+from latens.catalogue import MODELS, SYSTEMS, default_model
 from latens.cli.common import parse_settings
 from latens.cli.main import VERBS, build_app, with_streams
 from latens.contract import open_system
@@ -65,6 +65,23 @@ def test_every_system_has_a_page_of_results_in_the_index() -> None:
     pages = {path.stem for path in (ROOT / "docs/results").glob("*.md")} - {"index"}
     assert pages >= set(SYSTEMS)
     assert {Path(target).stem for target in LINK.findall(index)} >= pages
+
+
+def test_the_readme_has_the_sizes_of_the_weights() -> None:
+    text = (ROOT / "README.md").read_text()
+    sizes = re.findall(r"`(\w+)`, (\d+\.\d) MB", text)
+    assert {name for name, _ in sizes} >= {default_model(system) for system in SYSTEMS} - {"amodal", "haze"}
+    assert {name: size for name, size in sizes} == {name: f"{MODELS[name].size / 1e6:.1f}" for name, _ in sizes}
+    (total,) = re.findall(r"in the package \((\d+) MB\)", text)
+    assert int(total) == round(sum(model.size for model in MODELS.values()) / 1e6)
+
+
+def test_the_readme_has_small_images_and_two_make_commands() -> None:
+    text = (ROOT / "README.md").read_text()
+    images = [target for target in LINK.findall(text) if target.endswith(".webp")]
+    assert len(images) == 6
+    assert sum((ROOT / image).stat().st_size for image in images) < 600_000
+    assert [line.split("#")[0].strip() for line in text.splitlines() if line.startswith("make ")] == ["make demo", "make test"]
 
 
 def test_every_verb_is_on_the_page_of_the_command_line() -> None:
