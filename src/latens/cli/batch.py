@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -16,8 +17,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from latens.data.inputs import InputFile
-    from latens.inference.batch import BatchReport, Failure, Job, Outcome
+    from latens.inference.batch import BatchReport, Failure, FailureLog, Job, Outcome
     from latens.inference.finished import Request
+    from latens.inference.watch import Watching
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -30,14 +32,19 @@ class FileBatch:
 
     `out` is the value of -o. Making a batch raises UsageError if the results cannot be written, and OutputExists for a single
     named input whose named output exists; `run` decides on other existing outputs. `check` is off for verbs with
-    their own checks.
+    their own checks. With a `Watching` in place of jobs, `run` takes them from its folders until Ctrl-C.
     """
 
-    def __init__(self, jobs: list[Job], out: Path | None, options: OutputOptions, *, force: bool, check: bool = True) -> None:
+    def __init__(
+        self, jobs: list[Job] | Watching, out: Path | None, options: OutputOptions, *, force: bool, check: bool = True
+    ) -> None:
         from latens.data.files import STANDARD_STREAM
 
-        self.jobs, self.out, self.force = jobs, out, force
-        self.to_stdout = any(job.output == STANDARD_STREAM for job in jobs)
+        self.watching = None if isinstance(jobs, list) else jobs
+        self.jobs = jobs if isinstance(jobs, list) else []
+        self.out, self.force = out, force
+        self._counts: Counter[str] = Counter()  # outcomes by status
+        self.to_stdout = any(job.output == STANDARD_STREAM for job in self.jobs)
         self.reporter = Reporter(options, results_to_stderr=self.to_stdout)
         if check:
             self._check_outputs()
@@ -78,24 +85,48 @@ class FileBatch:
         `work` may call its second argument with how many of the `parts` of a file are done, and a note. Raises OutputExists if
         finished results were made with other settings than those of `request`, and for a single file that is in the way.
         """
+        if self.watching is not None:
+            return self._watch(self.watching, work, request, parts)
+        done = self._run(self.jobs, work, request, parts)
+        if len(self.jobs) > 1:
+            report_summary(done)
+        return done
+
+    def _watch(self, watching: Watching, work: Work, request: Request, parts: int) -> BatchReport:
+        """Run the jobs of watched folders until Ctrl-C or a full disk."""
+        from latens.inference.batch import FAILURES, BatchReport, FailureLog
+
+        log, stopped = FailureLog(None if self.out is None else self.out / FAILURES), None
+        try:
+            for jobs in watching.groups():
+                self.jobs = list({job.input: job for job in [*self.jobs, *jobs]}.values())
+                stopped = self._run(jobs, work, request, parts, log).stopped
+                if stopped is not None:
+                    break
+        except KeyboardInterrupt:
+            logger.info("stopped watching")
+        counts = self._counts
+        total = BatchReport(counts["done"], counts["skipped"], tuple(log.failures), 0, stopped, log.written)
+        report_summary(total)
+        return total
+
+    def _run(self, jobs: list[Job], work: Work, request: Request, parts: int, log: FailureLog | None = None) -> BatchReport:
         from latens.inference.batch import run_batch
 
-        jobs, finished = self.jobs, 0
+        finished = 0
         with self.reporter.progress(len(jobs) * parts, request.what) as show:
 
             def report(outcome: Outcome) -> None:
                 nonlocal finished
                 report_outcome(outcome, self.reporter)
+                self._counts[outcome.status] += 1
                 finished += parts
                 show(finished)
 
             def run(job: Job) -> dict[str, Any]:
                 return work(job, lambda done, note="": show(finished + done, note))
 
-            done = run_batch(jobs, run, request=request, force=self.force, folder=self.folder, on_result=report)
-        if len(jobs) > 1:
-            report_summary(done)
-        return done
+            return run_batch(jobs, run, request=request, force=self.force, folder=self.folder, on_result=report, log=log)
 
 
 class Readable(Generic[T]):

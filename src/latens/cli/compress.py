@@ -12,6 +12,7 @@ from latens.catalogue import default_model
 from latens.cli.batch import FileBatch
 from latens.cli.common import PARTIAL, Force, ImageComputeOptions, Output, human_size, parse_size
 from latens.cli.pipes import Name, check_name
+from latens.cli.watching import WatchOptions
 from latens.errors import InputError, UsageError
 from latens.launch import announce
 from latens.progress import OnProgress
@@ -57,6 +58,7 @@ def compress(
         str | None, Parameter(help="A name from `latens models`, the folder of a trained model, or hub:OWNER/NAME.")
     ] = None,
     name: Name = None,
+    watching: WatchOptions = WatchOptions(),  # noqa: B008
     force: Force = False,
     options: ImageComputeOptions = ImageComputeOptions(),  # noqa: B008
 ) -> int:
@@ -68,6 +70,7 @@ def compress(
 
         latens compress photo.jpg -o photo.ltn --quality 4
         latens compress album/ -o small/
+        latens compress inbox/ -o small/ --watch
         latens compress photo.png -o quarter.ltn --bpp 0.25
         latens compress photo.jpg -o mail.ltn --size 200kB
         latens compress photo.png -o fine.ltn --quality 4 --refine 500
@@ -84,8 +87,11 @@ def compress(
     from latens.inference.finished import Request
 
     check_name(name, inputs)
-    files = find_inputs(inputs, IMAGE_ENDINGS, out, skip_results=True, name=name)
-    batch = FileBatch(plan_jobs(files, out, ENDING), out, options, force=force)
+
+    def find() -> list[Job]:
+        return plan_jobs(find_inputs(inputs, IMAGE_ENDINGS, out, skip_results=True, name=name), out, ENDING)
+
+    batch = FileBatch(watching.jobs(inputs, out, find), out, options, force=force)
     if any(job.output.suffix.lower() in IMAGE_ENDINGS for job in batch.jobs):
         raise UsageError("the result is not an image", where=str(out), hint=f"choose a name that ends in {ENDING}")
 

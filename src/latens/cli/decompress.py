@@ -11,6 +11,7 @@ from latens.catalogue import default_model
 from latens.cli.batch import FileBatch, save_image
 from latens.cli.common import PARTIAL, Force, Output, ReadComputeOptions, To
 from latens.cli.pipes import Name, check_name
+from latens.cli.watching import WatchOptions
 from latens.errors import Corrupt, StreamError, Truncated
 from latens.launch import announce
 from latens.progress import OnProgress
@@ -34,6 +35,7 @@ def decompress(
     ] = False,
     model: Annotated[str | None, Parameter(help="Folder of the model that wrote the file, if it is not a bundled one.")] = None,
     name: Name = None,
+    watching: WatchOptions = WatchOptions(),  # noqa: B008
     force: Force = False,
     options: ReadComputeOptions = ReadComputeOptions(),  # noqa: B008
 ) -> int:
@@ -49,7 +51,11 @@ def decompress(
     from latens.inference.finished import Request
 
     check_name(name, inputs)
-    batch = FileBatch(plan_jobs(find_inputs(inputs, ENDINGS, name=name), out, f".{to or 'png'}"), out, options, force=force)
+
+    def find() -> list[Job]:
+        return plan_jobs(find_inputs(inputs, ENDINGS, name=name), out, f".{to or 'png'}")
+
+    batch = FileBatch(watching.jobs(inputs, out, find), out, options, force=force)
     batch.check_image_ending(to)
 
     from latens.systems.image_codec.predict import load

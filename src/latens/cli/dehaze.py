@@ -14,6 +14,7 @@ from cyclopts.validators import Number
 from latens.cli.batch import FileBatch, save_image
 from latens.cli.common import PARTIAL, Force, ImageComputeOptions, Model, Output, Reporter, To
 from latens.cli.pipes import Name, check_name
+from latens.cli.watching import WatchOptions
 from latens.errors import UsageError, counted
 from latens.launch import announce
 from latens.progress import OnProgress
@@ -55,6 +56,7 @@ def dehaze(
     ] = False,
     model: Model = "haze",
     name: Name = None,
+    watching: WatchOptions = WatchOptions(),  # noqa: B008
     force: Force = False,
     options: ImageComputeOptions = ImageComputeOptions(),  # noqa: B008
 ) -> int:
@@ -84,9 +86,13 @@ def dehaze(
     if raw is not None and out not in (None, STANDARD_STREAM):
         raise UsageError("raw frames go to standard output", where=f"-o {out}", hint="leave -o out, and redirect with > or |")
     size = None if raw is None else parse_geometry(raw)
-    files = find_inputs(inputs, IMAGE_ENDINGS | CLIP_ENDINGS, out, skip_results=True, marks=[".clear"], name=name)
-    batch = FileBatch(plan(files, out, to), out, options, force=force)
-    if not is_clip(batch.jobs[0].input):
+
+    def find() -> list[Job]:
+        files = find_inputs(inputs, IMAGE_ENDINGS | CLIP_ENDINGS, out, skip_results=True, marks=[".clear"], name=name)
+        return plan(files, out, to)
+
+    batch = FileBatch(watching.jobs(inputs, out, find), out, options, force=force)
+    if batch.jobs and not is_clip(batch.jobs[0].input):
         batch.check_image_ending(to)
 
     from latens.systems.haze.config import CLASSICAL

@@ -13,12 +13,14 @@ from latens.cli.batch import FileBatch, save_image
 from latens.cli.common import Force, ImageComputeOptions, Model, Output, To
 from latens.cli.depth_maps import DepthMaps
 from latens.cli.pipes import Name, check_name
+from latens.cli.watching import WatchOptions
 from latens.errors import UsageError
 from latens.launch import announce
 from latens.progress import OnProgress
 
 if TYPE_CHECKING:
     from latens.data.depth import DepthFormat
+    from latens.data.inputs import InputFile
     from latens.inference.batch import Job
 
 MAX_SAVED_DEPTH = 255  # meters; largest value of a depth map in KITTI's units
@@ -79,6 +81,7 @@ def haze(
     ] = False,
     model: Model = "haze",
     name: Name = None,
+    watching: WatchOptions = WatchOptions(),  # noqa: B008
     force: Force = False,
     options: ImageComputeOptions = ImageComputeOptions(),  # noqa: B008
 ) -> int:
@@ -111,13 +114,15 @@ def haze(
         raise UsageError(f"depth beyond {MAX_SAVED_DEPTH} m does not fit into the file", where=f"--max-depth {max_depth:g}")
     maps = None if depth is None else DepthMaps(place=depth, form=depth_format, camera=camera, channel=depth_channel)
     check_name(name, inputs)
-    files = find_inputs(inputs, IMAGE_ENDINGS, out, skip_results=True, marks=[".hazy"], companions=COMPANIONS, name=name)
-    stems = [file.path.stem for file in files] if save_depth is not None else []
-    if len(set(stems)) < len(stems):
-        twice = next(stem for stem in stems if stems.count(stem) > 1)
-        raise UsageError(f"two images are named {twice}, so their depth maps would have the same name", where="--save-depth")
     ending = f"{'' if out is not None else '.hazy'}.{to or 'png'}"
-    batch = FileBatch(plan_jobs(files, out, ending), out, options, force=force)
+
+    def find() -> list[Job]:
+        files = find_inputs(inputs, IMAGE_ENDINGS, out, skip_results=True, marks=[".hazy"], companions=COMPANIONS, name=name)
+        if save_depth is not None:
+            check_stems(files)
+        return plan_jobs(files, out, ending)
+
+    batch = FileBatch(watching.jobs(inputs, out, find), out, options, force=force)
     batch.check_image_ending(to)
 
     from latens.cli.dehaze import check_method, record
@@ -177,6 +182,14 @@ def haze(
     request |= {"strip": True} if strip else {}
     outputs, sources = (lambda job: outputs_of(job, save_depth)), (lambda job: sources_of(job, maps))
     return batch.run(work, Request("hazing", request, outputs, sources)).exit_status
+
+
+def check_stems(files: list[InputFile]) -> None:
+    """Raise UsageError if depth maps of several images would have the same name."""
+    stems = [file.path.stem for file in files]
+    if len(set(stems)) < len(stems):
+        twice = next(stem for stem in stems if stems.count(stem) > 1)
+        raise UsageError(f"two images are named {twice}, so their depth maps would have the same name", where="--save-depth")
 
 
 def saved_depth(job: Job, folder: Path) -> Path:

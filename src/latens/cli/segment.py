@@ -13,6 +13,7 @@ from cyclopts.validators import Number
 from latens.cli.batch import FileBatch
 from latens.cli.common import Force, ImageComputeOptions, Model, Output
 from latens.cli.pipes import Emit, Name, through_pipe
+from latens.cli.watching import WatchOptions
 from latens.errors import UsageError, counted
 from latens.launch import announce
 from latens.progress import OnProgress
@@ -56,6 +57,7 @@ def segment(
     model: Model = "cells",
     emit: Emit = None,
     name: Name = None,
+    watching: WatchOptions = WatchOptions(),  # noqa: B008
     force: Force = False,
     options: ImageComputeOptions = ImageComputeOptions(),  # noqa: B008
 ) -> int:
@@ -77,6 +79,7 @@ def segment(
     def run(inputs: list[str], out: Path | None) -> int:
         return segment(inputs, out=out, score=score, diameter=diameter, model=model, force=force, options=options)
 
+    watching.check(inputs, out)
     piped = through_pipe(run, inputs, out, PRODUCTS, emit, name)
     if piped is not None:
         return piped
@@ -85,8 +88,11 @@ def segment(
     from latens.inference.batch import plan_jobs
     from latens.inference.finished import Request
 
-    files = find_inputs(inputs, IMAGE_ENDINGS, out, skip_results=True, marks=[".overlay"], companions=COMPANIONS)
-    batch = FileBatch(plan_jobs(files, out, ENDING), out, options, force=force)
+    def find() -> list[Job]:
+        files = find_inputs(inputs, IMAGE_ENDINGS, out, skip_results=True, marks=[".overlay"], companions=COMPANIONS)
+        return plan_jobs(files, out, ENDING)
+
+    batch = FileBatch(watching.jobs(inputs, out, find), out, options, force=force)
     if any(job.output.suffix != ENDING for job in batch.jobs):
         raise UsageError(f"the result is a {ENDING} file", where=str(out), hint=f"name a folder or a {ENDING} file")
 

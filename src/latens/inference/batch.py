@@ -100,6 +100,7 @@ def run_batch(
     force: bool = False,
     folder: Path | None = None,
     on_result: Callable[[Outcome], None] | None = None,
+    log: FailureLog | None = None,
 ) -> BatchReport:
     """Run `work` on every job. It reads job.input, writes job.output atomically, and returns a record.
 
@@ -109,16 +110,20 @@ def run_batch(
     process has claimed come last, and are run here if that process leaves no output. A full disk stops the batch;
     KeyboardInterrupt is not caught. A single named input raises its error instead of being listed.
 
+    With a `log`, this is one of several batches of a watched folder: the log is kept, results of an earlier content of their
+    input are made again, and other settings are a failure of one job.
+
     Raises OutputExists before any work if finished results were made with other settings than those of `request`.
     """
     single = len(jobs) == 1 and jobs[0].named
     for place in {job.output.parent for job in jobs if job.output != STANDARD_STREAM}:
         sweep_stale(place)
-    results = Results(request, folder)
-    if not force:
+    results = Results(request, folder, renew=log is not None)
+    if not force and log is None:
         _check_settings(jobs, results)
     common = None if single or not jobs else folder or jobs[0].output.parent
-    log = _FailureLog(None if common is None else common / FAILURES)
+    watched, log = log is not None, log or FailureLog(None if common is None else common / FAILURES)
+    failed: list[Failure] = []
     done = skipped = 0
     stopped: StorageFull | None = None
     with _claims(None if common is None else common / CLAIMS) as claimed:
@@ -127,18 +132,21 @@ def run_batch(
                 outcome = _outcome(job, work, results, force=force)
                 skipped += outcome.status == "skipped"
                 done += outcome.status == "done"
+                log.forget(job)
             except Exception as error:
                 if single:
                     raise
-                outcome = Outcome(job, "failed", failure=log.add(job, error), error=error)
+                failed.append(log.add(job, error))
+                outcome = Outcome(job, "failed", failure=failed[-1], error=error)
                 stopped = error if isinstance(error, StorageFull) else None
             if on_result is not None:
                 on_result(outcome)
             if stopped is not None:
                 break
-    log.close()
-    not_done = len(jobs) - done - skipped - len(log.failures)
-    return BatchReport(done, skipped, tuple(log.failures), not_done, stopped, log.written)
+    if not watched:
+        log.close()
+    not_done = len(jobs) - done - skipped - len(failed)
+    return BatchReport(done, skipped, tuple(failed), not_done, stopped, log.written)
 
 
 Claim = Callable[[Path, bool], bool]  # an output, and whether to wait: True if this process may write it
@@ -256,7 +264,7 @@ def _is_failure_list(path: Path) -> bool:
         return False
 
 
-class _FailureLog:
+class FailureLog:
     """failures.jsonl: created by the first failure of a run, then one appended line per failure.
 
     If it cannot be written, the batch continues; the report also holds the failures.
@@ -279,6 +287,18 @@ class _FailureLog:
         with contextlib.suppress(OSError, LatensError):
             self._write(json.dumps(failure._asdict(), ensure_ascii=False) + "\n")
         return failure
+
+    def forget(self, job: Job) -> None:
+        """Remove the failure of an input that is done now, in a watched folder."""
+        kept = [failure for failure in self.failures if failure.input != str(job.input)]
+        if len(kept) == len(self.failures):
+            return
+        self.failures, written, self.written = kept, self.written, None
+        with contextlib.suppress(OSError, LatensError):
+            if written is not None:
+                written.unlink(missing_ok=True)
+            for failure in kept:
+                self._write(json.dumps(failure._asdict(), ensure_ascii=False) + "\n")
 
     def close(self) -> None:
         """Remove the list of an earlier run if nothing failed in this one."""

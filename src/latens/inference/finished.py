@@ -70,11 +70,13 @@ class Verdict(NamedTuple):
 class Results:
     """The outputs of a batch: verdicts before the work, and records of it.
 
-    `folder` is an output folder in which versions without records may have noted their request.
+    `folder` is an output folder in which versions without records may have noted their request. With `renew`, results of an
+    earlier content of their input are made again instead of refused.
     """
 
-    def __init__(self, request: Request, folder: Path | None = None) -> None:
+    def __init__(self, request: Request, folder: Path | None = None, *, renew: bool = False) -> None:
         self.request = request
+        self.renew = renew
         self._settings = plain(request.settings)
         self._earlier = None if folder is None else earlier_request(folder, request.what)
         self._records = Records()
@@ -89,6 +91,8 @@ class Results:
         if entry.what != self.request.what:
             return Verdict("refuse", f"this file is the result of {entry.what} {entry.input}")
         if not entry.is_of(job.input, self.request.sources(job)):
+            if self._renews(entry, job) and (entry.state == "started" or entry.is_unchanged(job.output)):
+                return self._aside(job)._replace(why="the input has changed")
             return Verdict("refuse", self._other_input(entry, job))
         if entry.state != "started" and not entry.is_unchanged(job.output):
             return Verdict("refuse", f"this result of {entry.what} {entry.input} was changed since latens wrote it")
@@ -141,11 +145,17 @@ class Results:
         if not _is_output(path):
             return True
         entry = self._records.entry(path)
-        if entry is None or entry.what != self.request.what or not entry.is_of(job.input, self.request.sources(job)):
+        if entry is None or entry.what != self.request.what:
+            return False
+        if not entry.is_of(job.input, self.request.sources(job)) and not self._renews(entry, job):
             return False
         if entry.state == "started":
             return True
         return entry.is_unchanged(path) and (entry.state == "damaged" or not self._changed(entry.request))
+
+    def _renews(self, entry: Entry, job: Job) -> bool:
+        """True if this is the result of an earlier content of the input, to be made again."""
+        return self.renew and entry.source is not None and os.path.abspath(entry.input) == os.path.abspath(job.input)
 
     def conflict(self, job: Job) -> list[str]:
         """Settings in which a finished result of the same input differs from the request."""

@@ -1,0 +1,110 @@
+"""--watch: folders whose files are taken while the verb runs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from latens.cli.main import main
+
+Capture = pytest.CaptureFixture[str]
+Steps = Callable[[list[Callable[[], object]]], None]
+
+
+@pytest.fixture
+def between_looks(monkeypatch: pytest.MonkeyPatch) -> Steps:
+    """Sets what happens after each look at the watched folders; after the last, Ctrl-C."""
+
+    def script(steps: list[Callable[[], object]]) -> None:
+        remaining: Iterator[Callable[[], object]] = iter(steps)
+
+        def sleep(seconds: float) -> None:
+            step = next(remaining, None)
+            if step is None:
+                raise KeyboardInterrupt
+            step()
+
+        monkeypatch.setattr("latens.inference.watch.sleep", sleep)
+
+    return script
+
+
+def statuses(text: str) -> list[tuple[str, str]]:
+    return [(Path(record["input"]).name, record["status"]) for record in map(json.loads, text.splitlines())]
+
+
+def test_files_are_taken_when_they_come_and_again_when_they_change(
+    album: Path, tiny_model: Path, capsys: Capture, between_looks: Steps
+) -> None:
+    out, other = album.parent / "out", album / "trip" / "b.jpg"
+    words = [
+        "compress",
+        str(album),
+        "-o",
+        str(out),
+        "--watch",
+        "--settle",
+        "0s",
+        "--model",
+        str(tiny_model),
+        "--format",
+        "json",
+    ]
+    between_looks(
+        [
+            lambda: shutil.copy(other, album / "new.jpg"),
+            lambda: shutil.copy(album / "a.png", album / "c.jpg"),  # the broken one
+            lambda: shutil.copy(other, album / "new.jpg.part"),
+            lambda: shutil.copy(album / "a.png", album / "new.jpg"),
+            lambda: (out / "a.ltn").write_bytes(b"edited by hand"),
+            lambda: shutil.copy(other, album / "a.png"),
+        ]
+    )
+    assert main(words) == 3
+    shown = capsys.readouterr()
+    first = [("a.png", "done"), ("c.jpg", "failed"), ("b.jpg", "done")]
+    later = [("new.jpg", "done"), ("c.jpg", "done"), ("new.jpg", "done"), ("a.png", "failed")]
+    assert statuses(shown.out) == first + later
+    assert "stopped watching" in shown.err
+    assert "5 done, 1 failed" in shown.err
+    assert [json.loads(line)["input"] for line in (out / "failures.jsonl").open()] == [str(album / "a.png")]
+
+    between_looks([])
+    assert main(words) == 3  # a restart
+    assert statuses(capsys.readouterr().out) == [
+        ("a.png", "failed"),
+        ("c.jpg", "skipped"),
+        ("new.jpg", "skipped"),
+        ("b.jpg", "skipped"),
+    ]
+
+
+def test_an_empty_folder_is_watched(
+    tmp_path: Path, tiny_model: Path, album: Path, capsys: Capture, between_looks: Steps
+) -> None:
+    (tmp_path / "in").mkdir()
+    between_looks([lambda: shutil.copy(album / "a.png", tmp_path / "in")])
+    words = ["compress", f"{tmp_path}/in", "-o", f"{tmp_path}/out", "--watch", "--settle", "0s", "--model", str(tiny_model)]
+    assert main(words) == 0
+    assert "1 done" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["compress", "decompress", "dehaze", "haze", "segment"])
+def test_what_cannot_be_watched_is_refused(verb: str, album: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(album)
+    for words, message in (
+        (["a.png", "-o", "../out", "--watch"], "only folders"),
+        (["-", "--watch"], "only folders"),
+        ([".", "--watch"], "name a folder with -o"),
+        ([".", "--watch", "-o", "-"], "several results"),
+        ([".", "--watch", "-o", "trip"], "the results would be in the watched folder"),
+        ([".", "--watch", "-o", "."], "the results would be in the watched folder"),
+        ([".", "--watch", "-o", "../out", "--settle", "soon"], "not a duration"),
+        ([".", "--settle", "1s", "-o", "../out"], "add --watch"),
+    ):
+        assert main([verb, *words]) == 2
+        assert message in capsys.readouterr().err
