@@ -22,11 +22,13 @@ from PIL import Image, UnidentifiedImageError
 
 from latens.data.exr import read_exr
 from latens.data.files import read_bytes
-from latens.data.limits import current_limits, hint
+from latens.data.limits import current_limits, hint, too_many_pixels
+from latens.data.npy import load_array
 from latens.errors import InputError, LimitExceeded, UnreadableInput, UsageError
 
 Depth: TypeAlias = np.ndarray[Any, np.dtype[np.float32]]
 
+NO_IMAGE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # raised by Pillow for other files
 DEPTH_ENDINGS = frozenset({".png", ".npy", ".exr", ".tif", ".tiff", ".pgm"})
 COMPANIONS = ("_depth", "_depth256")  # after the name of an image, in the names of its depth maps
 FILE_LIMIT = 2**30  # bytes
@@ -89,7 +91,7 @@ def default_format(source: str | Path | np.ndarray[Any, Any]) -> DepthFormat:
         return FORMATS["meters"]
     if Path(source).name.endswith("depth256.png"):
         return FORMATS["kitti"]
-    with contextlib.suppress(OSError, ValueError, SyntaxError), Image.open(source, formats=IMAGE_FORMATS) as image:
+    with contextlib.suppress(*NO_IMAGE), Image.open(source, formats=IMAGE_FORMATS) as image:
         if image.mode == "F":
             return FORMATS["meters"]
     return FORMATS["relative"]
@@ -251,6 +253,8 @@ def _stored(path: Path, channel: str | None) -> np.ndarray[Any, Any]:
         return _image(data)
     except (InputError, LimitExceeded) as error:
         raise error.at(str(path)) from None
+    except Image.DecompressionBombError as error:
+        raise too_many_pixels(error, str(path)) from error
     except UnidentifiedImageError as error:
         what, hint = "this is not a depth map of a known format", f"known endings: {', '.join(sorted(DEPTH_ENDINGS))}"
         raise UnreadableInput(what, where=str(path), hint=hint) from error
@@ -260,7 +264,7 @@ def _stored(path: Path, channel: str | None) -> np.ndarray[Any, Any]:
 
 
 def _npy(data: bytes) -> np.ndarray[Any, Any]:
-    values: np.ndarray[Any, Any] = np.load(io.BytesIO(data), allow_pickle=False)
+    values = load_array(data)
     limit = current_limits().pixels
     if values.size > limit:
         raise LimitExceeded(

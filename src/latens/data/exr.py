@@ -38,7 +38,7 @@ def read_exr(data: bytes, channel: str | None = None) -> Array:
     """
     try:
         return _read(data, channel)
-    except (struct.error, IndexError, ValueError, zlib.error) as error:
+    except (struct.error, IndexError, ValueError, OverflowError, zlib.error) as error:
         raise UnreadableInput(f"the EXR file is truncated or damaged ({error})", hint="copy or write it again") from error
 
 

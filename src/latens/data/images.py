@@ -34,7 +34,7 @@ from latens.data.image_arrays import (
     from_values,
     to_8_bits,
 )
-from latens.data.limits import ImageLimits, current_limits, hint
+from latens.data.limits import ImageLimits, current_limits, hint, too_many_pixels
 from latens.data.metadata import read_metadata
 from latens.data.notes import left_out
 from latens.data.tiff import RGB, TIFF_START, PageKind, first_values, full_pages, kind_of, prepare_planes, refuse_raw
@@ -175,7 +175,7 @@ def decoding(where: str | None) -> Iterator[None]:
     except MemoryError as error:
         raise LimitExceeded("there is not enough memory for this image", where=where) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise LimitExceeded(_one_line(error), where=where) from error
+        raise too_many_pixels(error, where) from error
     except Exception as error:
         if "MAX_TEXT" in str(error):  # texts in a PNG that expand without bound
             raise LimitExceeded(f"its texts are too large ({_one_line(error)})", where=where) from error

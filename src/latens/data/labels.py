@@ -21,7 +21,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageSequence
@@ -30,16 +30,19 @@ from latens.data.files import reading
 from latens.data.images import IMAGE_ENDINGS
 from latens.data.inputs import files_under
 from latens.data.instances import Collection, Layers, Scene, paint, scene_of
+from latens.data.limits import current_limits, hint, too_many_pixels
 from latens.data.origins import without_drawn
 from latens.data.stack_writer import MASKS, StackWriter
 from latens.data.stacks import DESCRIPTION, TIFF_ENDINGS, count_frames
 from latens.data.tiff import MAX_FRAMES
-from latens.errors import InputError, LimitExceeded, UnreadableInput, UsageError, counted
+from latens.errors import InputError, LatensError, LimitExceeded, UnreadableInput, UsageError, counted
 from latens.shapes import Int
 
 LABEL_MARK = re.compile(r"(?:[-_.]cp)?[-_.]?(lab|label|labels|mask|masks)$", re.I)  # cellpose writes NAME_cp_masks.png
 IMAGE_MARK = re.compile(r"[-_.]?(img|image|images)$", re.I)
 CELLPOSE_EXTRA = re.compile(r"[-_.](cp[-_.])?(flows|outlines|cellprob|output)$", re.I)  # images that cellpose writes
+MAX_PAGES = 16  # of a file, in images of the largest size
+MAX_MASKS = 2**33  # bytes of the masks of all objects of a label map
 READINGS = ("auto", "values", "components", "masks", "frames", "frames-components")
 
 logger = logging.getLogger(__name__)
@@ -124,7 +127,7 @@ def read_label_folder(folder: Path, category: str = "cell", how: str = "auto") -
             _check_one_value_per_page(pages, labels)
             values = len(np.unique(pages[0].values[pages[0].values > 0])) if len(pages) == 1 else 0
             several |= values > 1
-            if values == 1 and not marked and len(_components(pages[0].values)) > 1:
+            if values == 1 and not marked and _pieces(pages[0].values) > 1:
                 pieces.append(_ambiguous_pieces(pages[0].values, labels))
         _warn_of_values(pages, how, labels)
         scenes.append(scene_of(_layers(pages, how), name))
@@ -145,7 +148,7 @@ def read_labels(path: Path, how: str = "auto") -> Layers:
         raise UsageError("a time-lapse is read with its images", where=str(path), hint="use read_label_folder")
     if how == "auto" and not _is_stack_of_masks(pages):
         _check_one_value_per_page(pages, path)
-        if len(pages) == 1 and np.array_equal(np.unique(pages[0].values), (0, 255)) and len(_components(pages[0].values)) > 1:
+        if len(pages) == 1 and np.array_equal(np.unique(pages[0].values), (0, 255)) and _pieces(pages[0].values) > 1:
             raise _ambiguous_pieces(pages[0].values, path)
     return _layers(pages, how)
 
@@ -183,7 +186,7 @@ def _warn_of_values(pages: Sequence[_Page], how: str, path: Path) -> None:
 
 
 def _ambiguous_pieces(values: np.ndarray, path: Path) -> InputError:
-    what = f"a mask with one value in {len(_components(values))} pieces"
+    what = f"a mask with one value in {_pieces(values)} pieces"
     return _ambiguous(what, path, "components", "values")
 
 
@@ -210,18 +213,26 @@ def _layers(pages: Sequence[_Page], how: str) -> Layers:
 
 def _map_layers(values: np.ndarray, how: str) -> Layers:
     """Fully visible objects of a label map, or of a binary mask with `components`."""
-    found = _components(values) if how.endswith("components") else [values == each for each in np.unique(values) if each]
+    numbered = _components(values) if how.endswith("components") else values
+    numbers = [each for each in np.unique(numbered) if each]
+    if len(numbers) * values.size > MAX_MASKS:
+        what = f"{len(numbers):,} objects of {values.shape[1]} x {values.shape[0]} pixels need more than {MAX_MASKS:,} bytes"
+        raise LimitExceeded(what, hint="cut the image and its label map into tiles")
+    found = [numbered == each for each in numbers]
     masks = np.stack(found) if found else np.zeros((0, *values.shape), bool)
     n = len(masks)
     return Layers(masks, masks.copy(), np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64))
 
 
-def _components(values: np.ndarray) -> list[np.ndarray]:
-    """Masks of the connected pieces (8 neighbors) of all values but 0."""
+def _components(values: np.ndarray) -> np.ndarray:
+    """The numbers from 1 of the connected pieces (8 neighbors) of all values but 0."""
     from scipy.ndimage import label
 
-    labeled, count = label(values != 0, structure=np.ones((3, 3)))
-    return [labeled == number for number in range(1, count + 1)]
+    return np.asarray(label(values != 0, structure=np.ones((3, 3)))[0])
+
+
+def _pieces(values: np.ndarray) -> int:
+    return int(_components(values).max(initial=0))
 
 
 def _frames(pages: Sequence[_Page], how: str, image: Path, labels: Path, name: str) -> list[Scene]:
@@ -275,9 +286,30 @@ def _by_tifffile(path: Path) -> list[tuple[np.ndarray, bool]]:
         with tifffile.TiffFile(path) as file:
             if len(file.pages) > MAX_FRAMES:
                 return []
-            return [(page.asarray(), False) for page in file.pages]
+            size = (file.pages[0].imagewidth, file.pages[0].imagelength)  # type: ignore[union-attr]
+            _check_memory(*size, len(file.pages), path)
+            return [(_array(page, size), False) for page in file.pages]
+    except LimitExceeded:
+        raise
     except Exception:  # the error of Pillow counts
         return []
+
+
+def _array(page: Any, size: tuple[int, int]) -> np.ndarray:
+    """The values of a page of tifffile. Raises ValueError for another size or several channels, which were not checked."""
+    if (page.imagewidth, page.imagelength) != size or page.samplesperpixel != 1:
+        raise ValueError("pages of several sizes or channels")
+    return np.asarray(page.asarray())
+
+
+def _check_memory(width: int, height: int, count: int, path: Path) -> None:
+    """Raises LimitExceeded for a page above the limits of images, and for more than MAX_PAGES of the largest pages."""
+    limits = current_limits()
+    limits.check(width, height, "the label map", str(path))
+    if width * height * count > MAX_PAGES * limits.pixels:
+        what = f"{count:,} pages of {width} x {height} pixels are more than {MAX_PAGES} images of the largest size"
+        needed = -(-width * height * count // MAX_PAGES)
+        raise LimitExceeded(what, where=str(path), hint=hint([f"pixels={needed}"]))
 
 
 def _by_pillow(path: Path) -> list[tuple[np.ndarray, bool]]:
@@ -286,14 +318,19 @@ def _by_pillow(path: Path) -> list[tuple[np.ndarray, bool]]:
             with Image.open(path, formats=("TIFF", "PNG", "BMP", "PPM")) as image:
                 if getattr(image, "n_frames", 1) > MAX_FRAMES:
                     raise LimitExceeded(f"more than {MAX_FRAMES:,} pages", where=str(path))
-                pages: list[tuple[np.ndarray, bool]] = []
+                _check_memory(*image.size, getattr(image, "n_frames", 1), path)
+                size, pages = image.size, list[tuple[np.ndarray, bool]]()
                 for page in ImageSequence.Iterator(image):
+                    if page.size != size:
+                        raise InputError("label maps need the same size for all pages", where=str(path))
                     tags = getattr(page, "tag_v2", {})
                     marked = tags.get(DESCRIPTION) == MASKS.rstrip(b"\0").decode()
                     pages.append((np.array(page), marked))
                 return pages
-        except (LimitExceeded, FileNotFoundError, PermissionError):
+        except (LatensError, FileNotFoundError, PermissionError):
             raise
+        except Image.DecompressionBombError as error:
+            raise too_many_pixels(error, str(path)) from None
         except Exception as error:  # the tag parser raises many types of errors
             raise UnreadableInput(f"not a label map ({error})", where=str(path), hint="copy the file again") from None
 

@@ -6,6 +6,7 @@ Standard library only. The limits protect from files whose header promises more 
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 
@@ -39,6 +40,16 @@ def hint(needed: Sequence[str]) -> str:
     """The next step for limits such as "side=20000"."""
     options = " ".join(f"--limit {value}" for value in needed)
     return f"if you trust it: {options} (in Python: raised_limits, or ImageLimits({', '.join(needed)}))"
+
+
+def too_many_pixels(error: Exception, where: str | None = None) -> LimitExceeded:
+    """The error for Pillow's DecompressionBombError, with the option that raises the limit."""
+    found = re.search(r"\((\d+) pixels\)", str(error))
+    if found is None:
+        return LimitExceeded(" ".join(str(error).split()), where=where)
+    count = int(found[1])
+    what = f"the image has {count:,} pixels, more than the limit of {current_limits().pixels:,}"
+    return LimitExceeded(what, where=where, hint=hint([f"pixels={count}"]))
 
 
 _DEFAULT = ImageLimits()

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from latens.data.image_arrays import FLOAT_SLACK
+from latens.data.npy import check_header
 from latens.errors import InputError, LatensError, LimitExceeded, UnreadableInput
 
 FREE_BYTES, MAX_EXPANSION = 2**28, 100  # larger arrays may be at most this many times as large as their file
@@ -23,6 +24,7 @@ def read_pack(path: Path, only: Collection[str] = ()) -> dict[str, np.ndarray]:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as pack:
             keys = [key for key in pack.files if not only or key in only]
             _check_size(pack.zip, keys, path)
+            _check_headers(pack.zip, keys)
             return {key: pack[key] for key in keys}
     except LatensError:
         raise
@@ -38,6 +40,15 @@ def _check_size(archive: zipfile.ZipFile, keys: list[str], path: Path) -> None:
     if size > FREE_BYTES + MAX_EXPANSION * path.stat().st_size:
         what = f"its arrays take {size:,} bytes, more than {MAX_EXPANSION} times the size of the file"
         raise LimitExceeded(what, where=str(path), hint="if you trust the pack, save it with numpy.savez (not compressed)")
+
+
+def _check_headers(archive: zipfile.ZipFile, keys: list[str]) -> None:
+    """Raises ValueError for an array whose header promises more than its member holds."""
+    wanted = {f"{key}.npy" for key in keys}
+    for member in archive.infolist():
+        if member.filename in wanted:
+            with archive.open(member) as stream:
+                check_header(stream, member.file_size)  # type: ignore[arg-type]
 
 
 def class_numbers(labels: np.ndarray, count: int, where: str) -> np.ndarray:

@@ -22,7 +22,7 @@ from latens.data.channels import current_channel, pick
 from latens.data.files import reading
 from latens.data.image_arrays import check_array, check_size
 from latens.data.images import ImageLike, ImageLimits, Pixels, decoding, read_image
-from latens.data.limits import current_limits
+from latens.data.limits import current_limits, too_many_pixels
 from latens.data.tiff import (
     MAX_FRAMES,
     TIFF_START,
@@ -217,7 +217,7 @@ def _open_tiff(path: Path) -> Image.Image:
     except FileNotFoundError:
         raise
     except Image.DecompressionBombError as error:
-        raise LimitExceeded(str(error), where=str(path)) from None
+        raise too_many_pixels(error, str(path)) from None
     except Exception as error:  # the tag parser raises many types of errors
         raise UnreadableInput(f"not a readable TIFF file ({error})", where=str(path), hint=HINT) from None
 

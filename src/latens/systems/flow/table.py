@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import logging
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from latens.data.files import read_bytes
+from latens.data.npy import load_array
 from latens.errors import InputError, UnreadableInput
 from latens.shapes import Float
 
@@ -51,7 +51,7 @@ def _read_file(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
     data = read_bytes(path, limit=FILE_LIMIT)
     if path.suffix.lower() == ".npy":
         try:
-            return np.load(io.BytesIO(data), allow_pickle=False).astype(np.float64), ()
+            return load_array(data).astype(np.float64), ()
         except (ValueError, TypeError, OSError, EOFError) as error:
             raise UnreadableInput(
                 f"the file is not an array of numbers ({error})", where=str(path), hint="save it with numpy.save"

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import io
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -17,8 +16,9 @@ from latens.data.image_output import webp_bytes
 from latens.data.images import Pixels, read_image
 from latens.data.instances import Collection, Instance, Scene
 from latens.data.masks import encode
+from latens.data.packs import read_pack
 from latens.data.squares import shrink
-from latens.errors import UnreadableInput, counted
+from latens.errors import LatensError, UnreadableInput, counted
 from latens.inference.page import Block, Figure, Gallery, Page, Section, Table
 from latens.shapes import Float, UInt8
 from latens.systems.parts.gallery import part_colors
@@ -97,9 +97,9 @@ def npz_bytes(found: NamedImage, entry: Entry, names: Sequence[str]) -> bytes:
 def read_entry(path: Path) -> Entry:
     """The entry of an image that an earlier run named. Raises UnreadableInput."""
     try:
-        with np.load(path, allow_pickle=False) as found:
-            return Entry(*(found[name] for name in Entry._fields))._replace(certainty=float(found["certainty"]))
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        found: dict[str, Any] = read_pack(path, Entry._fields)
+        return Entry(*(found[name] for name in Entry._fields))._replace(certainty=float(found["certainty"]))
+    except (LatensError, OSError, ValueError, TypeError, KeyError) as error:
         what = f"this result cannot be read ({type(error).__name__})"
         raise UnreadableInput(what, where=str(path), hint="delete it, and run the command again") from error
 
