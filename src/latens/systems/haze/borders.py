@@ -1,8 +1,9 @@
 """Borders that are no part of a photograph: black or white bars and frames, and transparent margins.
 
 A border is cut only if its color is constant, and if its inner edge is sharp. A plain sky passes the first test and fails the
-second, because roofs and trees begin in different rows. Borders of one, two or three sides are near black or white; a frame
-around the image may have any color. A border may contain text, such as subtitles, a caption or a date.
+second, because roofs and trees begin in different rows. Borders of one, two or three sides are near black or white, or have
+exactly one color, as no photographed wall or sky has; a frame around the image may have any color. Where three sides of a frame
+have sharp edges, the fourth is as wide: a white sky hides its edge. A border may contain text, such as a caption or a date.
 
 Letters: H W image size.
 """
@@ -23,6 +24,9 @@ UNIFORM = 0.98  # share of the pixels of a line of a border that have its color
 SHARP = 0.5  # at most this share of the first line of the content has the color of the border
 BLUR = 4  # lines between border and content at most; resizing and JPEG mix both there
 THINNEST = 2  # lines; a single line is left
+EXACT, EXACTLY = 1, 0.995  # gray levels of a band of any color on one side, share of its pixels within them
+THINNEST_BAND = 8  # lines of such a band: one row of blocks of JPEG
+RINGING = 16  # lines next to the content in which JPEG changes the color of a band: blocks of halved colors
 
 
 class Box(NamedTuple):
@@ -74,8 +78,55 @@ def content_box(pixels: Pixels, visible: Bool[np.ndarray, "H W"] | None = None) 
         inner = Box(box.top + top, box.bottom - bottom, box.left, box.right)
         left, right = ends(inner.of(pixels).swapaxes(0, 1), color)
         if color is None or (top and bottom and left and right):
-            box = Box(inner.top, inner.bottom, box.left + left, box.right - right)
+            found = Box(inner.top, inner.bottom, box.left + left, box.right - right)
+            box = found if color is not None else with_fourth_side(pixels, box, found)
+    return without_bands(pixels, box)
+
+
+def with_fourth_side(pixels: Pixels, outer: Box, found: Box) -> Box:
+    """A white frame of three sides with its fourth, whose edge a white sky hides, if it is white over the mean width."""
+    widths = (found.top - outer.top, outer.bottom - found.bottom, found.left - outer.left, outer.right - found.right)
+    three = [width for width in widths if width]
+    if len(three) != 3 or max(three) - min(three) > max(2 * BLUR, max(three) // 4):
+        return found
+    width = max(three)
+    side = widths.index(0)
+    whole_side = outer.of(pixels)
+    lines = (whole_side, whole_side[::-1], whole_side.swapaxes(0, 1), whole_side.swapaxes(0, 1)[::-1])[side][:width]
+    if share_of_color(lines.reshape(-1, 3), np.full(3, 255)) < UNIFORM or 4 * width > min(whole_side.shape[:2]):
+        return found
+    signs = (1, -1, 1, -1)
+    return Box(*(edge + signs[i] * width * (i == side) for i, edge in enumerate(found)))
+
+
+def without_bands(pixels: Pixels, box: Box) -> Box:
+    """The box without bands of exactly one color at single sides, such as a logo strip or the background of a scan."""
+    for turn in range(4):
+        part = box.of(pixels)
+        lines = (part, part[::-1], part.swapaxes(0, 1), part.swapaxes(0, 1)[::-1])[turn]
+        width = band_lines(lines)
+        if width and 4 * (len(lines) - width) >= len(lines):
+            box = Box(*(edge + (width, -width, width, -width)[turn] * (i == turn) for i, edge in enumerate(box)))
     return box
+
+
+def band_lines(lines: Pixels) -> int:
+    """Number of lines of a band of exactly one color, neither black nor white, at the start of lines (n, m, 3); 0 without."""
+    color = np.median(lines[0], axis=0)
+    if is_plain(color):
+        return 0
+    exact = 0
+    while exact < len(lines) and (np.abs(lines[exact] - color).max(1) <= EXACT).mean() >= EXACTLY:
+        exact += 1
+    if exact < THINNEST_BAND or exact == len(lines):
+        return 0
+    similar = exact
+    while similar < min(exact + RINGING, len(lines)) and share_of_color(lines[similar], color) >= UNIFORM:
+        similar += 1
+    for after in range(similar, min(similar + BLUR + 1, len(lines))):  # a gradient of fog takes longer to leave the color
+        if share_of_color(lines[after], color, 2 * TOLERANCE) <= SHARP:
+            return after
+    return 0
 
 
 def frame_color(pixels: Pixels) -> np.ndarray | None:
@@ -124,9 +175,9 @@ def border_lines(lines: Pixels, given: np.ndarray | None = None) -> int:
     return 0
 
 
-def share_of_color(line: Pixels, color: np.ndarray) -> float:
-    """Share of the pixels (m, 3) within `TOLERANCE` of a color."""
-    return float((np.abs(line - color).max(1) <= TOLERANCE).mean())
+def share_of_color(line: Pixels, color: np.ndarray, tolerance: int = TOLERANCE) -> float:
+    """Share of the pixels (m, 3) within `tolerance` gray levels of a color."""
+    return float((np.abs(line - color).max(1) <= tolerance).mean())
 
 
 class SteadyBorders:

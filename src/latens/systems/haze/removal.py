@@ -16,14 +16,17 @@ from torch import Tensor, nn
 from latens.arguments import real
 from latens.data.hidden import fill_hidden, visible
 from latens.data.images import LoadedImage, Pixels
+from latens.data.masks import window_of
 from latens.errors import UsageError
 from latens.nn.filters import luminance
-from latens.systems.haze.borders import SteadyBorders, content_box
+from latens.systems.haze.borders import Box, SteadyBorders, content_box
 from latens.systems.haze.readers import read
 from latens.systems.haze.rendering import cleared, full_width
+from latens.systems.haze.round_field import SteadyField, round_field
 from latens.systems.haze.rules import Controls, plan_of, working_image
 from latens.systems.haze.temporal import TemporalFilter
 
+ROUND = "black corners left as they are"
 DIM = 0.6  # exposure below which a note says so
 
 
@@ -61,14 +64,27 @@ class Content(NamedTuple):
 
 
 def content_of(pixels: Pixels, alpha: Pixels | None) -> Content:
-    """The image without borders."""
+    """The image without borders, and without the black corners of a round field of view."""
     image = LoadedImage(pixels, alpha, False, ())
     shown = visible(image)
     box = content_box(pixels, shown)
+    field = round_field(box.of(pixels))
+    notes = [*([] if box.covers(pixels) else [box.note(pixels)]), *([] if field is None else [ROUND])]
+    if field is not None:
+        rows, columns = window_of(field)
+        field = field[rows, columns]
+        box = Box(box.top + rows.start, box.top + rows.stop, box.left + columns.start, box.left + columns.stop)
+    mask = field if shown is None else box.of(shown) if field is None else box.of(shown) & field
     result = np.array(pixels)
-    note = "" if box.covers(pixels) else box.note(pixels)
-    mask = None if shown is None else box.of(shown)
-    return Content(box.of(fill_hidden(image).pixels), mask, result, box.of(result), note)
+    filled = box.of(fill_hidden(image).pixels)
+    if field is not None and mask is not None:
+        filled = filled_outside(mask, filled)
+    return Content(filled, mask, result, box.of(result), "; ".join(notes))
+
+
+def filled_outside(mask: np.ndarray, pixels: Pixels) -> Pixels:
+    """The pixels (h, w, 3) with colors of visible neighbors outside of a mask (h, w)."""
+    return fill_hidden(LoadedImage(pixels, 255 * mask.astype(np.uint8), False, ())).pixels
 
 
 @torch.no_grad()
@@ -83,23 +99,33 @@ def dehazed(content: Content, method: Method, controls: Controls) -> tuple[Pixel
 
 
 def dehazed_clip(frames: Iterable[Pixels], method: Method, controls: Controls, notes: list[str] | None) -> Iterator[Pixels]:
-    """Dehazed frames of a clip; a note on its borders is added to `notes` after the last."""
-    steady, borders = TemporalFilter(), SteadyBorders()
+    """Dehazed frames of a clip; notes on its borders and black corners are added to `notes` after the last."""
+    steady, borders, fields = TemporalFilter(), SteadyBorders(), SteadyField()
     last: Pixels | None = None
     for last in frames:
         box = borders.of(last)
         result = np.array(last)
-        box.of(result)[:] = dehazed_frame(torch.from_numpy(np.array(box.of(last))), method, controls, steady)
+        place, field = box.of(result), fields.of(box.of(last))
+        seen = place if field is None else filled_outside(field, place)
+        made = dehazed_frame(torch.from_numpy(np.array(seen)), method, controls, steady, field)
+        if field is None:
+            place[:] = made
+        else:
+            place[field] = made[field]
         yield result
     if notes is not None and borders.box is not None and last is not None and not borders.box.covers(last):
         notes.append(borders.box.note(last))
+    if notes is not None and fields.field is not None:
+        notes.append(ROUND)
 
 
 @torch.no_grad()
-def dehazed_frame(pixels: Tensor, method: Method, controls: Controls, steady: TemporalFilter) -> Pixels:
-    """The dehazed content of the next frame of a clip."""
+def dehazed_frame(
+    pixels: Tensor, method: Method, controls: Controls, steady: TemporalFilter, field: np.ndarray | None = None
+) -> Pixels:
+    """The dehazed content of the next frame of a clip; only pixels of the `field` of view (h, w) count in statistics."""
     moved = pixels.to(method.device)
-    working = working_image(moved)
+    working = working_image(moved, None if field is None else torch.from_numpy(field).to(method.device))
     coarse = steady.estimate(read(working, method.name, method.model), luminance(working.image))
     plan = plan_of(coarse, working, controls)
     wide = full_width(plan._replace(gamma=steady.tone(plan.gamma)), moved.shape[0], moved.shape[1])
