@@ -63,8 +63,11 @@ def test_row_blocks_give_the_same_result_as_one_block(monkeypatch: pytest.Monkey
         assert np.array_equal(fill_hidden(loaded(NOISE, alpha)).pixels, whole)
 
 
-def test_images_that_hide_nothing_or_everything_stay() -> None:
-    for alpha in (None, np.full((70, 91), 7, np.uint8), np.zeros((70, 91), np.uint8)):
+def test_images_that_hide_nothing_stay_and_those_that_hide_everything_are_gray() -> None:
+    for alpha in (None, np.full((70, 91), 7, np.uint8)):
         image = loaded(NOISE, alpha)
         assert fill_hidden(image) is image
-        assert (visible(image) is None) == (alpha is None or not alpha.any())
+        assert (visible(image) is None) == (alpha is None)
+    unseen = loaded(NOISE, np.zeros((70, 91), np.uint8))
+    assert len(np.unique(fill_hidden(unseen).pixels)) == 1
+    assert visible(unseen) is None

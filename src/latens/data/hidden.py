@@ -10,13 +10,16 @@ import numpy as np
 
 from latens.data.image_arrays import LoadedImage, Pixels
 
+UNKNOWN = 128  # gray level of an image without visible pixels
 ROW_BLOCK = 128  # rows of the image that are converted at once, even
 
 
 def fill_hidden(image: LoadedImage) -> LoadedImage:
-    """The image with new colors where alpha is 0; the image itself if it hides nothing, or everything is hidden."""
-    if image.alpha is None or image.alpha.min() > 0 or image.alpha.max() == 0:
+    """The image with new colors where alpha is 0, of one gray if everything is hidden; the image itself if it hides nothing."""
+    if image.alpha is None or image.alpha.min() > 0:
         return image
+    if image.alpha.max() == 0:
+        return image._replace(pixels=np.full_like(image.pixels, UNKNOWN))
     pixels, alpha = image.pixels, image.alpha
     blocks = [_halved(*_weighted(pixels[top : top + ROW_BLOCK], alpha[top : top + ROW_BLOCK])) for top in _tops(pixels)]
     colors, weight = (np.concatenate(parts) for parts in zip(*blocks, strict=True))

@@ -233,6 +233,12 @@ def test_a_white_frame_next_to_a_white_sky() -> None:
     assert content_box(two_sides) == (0, 120, 10, 170)  # the sky itself stays
 
 
+def test_an_image_without_visible_pixels_stays(haze: Haze, hazy: np.ndarray) -> None:
+    unseen = np.dstack([hazy, np.zeros(hazy.shape[:2], np.uint8)])
+    for method in METHODS:
+        assert np.array_equal(np.asarray(haze.dehaze(Image.fromarray(unseen), method=method)), unseen)
+
+
 def fisheye(scene: np.ndarray, share: float = 1.0) -> np.ndarray:
     """The scene in a circle of `share` of its shorter side, with noise around it."""
     height, width = scene.shape[:2]

@@ -230,6 +230,15 @@ def test_psnr_counts_visible_pixels(bundled: ImageCodec) -> None:
     assert bundled.estimate(image, quality=4).psnr == pytest.approx(expected)
 
 
+def test_an_image_without_visible_pixels_costs_as_much_as_a_flat_one(bundled: ImageCodec) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (128, 192, 4), dtype=np.uint8)
+    noise[..., 3] = 0
+    flat = np.full((128, 192, 4), (128, 128, 128, 0), np.uint8)
+    blob = bundled.compress(noise, quality=4)
+    assert len(blob) == len(bundled.compress(flat, quality=4)) < 500
+    assert np.asarray(bundled.decompress(blob))[..., 3].max() == 0
+
+
 def test_a_fully_transparent_image_has_a_psnr(bundled: ImageCodec) -> None:
     image = Image.fromarray(COLOR[:64, :64])
     image.putalpha(0)

@@ -67,6 +67,8 @@ def content_of(pixels: Pixels, alpha: Pixels | None) -> Content:
     """The image without borders, and without the black corners of a round field of view."""
     image = LoadedImage(pixels, alpha, False, ())
     shown = visible(image)
+    if alpha is not None and alpha.max() == 0:  # nothing is seen, so nothing is changed
+        shown = np.zeros(pixels.shape[:2], bool)
     box = content_box(pixels, shown)
     field = round_field(box.of(pixels))
     notes = [*([] if box.covers(pixels) else [box.note(pixels)]), *([] if field is None else [ROUND])]
