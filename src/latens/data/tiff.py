@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
+import PIL
 from PIL import Image, ImageFile
 
 from latens.data.channels import current_channel, listing, pick
@@ -143,7 +144,9 @@ def prepare_planes(image: Image.Image) -> None:
             f"planes of 16 bits in mode {image.mode} are not supported", hint="save the file with interleaved channels"
         )
     libtiff: Any = image
-    libtiff.tile = [ImageFile._Tile("libtiff", (0, 0, *image.size), 0, (mode, False, libtiff.tag_v2.offset))]
+    compression = () if int(PIL.__version__.partition(".")[0]) >= 13 else ("raw",)  # an argument of older decoders
+    arguments = (mode, *compression, False, libtiff.tag_v2.offset)
+    libtiff.tile = [ImageFile._Tile("libtiff", (0, 0, *image.size), 0, arguments)]
     libtiff.use_load_libtiff = True
 
 
