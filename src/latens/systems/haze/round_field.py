@@ -18,8 +18,8 @@ from latens.systems.haze.borders import BLUR, DARKEST, TOLERANCE, UNIFORM
 
 PURE = 8  # gray levels; the median of black corners is at most this, their spread (90 % - 10 %) at most twice this
 ON_CIRCLE, DEVIATION = 0.8, 0.015  # share of the ends of the corners on the circle, within this share of its radius
-LEAST_POINTS = 40  # ends of corners; a circle through fewer means nothing
-LEAST_SHARE = 0.01  # of the image in the corners
+MIN_POINTS = 40  # ends of corners; a circle through fewer means nothing
+MIN_SHARE = 0.01  # of the image in the corners
 DARK_RIM = 0.5  # at most this share of the rim just inside of the circle is as dark as the corners
 RIM = 0.03  # width of the rim in radii
 LARGEST_RADIUS = 1.0  # of the circle, in diagonals of the image
@@ -43,7 +43,7 @@ def round_field(pixels: Pixels) -> Bool[np.ndarray, "H W"] | None:
     """True inside of the round field of view; None for an image without one."""
     height, width = pixels.shape[:2]
     dark = pixels.max(2) <= DARKEST
-    if not (dark[0, 0] and dark[0, -1] and dark[-1, 0] and dark[-1, -1]) or min(height, width) < LEAST_POINTS:
+    if not (dark[0, 0] and dark[0, -1] and dark[-1, 0] and dark[-1, -1]) or min(height, width) < MIN_POINTS:
         return None
     circle = _fitted(_ends_of_corners(dark))
     if circle is None or circle.radius > LARGEST_RADIUS * float(np.hypot(height, width)):
@@ -66,7 +66,7 @@ def _fitted(points: np.ndarray) -> Circle | None:
     """The circle through most of the points, by least squares without outliers; None if they lie on none."""
     kept = points
     for _ in range(4):
-        if len(kept) < max(LEAST_POINTS, ON_CIRCLE * len(points)):
+        if len(kept) < max(MIN_POINTS, ON_CIRCLE * len(points)):
             return None
         middle = kept.mean(0)
         moved = kept - middle
@@ -89,7 +89,7 @@ def _checked(circle: Circle, pixels: Pixels, dark: Bool[np.ndarray, "H W"]) -> B
     distance = circle.distances(*dark.shape)
     edge = BLUR / circle.radius
     outside = pixels[distance > 1 + edge].max(-1)
-    if len(outside) < LEAST_SHARE * dark.size:
+    if len(outside) < MIN_SHARE * dark.size:
         return None
     low, middle, high = np.percentile(outside, (10, 50, 90))
     rim = dark[(distance < 1 - edge) & (distance > 1 - edge - max(RIM, edge))]
