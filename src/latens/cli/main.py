@@ -43,6 +43,7 @@ GROUPS = {"video": "Compress clips with a sharp region of interest."}  # first w
 
 VERBS = (
     Verb("demo", "latens.cli.demo:demo", "Write an HTML report of all systems on bundled images."),
+    Verb("app", "latens.cli.app:app", "Open a local page for all systems."),
     Verb("compress", "latens.cli.compress:compress", "Compress photographs into small .ltn files."),
     Verb("decompress", "latens.cli.decompress:decompress", "Decompress .ltn files into images."),
     Verb("video compress", "latens.cli.video:compress", "Compress clips for any player, with a sharp region."),

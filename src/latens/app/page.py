@@ -1,0 +1,218 @@
+"""The page: a tab for every system, built with Gradio. Import it after GRADIO_TEMP_DIR is set (see `serve`)."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import gradio as gr
+import numpy as np
+from PIL import Image
+
+from latens.app.runner import Runner, Step
+from latens.app.tabs import TABS, Knob, Tab
+from latens.app.views import View, reduced
+from latens.errors import LatensError
+
+TITLE = "latens"
+KEPT_RUNS = 24  # folders of results that stay
+SHOWN_LINES = 12  # of the log
+HEAD = "Everything runs on this machine; files leave it only when you download them."
+CSS = ".log {font-family: monospace; font-size: 12px; white-space: pre-wrap}"
+
+
+class Desk:
+    """Folders and processes of all runs of a page."""
+
+    def __init__(self, runner: Runner, folder: Path) -> None:
+        self.runner, self.folder = runner, folder
+        self._numbers = itertools.count(1)
+
+    def new_folder(self, name: str) -> Path:
+        """An empty folder for a run; the oldest ones are removed."""
+        made = self.folder / f"{next(self._numbers):05d}-{name}"
+        made.mkdir(parents=True)
+        for old in sorted(self.folder.iterdir())[:-KEPT_RUNS]:
+            shutil.rmtree(old, ignore_errors=True)
+        return made
+
+
+def build(desk: Desk) -> gr.Blocks:
+    """The page."""
+    page: gr.Blocks
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as page:
+        gr.Markdown(f"# {TITLE}\n{HEAD}")
+        with gr.Tabs():
+            for tab in TABS:
+                with gr.Tab(tab.title, id=tab.name):
+                    _add(tab, desk)
+    return page
+
+
+def _add(tab: Tab, desk: Desk) -> None:
+    gr.Markdown(tab.about)
+    with gr.Row():
+        with gr.Column(scale=1, min_width=300):
+            # Any ending may be given: the command tells what it cannot read.
+            count: Literal["single", "multiple"] = "single" if tab.region else "multiple"
+            files = gr.File(label="Your files", file_count=count, type="filepath", height=140, elem_id=f"{tab.name}-files")
+            editor = _editor(tab) if tab.region else None
+            controls = [_control(tab, knob) for knob in tab.knobs]
+            with gr.Row():
+                run = gr.Button("Run", variant="primary", elem_id=f"{tab.name}-run")
+                cancel = gr.Button("Cancel", elem_id=f"{tab.name}-cancel")
+        with gr.Column(scale=2, min_width=300):
+            status = gr.Markdown("No run yet.", elem_id=f"{tab.name}-status")
+            slider = gr.ImageSlider(label="Left: yours, right: the result", format="png", **hidden(tab, "slider"))
+            clip = gr.Video(label="Result", **hidden(tab, "clip"))
+            gallery = gr.Gallery(label="Images", format="png", columns=3, **hidden(tab, "gallery"))
+            table = gr.Dataframe(label="Table", **hidden(tab, "table"))
+            downloads = gr.File(label="Files", file_count="multiple", **hidden(tab, "downloads"))
+            log = gr.Textbox(label="Log", lines=3, max_lines=SHOWN_LINES, interactive=False, elem_id=f"{tab.name}-log")
+    shown = [status, slider, clip, gallery, table, downloads, log]
+    given = [files, *([editor] if editor is not None else []), *controls]
+    event = run.click(_act(tab, desk), given, shown, concurrency_limit=1, concurrency_id="run", show_progress="minimal")
+    cancel.click(lambda: "Cancelled; unfinished files were removed.", None, status, cancels=[event], queue=False)
+    if editor is not None:
+        files.change(_first_frame, files, editor)
+
+
+def hidden(tab: Tab, name: str) -> dict[str, Any]:
+    """Settings of a part of the result, which appears when it has contents."""
+    return {"visible": False, "interactive": False, "elem_id": f"{tab.name}-{name}"}
+
+
+def _editor(tab: Tab) -> gr.ImageEditor:
+    return gr.ImageEditor(
+        label="Region that stays sharp (paint it)",
+        type="numpy",
+        format="png",
+        sources=(),
+        transforms=(),
+        brush=gr.Brush(default_size=40, colors=["#ff3b30"], color_mode="fixed"),
+        layers=False,
+        elem_id=f"{tab.name}-region",
+    )
+
+
+def _control(tab: Tab, knob: Knob) -> Any:
+    name = f"{tab.name}-{knob.name}"
+    info = knob.info or None
+    if knob.kind == "slider":
+        low, high, step = knob.bounds
+        return gr.Slider(low, high, value=knob.value, step=step, label=knob.label, info=info, elem_id=name)
+    if knob.kind == "choice":
+        return gr.Radio(list(knob.choices), value=knob.value, label=knob.label, info=info, elem_id=name)
+    if knob.kind == "number":
+        return gr.Number(value=knob.value, label=knob.label, info=info, elem_id=name)
+    return gr.Textbox(value=knob.value, label=knob.label, info=info, elem_id=name)
+
+
+# ---------------------------------------------------------------------------------------------------------------- runs
+
+
+def _act(tab: Tab, desk: Desk) -> Callable[..., Iterator[list[Any]]]:
+    """The generator of a click: it yields while the commands run, and kills the running one when it is closed."""
+
+    def act(files: Any, *rest: Any) -> Iterator[list[Any]]:
+        paths = [Path(str(path)) for path in ([files] if isinstance(files, str) else files or [])]
+        if not paths:
+            yield _shown(status="Give a file first.")
+            return
+        out = desk.new_folder(tab.name)
+        values = dict(zip((knob.name for knob in tab.knobs), rest[1:] if tab.region else rest, strict=True))
+        if tab.region:
+            values["region"] = _mask(rest[0], paths[0], out)
+        results = out / "results"
+        rows: list[dict[str, Any]] = []
+        lines: list[str] = []
+        worst = 0
+        for words in tab.commands(paths, results, values):
+            last: Step | None = None
+            for last in desk.runner.run(words):
+                yield _shown(status=_progress(words, rows + last.rows, len(paths)), lines=lines + last.lines)
+            assert last is not None
+            rows, lines, worst = rows + last.rows, lines + last.lines, max(worst, last.status or 0)
+            if not last.rows and last.status:
+                break
+        yield _finished(tab, paths, results, rows, lines, worst)
+
+    return act
+
+
+def _progress(words: Sequence[str], rows: Sequence[Any], count: int) -> str:
+    verb = " ".join(itertools.takewhile(lambda word: word.isalpha(), words))
+    return f"**{verb}** is running; {len(rows)} of {count} results so far." if count > 1 else f"**{verb}** is running."
+
+
+def _finished(
+    tab: Tab, paths: list[Path], results: Path, rows: list[dict[str, Any]], lines: list[str], status: int
+) -> list[Any]:
+    """Everything that is shown at the end."""
+    view = View()
+    if rows:
+        view = tab.view(paths, results, rows)
+    if status and not rows:
+        text = f"**Nothing was made** (status {status}). The log says why."
+    elif status:
+        text = f"**Finished, with problems** (status {status}); the log names them."
+    else:
+        text = "**Finished.**"
+    return _shown(status=text, view=view, lines=lines)
+
+
+def _shown(*, status: str, view: View | None = None, lines: Sequence[str] = ()) -> list[Any]:
+    """Updates of status, slider, clip, gallery, table, downloads and log; without a view only of status and log."""
+    log = gr.update(value="\n".join(lines[-SHOWN_LINES:]))
+    if view is None:
+        return [status, *[gr.skip()] * 5, log]
+    return [
+        status,
+        gr.update(value=view.compared, visible=view.compared is not None),
+        gr.update(value=None if view.clip is None else str(view.clip), visible=view.clip is not None),
+        gr.update(value=list(view.gallery), visible=bool(view.gallery)),
+        gr.update(value={"headers": list(view.columns), "data": [list(row) for row in view.rows]}, visible=bool(view.rows)),
+        gr.update(value=[str(path) for path in view.files], visible=bool(view.files)),
+        log,
+    ]
+
+
+# -------------------------------------------------------------------------------------------------------------- region
+
+
+def _first_frame(file: str | None) -> Any:
+    """The first frame of a clip, to paint on; nothing if it cannot be read."""
+    if not file:
+        return None
+    pixels = first_frame(Path(file))
+    return None if pixels is None else {"background": reduced(pixels), "layers": [], "composite": None}
+
+
+def first_frame(path: Path) -> np.ndarray | None:
+    """The first frame of a clip as RGB; None if it cannot be read."""
+    from latens.data.clips.reader import open_clip
+
+    try:
+        with open_clip(path) as clip:
+            return next((frame.rgb() for frame in clip.frames()), None)
+    except LatensError:
+        return None
+
+
+def _mask(drawn: Any, path: Path, out: Path) -> str | None:
+    """A mask image of what was painted, at the size of the clip; None if nothing was."""
+    layers = drawn.get("layers") if isinstance(drawn, dict) else None
+    if not layers:
+        return None
+    painted = np.asarray(layers[0])[..., 3] > 0
+    frame = first_frame(path)
+    if not painted.any() or frame is None:
+        return None
+    size = (frame.shape[1], frame.shape[0])
+    mask = Image.fromarray(painted.astype(np.uint8) * 255).resize(size, Image.Resampling.NEAREST)
+    place = out / "region.png"
+    mask.save(place)
+    return str(place)

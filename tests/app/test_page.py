@@ -1,0 +1,139 @@
+"""The page of `latens app`: commands that parse, previews, addresses that are refused, and tabs in a browser."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.browser import headless, needs_chromium
+
+from latens.app.serve import NoForeignFiles, names_an_address
+from latens.app.tabs import TABS, Tab
+from latens.app.views import SHOWN_SIDE, pair, preview, table_of
+from latens.cli.main import build_app
+
+needs_gradio = pytest.mark.skipif(find_spec("gradio") is None, reason="pip install 'latens[app]'")
+
+
+@pytest.mark.parametrize("tab", TABS, ids=lambda tab: tab.name)
+def test_every_tab_gives_commands_that_parse(tab: Tab, tmp_path: Path) -> None:
+    values = {knob.name: knob.value for knob in tab.knobs}
+    files = [tmp_path / f"one{tab.endings[0]}"]
+    for changed in (values, values | {"task": "add", "clusters": 4, "diameter": "12", "day": "6", "size": "2MB"}):
+        for words in tab.commands(files, tmp_path / "out", changed):
+            build_app(words[0]).parse_args(words, print_error=False, exit_on_error=False)
+
+
+def test_every_system_has_a_tab() -> None:
+    assert [tab.name for tab in TABS] == ["compress", "segment", "haze", "parts", "video", "density", "seedlings"]
+
+
+def test_previews_are_reduced_and_compared_at_one_size(tmp_path: Path) -> None:
+    Image.new("RGB", (2 * SHOWN_SIDE, 90), "red").save(tmp_path / "large.png")
+    Image.new("RGB", (20, 10), "red").save(tmp_path / "small.png")
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    large = preview(tmp_path / "large.png")
+    assert large is not None
+    assert large.shape == (45, SHOWN_SIDE, 3)
+    found = pair(tmp_path / "small.png", tmp_path / "large.png")
+    assert found is not None
+    assert found[0].shape == found[1].shape == (10, 20, 3)
+    assert preview(tmp_path / "broken.png") is None
+    assert pair(tmp_path / "small.png", tmp_path / "broken.png") is None
+
+
+def test_empty_columns_of_tables_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "cells.csv").write_text("cell,t,area\n1,,20\n2,,30\n")
+    assert table_of(tmp_path / "cells.csv") == (["cell", "area"], [["1", "20"], ["2", "30"]])
+    assert table_of(tmp_path / "none.csv") == ([], [])
+
+
+# ----------------------------------------------------------------------------------------------------------- addresses
+
+
+def test_files_that_are_addresses_are_found() -> None:
+    assert names_an_address(json.dumps({"data": [[{"path": "http://10.0.0.1/a.png"}]]}).encode())
+    assert not names_an_address(json.dumps({"data": [{"path": "/tmp/a.png", "url": "http://127.0.0.1/a.png"}]}).encode())
+    assert not names_an_address(b"no json")
+
+
+def answered(body: bytes) -> tuple[list[bytes], int]:
+    """The bodies that pass the middleware, and the status of its own answer (0: none)."""
+    passed: list[bytes] = []
+    statuses = [0]
+
+    async def inner(scope: Any, receive: Any, send: Any) -> None:
+        passed.append((await receive())["body"])
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+
+    scope = {"type": "http", "method": "POST", "headers": [(b"content-type", b"application/json")]}
+    asyncio.run(NoForeignFiles(inner)(scope, receive, send))
+    return passed, statuses[-1]
+
+
+def test_the_middleware_refuses_addresses_only() -> None:
+    fine = json.dumps({"data": ["text with http://in.it", {"path": "/tmp/a.png"}]}).encode()
+    assert answered(fine) == ([fine], 0)
+    assert answered(json.dumps({"data": [{"path": "https://10.0.0.1/a.png"}]}).encode()) == ([], 400)
+
+
+# ------------------------------------------------------------------------------------------------------------- browser
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[str]:
+    """A served page; at the end its private folder is gone."""
+    environment = os.environ | {"TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    words = [sys.executable, "-m", "latens", "app", "--port", "7893", "--format", "json"]
+    page = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment)
+    assert page.stdout is not None
+    yield json.loads(page.stdout.readline())["address"]
+    page.send_signal(signal.SIGINT)
+    page.wait(30)
+    page.stdout.close()
+    assert not list(tmp_path.glob("latens-app-*"))
+
+
+@needs_gradio
+@needs_chromium
+def test_real_uploads_in_a_browser(address: str, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "mine.png")
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    with headless() as browser:
+        browser.open(address)
+        browser.until(f"document.querySelectorAll('button[role=tab]').length == {len(TABS)}")
+        browser.upload("#compress-files input[type=file]", [tmp_path / "mine.png"])
+        browser.until("document.querySelector('#compress-files').innerText.includes('mine.png')")
+        browser.evaluate("document.querySelector('#compress-run').click()")
+        browser.until("document.querySelector('#compress-status').innerText.includes('Finished')", 120)
+        browser.until("document.querySelectorAll('#compress-slider img').length >= 2")
+        names = browser.evaluate("document.querySelector('#compress-downloads').innerText")
+        assert "mine.ltn" in names.replace("\n", "")  # name and ending are two elements
+        # The decoded file is shown in its own size.
+        width = "[...document.querySelectorAll('#compress-slider img')].every(image => image.naturalWidth == 96)"
+        browser.until(width)
+        browser.evaluate("document.querySelectorAll('button[role=tab]')[2].click()")
+        browser.upload("#haze-files input[type=file]", [tmp_path / "broken.png"])
+        browser.until("document.querySelector('#haze-files').innerText.includes('broken.png')")
+        browser.evaluate("document.querySelector('#haze-run').click()")
+        browser.until("document.querySelector('#haze-status').innerText.includes('Nothing was made')", 120)
+        assert "broken.png" in browser.evaluate("document.querySelector('#haze-log textarea').value")
+        assert browser.foreign() == []
