@@ -16,7 +16,7 @@ SHAPED   := tests/codes tests/nn tests/training
 # Two workers share the cores: one thread each is faster than two that fight.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: demo test dev lint format types imports tests shapes docs fuzz kill diskfault dist dist-check clean
+.PHONY: demo test dev lint format types imports tests shapes docs docs-test fuzz kill diskfault dist dist-check clean
 
 demo: $(STAMP)
 	$(BIN)/latens demo -o $(REPORT)
@@ -64,6 +64,10 @@ dist-check: dist
 docs: dev
 	$(BIN)/python docs/pages.py build/pages
 	$(BIN)/zensical build --clean --strict
+
+# The commands of all pages; `make test` runs those of a few.
+docs-test: dev
+	$(ONE_THREAD) $(BIN)/python -m pytest -n $(JOBS) --timeout 1800 --all-documents tests/test_marks.py
 
 # The campaigns, of which `make tests` runs a few seconds: fuzzed files, dying processes, failing disks.
 CAMPAIGN = $(ONE_THREAD) $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --timeout 3600 \

@@ -141,7 +141,7 @@ def _section(item: Listed) -> list[str]:
     made = f"{record['date']}, commit {record['commit']}"
     left_out = f" Inputs left out: {record['left_out']}." if record["left_out"] else ""
     lines = [f"## {item.name}", "", f"{record['title']}. {record['about'].rstrip('.')}. {made[0].upper()}{made[1:]}.{left_out}"]
-    lines += ["", "```", record["command"], "```", ""]
+    lines += ["", "<!-- tiny -->", "```", record["command"], "```", ""]
     for table in record["tables"]:
         lines += [*_table(table), ""]
     return lines

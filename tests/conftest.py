@@ -82,7 +82,8 @@ def bundled() -> ImageCodec:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Length of the campaigns of tests/campaigns: `make kill SECONDS=60` and alike run them for longer."""
+    """Length of the campaigns of tests/campaigns: `make kill SECONDS=60` and alike run them for longer. Documents to run."""
+    parser.addoption("--all-documents", action="store_true", help="run the commands of all pages: make docs-test")
     campaigns = parser.getgroup("campaigns")
     campaigns.addoption("--campaign-seconds", type=float, default=0.0, help="seconds for every verb, at least one run")
     campaigns.addoption("--campaign-seed", default="0", help="chooses and orders the faults and the fuzzed files")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from tests.marks import fences
 
 from latens.catalogue import MODELS, SYSTEMS, default_model
 from latens.cli.common import parse_settings
@@ -50,6 +52,8 @@ def commands() -> Iterator[Command]:
 
 
 ALL = list(commands())
+FENCES = [fence for document in DOCUMENTS for fence in fences(document)]
+LEAST_SHARE = 0.83  # of fences that the tests run
 
 
 @pytest.mark.parametrize("document", TEXTS, ids=lambda path: path.relative_to(ROOT).as_posix())
@@ -87,6 +91,21 @@ def test_the_readme_has_small_images_and_two_make_commands() -> None:
 def test_every_verb_is_on_the_page_of_the_command_line() -> None:
     table = (ROOT / "docs/cli.md").read_text().partition("## Global options")[0]
     assert [verb.name for verb in VERBS if f"`{verb.name} " not in table and f"`{verb.name}`" not in table] == []
+
+
+def test_every_fence_is_marked_and_most_are_run() -> None:
+    """A line <!-- run -->, <!-- tiny --> or <!-- shown: reason --> precedes each; see docs/commands.md."""
+    assert [f"{each.document}:{each.line} needs a mark" for each in FENCES if not each.kind] == []
+    assert [f"{each.document}:{each.line} needs a reason" for each in FENCES if each.kind == "shown" and not each.reason] == []
+    count = Counter(each.kind for each in FENCES)
+    assert count["run"] + count["tiny"] >= LEAST_SHARE * count.total(), dict(count)
+
+
+def test_the_page_of_commands_lists_the_fences_that_are_only_shown() -> None:
+    shown = Counter((each.document, each.reason) for each in FENCES if each.kind == "shown")
+    rows = [f"| {document} | {count} | {reason} |" for (document, reason), count in sorted(shown.items())]
+    table = "\n".join(["| page | fences | reason |", "|---|---|---|", *rows])
+    assert table in (ROOT / "docs/commands.md").read_text(), f"docs/commands.md needs this table:\n{table}"
 
 
 def test_there_are_commands() -> None:
