@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from tests.browser import headless, needs_chromium
+from tests.browser import Browser, headless, needs_chromium
 
 from latens.catalogue import SYSTEMS, default_model
 from latens.cli.main import build_app
@@ -104,28 +104,34 @@ def test_the_summary_has_a_number_and_a_command_that_parses(shown: Shown) -> Non
 
 
 @needs_chromium
-@pytest.mark.parametrize("width", [1280, 390])
-def test_a_browser_shows_all_of_it(shown: Shown, width: int) -> None:
+def test_a_browser_shows_all_of_it(shown: Shown) -> None:
     address = shown.page.as_uri()
     with headless() as browser:
-        browser.open(address, width=width, touch=width < 500)
-        browser.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
-        browser.evaluate("Promise.all([...document.images].map(image => image.decode()))")
-        assert browser.evaluate("[...document.images].filter(image => !image.naturalWidth).length") == 0
-        assert browser.evaluate("document.images.length") == shown.html.count("<img")
-        assert browser.evaluate("document.documentElement.scrollWidth") == width  # nothing sticks out
-        for number in range(browser.evaluate("document.querySelectorAll('.compare').length")):
-            one = f"document.querySelectorAll('.compare')[{number}]"
-            browser.evaluate(f"{one}.querySelector('input').focus()")
-            browser.press("End")
-            assert browser.evaluate(f"{one}.style.getPropertyValue('--at')") == "100%"
-            assert browser.evaluate(f"getComputedStyle({one}.querySelectorAll('img')[1]).clipPath").startswith("inset(0px")
-        boxes = "[...document.querySelectorAll('.overlays input')]"
-        before = browser.evaluate(f"{boxes}.map(box => box.checked)")
-        browser.evaluate(f"{boxes}.forEach(box => box.click())")
-        hidden = (
-            "[...document.querySelectorAll('.overlays .stage')].flatMap(stage => [...stage.querySelectorAll('img')].slice(1))"
-        )
-        assert browser.evaluate(f"{hidden}.map(image => getComputedStyle(image).display == 'none')") == before
+        for width in (1280, 390):
+            browser.open(address, width=width, touch=width < 500)
+            browser.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+            browser.evaluate("Promise.all([...document.images].map(image => image.decode()))")
+            assert browser.evaluate("[...document.images].filter(image => !image.naturalWidth).length") == 0
+            assert browser.evaluate("document.images.length") == shown.html.count("<img")
+            assert browser.evaluate("document.documentElement.scrollWidth") == width  # nothing sticks out
+        lines_move(browser)
+        layers_are_shown_and_hidden(browser)
         assert browser.errors == []
-        assert browser.requests == [address]
+        assert browser.requests == [address, address]
+
+
+def lines_move(browser: Browser) -> None:
+    for number in range(browser.evaluate("document.querySelectorAll('.compare').length")):
+        one = f"document.querySelectorAll('.compare')[{number}]"
+        browser.evaluate(f"{one}.querySelector('input').focus()")
+        browser.press("End")
+        assert browser.evaluate(f"{one}.style.getPropertyValue('--at')") == "100%"
+        assert browser.evaluate(f"getComputedStyle({one}.querySelectorAll('img')[1]).clipPath").startswith("inset(0px")
+
+
+def layers_are_shown_and_hidden(browser: Browser) -> None:
+    boxes = "[...document.querySelectorAll('.overlays input')]"
+    before = browser.evaluate(f"{boxes}.map(box => box.checked)")
+    browser.evaluate(f"{boxes}.forEach(box => box.click())")
+    layers = "[...document.querySelectorAll('.overlays .stage')].flatMap(one => [...one.querySelectorAll('img')].slice(1))"
+    assert browser.evaluate(f"{layers}.map(image => getComputedStyle(image).display == 'none')") == before
