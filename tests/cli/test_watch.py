@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -93,13 +94,13 @@ def test_an_empty_folder_is_watched(
     assert "1 done" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("verb", ["compress", "decompress", "dehaze", "haze", "segment"])
+@pytest.mark.parametrize("verb", ["compress", "decompress", "dehaze", "haze", "segment", "parts", "grade"])
 def test_what_cannot_be_watched_is_refused(verb: str, album: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(album)
     for words, message in (
         (["a.png", "-o", "../out", "--watch"], "only folders"),
-        (["-", "--watch"], "only folders"),
-        ([".", "--watch"], "name a folder with -o"),
+        (["-", "-o", "../out", "--watch"], "only folders"),
+        *([] if verb in ("parts", "grade") else [([".", "--watch"], "name a folder with -o")]),
         ([".", "--watch", "-o", "-"], "several results"),
         ([".", "--watch", "-o", "trip"], "the results would be in the watched folder"),
         ([".", "--watch", "-o", "."], "the results would be in the watched folder"),
@@ -108,3 +109,32 @@ def test_what_cannot_be_watched_is_refused(verb: str, album: Path, capsys: Captu
     ):
         assert main([verb, *words]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_new_photographs_join_the_tables(tmp_path: Path, capsys: Capture, between_looks: Steps) -> None:
+    from PIL import Image
+
+    from latens.systems.seedlings.simulator.photograph import photograph
+
+    for day in (5, 6):
+        Image.fromarray(photograph(1, 0, day).pixels).save(tmp_path / f"tray_day{day}.png")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "broken_day4.png").write_text("no image")
+    between_looks([partial(shutil.move, tmp_path / f"tray_day{day}.png", tmp_path / "in") for day in (5, 6)])
+    assert main(["grade", f"{tmp_path}/in", "-o", f"{tmp_path}/out", "--watch", "--settle", "0s"]) == 3
+    assert "stopped watching: 3 photographs" in capsys.readouterr().err
+    days = {line.split(",")[1] for line in (tmp_path / "out" / "plants.csv").read_text().splitlines()[1:]}
+    assert days == {"5", "6"}
+
+
+def test_the_summary_of_parts_is_written_at_the_end(album: Path, capsys: Capture, between_looks: Steps) -> None:
+    (album / "c.jpg").unlink()
+    out = album.parent / "out"
+    words = ["parts", str(album), "-o", str(out), "--watch", "--settle", "0s", "--device", "cpu"]
+    between_looks([lambda: shutil.copy(album / "a.png", album / "new.png")])
+    assert main(words) == 0
+    assert "3 done" in capsys.readouterr().err
+    assert (out / "index.html").is_file()
+    between_looks([lambda: shutil.copy(album / "a.png", album / "newer.png")])
+    assert main(words) == 0
+    assert "1 done, 3 skipped" in capsys.readouterr().err

@@ -54,6 +54,11 @@ class FileBatch:
         """The folder that -o names; None if results go next to their inputs, into one named file or to stdout."""
         return None if self.out is None or [job.output for job in self.jobs] == [self.out] else self.out
 
+    @property
+    def single(self) -> bool:
+        """True if the verb has one input."""
+        return len(self.jobs) == 1 and self.watching is None
+
     def _check_outputs(self) -> None:
         from latens.data.files import STANDARD_STREAM, is_file
         from latens.data.folders import check_writable

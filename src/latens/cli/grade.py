@@ -12,12 +12,14 @@ from cyclopts.validators import Number
 
 from latens.cli.common import Force, ImageComputeOptions, Model, Reporter
 from latens.cli.pipes import Emit, Name, through_pipe
-from latens.errors import UsageError, counted
+from latens.cli.watching import WatchOptions
+from latens.errors import InputError, LimitExceeded, UsageError, counted
 from latens.launch import announce
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from latens.inference.watch import Watch
     from latens.systems.seedlings.grading import Experiment
     from latens.systems.seedlings.predict import GradedTray
 
@@ -53,6 +55,7 @@ def grade(
     model: Model = "seedlings",
     emit: Emit = None,
     name: Name = None,
+    watching: WatchOptions = WatchOptions(),  # noqa: B008
     force: Force = False,
     options: ImageComputeOptions = ImageComputeOptions(),  # noqa: B008
 ) -> int:
@@ -77,6 +80,7 @@ def grade(
             trays=trays, tray=tray, method=method, model=model, force=force, options=options,
         )  # fmt: skip
 
+    watching.check(inputs, out)
     piped = through_pipe(run, inputs, out, PRODUCTS, emit, name)
     if piped is not None:
         return piped
@@ -86,7 +90,11 @@ def grade(
     from latens.systems.seedlings.config import GridOptions
     from latens.systems.seedlings.names import parse_date
 
-    files = photographs([file.path for file in find_inputs(inputs, IMAGE_ENDINGS)])
+    def find() -> list[Path]:
+        return photographs([file.path for file in find_inputs(inputs, IMAGE_ENDINGS)])
+
+    watch = watching.start(inputs, out)
+    files = find() if watch is None else []
     share = parse_share(accept)
     if day is not None and len(files) > 1:
         raise UsageError(
@@ -112,30 +120,54 @@ def grade(
     from latens.systems.seedlings.grading import grade_folder, warnings_on
     from latens.systems.seedlings.predict import load
 
-    workers = worker_count(options.threads) if len(files) > 1 else 1
+    workers = 1 if len(files) == 1 else worker_count(options.threads)
     grader = load(model, device=options.device, threads=1 if workers > 1 else options.threads)
     announce(grader)
     if workers > 1:
         logger.info("%d photographs at a time", workers)
-    done = 0
-    with reporter.progress(len(files), "grading") as show:
 
-        def warn(path: Path, trays: Sequence[GradedTray]) -> None:
-            nonlocal done
-            done += 1
-            show(done)
-            for text in warnings_on(path, trays):
-                logger.warning(text)
+    def graded(files: list[Path]) -> int:
+        done = 0
+        with reporter.progress(len(files), "grading") as show:
 
-        try:
-            result = grade_folder(
-                grader, files, out, day=day, sown=since, lots=lots, limit=share, grid=grid,
-                workers=workers, force=force, on_graded=warn,
-            )  # fmt: skip
-        except KeyboardInterrupt:
-            logger.warning("%d of %d photographs are graded; the same command resumes from them", done, len(files))
-            raise
-    return report(result, out, reporter)
+            def warn(path: Path, trays: Sequence[GradedTray]) -> None:
+                nonlocal done
+                done += 1
+                show(done)
+                for text in warnings_on(path, trays):
+                    logger.warning(text)
+
+            try:
+                result = grade_folder(
+                    grader, files, out, day=day, sown=since, lots=lots, limit=share, grid=grid,
+                    workers=workers, force=force, on_graded=warn,
+                )  # fmt: skip
+            except KeyboardInterrupt:
+                logger.warning("%d of %d photographs are graded; the same command resumes from them", done, len(files))
+                raise
+        return report(result, out, reporter)
+
+    return graded(files) if watch is None else grade_watched(graded, find, watch, out)
+
+
+def grade_watched(graded: Callable[[list[Path]], int], find: Callable[[], list[Path]], watch: Watch, out: Path) -> int:
+    """Grade all photographs of watched folders whenever some are added, until Ctrl-C; finished ones are not graded again."""
+    from latens.inference.batch import Job
+    from latens.inference.watch import Watching
+
+    taken: set[Path] = set()
+    status = 0
+    try:
+        for group in Watching(watch, lambda: [Job(path, out) for path in find()]).groups():
+            taken |= {job.input for job in group}
+            try:
+                status = graded([path for path in find() if path in taken])
+            except (InputError, LimitExceeded) as error:
+                logger.error(str(error))
+                status = error.exit_status
+    except KeyboardInterrupt:
+        logger.info("stopped watching: %s", counted(len(taken), "photograph"))
+    return status
 
 
 def photographs(found: list[Path]) -> list[Path]:

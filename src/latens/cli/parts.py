@@ -14,6 +14,7 @@ from cyclopts.validators import Number
 from latens.cli.batch import FileBatch, Readable, save_image
 from latens.cli.common import Force, ImageComputeOptions, Model, Reporter
 from latens.cli.pipes import Emit, Name, through_pipe
+from latens.cli.watching import WatchOptions
 from latens.errors import LimitExceeded, counted
 from latens.launch import announce
 from latens.progress import OnProgress
@@ -60,6 +61,7 @@ def parts(
     model: Model = "parts",
     emit: Emit = None,
     name: Name = None,
+    watching: WatchOptions = WatchOptions(),  # noqa: B008
     force: Force = False,
     options: ImageComputeOptions = ImageComputeOptions(),  # noqa: B008
 ) -> int:
@@ -91,12 +93,13 @@ def parts(
         )  # fmt: skip
 
     naming = Naming(teach, names, clusters, sure, find, export)
+    watching.check(inputs, out)
     piped = through_pipe(run, inputs, out, NAMED if naming.asked else PRODUCTS, emit, name)
     if piped is not None:
         return piped
     from latens.data.folders import check_request, check_writable, earlier_request, note_request
     from latens.data.images import IMAGE_ENDINGS
-    from latens.data.inputs import find_inputs
+    from latens.data.inputs import InputFile, find_inputs
     from latens.inference.batch import SOME_FAILED, plan_jobs
     from latens.inference.finished import Request
     from latens.systems.parts.predict import load
@@ -106,13 +109,16 @@ def parts(
     if naming.asked:
         loaded = load(model, device=options.device, threads=options.threads)
         finder = loaded if resolution is None else loaded.at(resolution)
-        return name_images(inputs, naming, out, finder, force=force, options=options)
-    found = find_inputs(inputs, IMAGE_ENDINGS, out, skip_results=True)
-    files = without_results(found, out)
-    batch = FileBatch(plan_jobs(files, f"{out}/", ENDING), out, options, force=force, check=False)
+        return name_images(inputs, naming, out, finder, watching=watching, force=force, options=options)
+
+    def plan() -> list[Job]:
+        files = without_results(find_inputs(inputs, IMAGE_ENDINGS, out, skip_results=True), out)
+        return plan_jobs(files, f"{out}/", ENDING)
+
+    batch = FileBatch(watching.jobs(inputs, out, plan), out, options, force=force, check=False)
     check_writable(out)
     earlier = is_earlier_summary(out)
-    check_folder(out, [file.path for file in files], force=force)
+    check_folder(out, [job.input for job in batch.jobs], force=force)
     loaded = load(model, device=options.device, threads=options.threads)
     try:
         finder = loaded if resolution is None else loaded.at(resolution)
@@ -127,14 +133,20 @@ def parts(
         return record
 
     request = {"model": finder.model_id, "resolution": finder.resolution, **options.choice()}
-    whole = {**request, "most": most, "images": sorted(file.relative.as_posix() for file in files)}  # decides the summary
+    whole = {**request, "most": most, "images": sorted(job.relative for job in batch.jobs)}  # decides the summary
+    if watching.watch:
+        whole["images"] = ["*"]  # the summary of a watched folder grows
     if any(map(os.path.isabs, (earlier_request(out, SUMMARIZING) or {}).get("images", []))):  # of an earlier version
-        whole["images"] = sorted(os.path.realpath(file.path) for file in files if str(file.path) != "-")
+        whole["images"] = sorted(os.path.realpath(job.input) for job in batch.jobs if str(job.input) != "-")
     check_request(out, SUMMARIZING, whole, force=force)
     report = batch.run(work, Request("mapping parts of", request, is_ours=lambda job: earlier))
     failed = {failure.input for failure in report.failed}
-    kept = {file.path: file.relative.as_posix() for file in files if str(file.path) not in {*failed, "-"}}
-    skipped = [file for file in files if file.path in kept and file.path not in measured]
+    kept = {job.input: job.relative for job in batch.jobs if str(job.input) not in {*failed, "-"}}
+    skipped = [
+        InputFile(job.input, Path(job.relative), job.named)
+        for job in batch.jobs
+        if job.input in kept and job.input not in measured
+    ]
     again = Readable(skipped, lambda file: finder.measure(file.path), batch.reporter)
     measured |= {file.path: value for file, value in again}
     good = {path: name for path, name in kept.items() if path in measured}

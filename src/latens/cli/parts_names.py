@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from latens.cli.batch import FileBatch
 from latens.cli.common import ImageComputeOptions
 from latens.cli.parts import without_results
+from latens.cli.watching import WatchOptions
 from latens.errors import OutputExists, UsageError, counted
 from latens.launch import announce
 from latens.progress import OnProgress
 
 if TYPE_CHECKING:
-    from latens.data.inputs import InputFile
     from latens.inference.batch import Job
     from latens.systems.parts.naming.namer import Namer
     from latens.systems.parts.naming.outputs import Entry
@@ -60,7 +60,14 @@ class Naming(NamedTuple):
 
 
 def name_images(
-    inputs: list[str], naming: Naming, out: Path, finder: Parts, *, force: bool, options: ImageComputeOptions
+    inputs: list[str],
+    naming: Naming,
+    out: Path,
+    finder: Parts,
+    *,
+    watching: WatchOptions,
+    force: bool,
+    options: ImageComputeOptions,
 ) -> int:
     """Write label maps, tables, a page and the names. Returns the exit status."""
     from latens.data.folders import check_request, check_writable, note_request
@@ -72,12 +79,18 @@ def name_images(
     from latens.systems.parts.naming.outputs import IMAGES, PAGE, TABLE, read_entry
     from latens.systems.parts.naming.query import parse
 
-    files = without_results(find_inputs(inputs, IMAGE_ENDINGS, out, skip_results=True), out)
+    if watching.watch and naming.clusters is not None:
+        raise UsageError("clusters are those of a finished set of images", where="--watch", hint="leave it out, or add --names")
+
+    def find() -> list[Job]:
+        files = without_results(find_inputs(inputs, IMAGE_ENDINGS, out, skip_results=True), out)
+        return plan_jobs(files, f"{out}/", ENDING)
+
+    batch = FileBatch(watching.jobs(inputs, out, find), out, options, force=force, check=False)
     check_writable(out)
-    namer = _namer(naming, files, finder)
+    namer = _namer(naming, [job.input for job in batch.jobs], finder)
     question = None if naming.find is None else parse(naming.find, namer.distinct)
     announce(namer.parts)
-    batch = FileBatch(plan_jobs(files, f"{out}/", ENDING), out, options, force=force, check=False)
     entries: dict[Path, Entry] = {}
 
     def work(job: Job, on_progress: OnProgress) -> dict[str, Any]:
@@ -106,7 +119,7 @@ def arrays(job: Job) -> Path:
     return job.output.with_suffix(".npz")
 
 
-def _namer(naming: Naming, files: list[InputFile], finder: Parts) -> Namer:
+def _namer(naming: Naming, files: list[Path], finder: Parts) -> Namer:
     from latens.systems.parts.naming.examples import read_examples
     from latens.systems.parts.naming.namer import cluster, load_namer, teach
 
@@ -116,7 +129,7 @@ def _namer(naming: Naming, files: list[InputFile], finder: Parts) -> Namer:
         examples = read_examples(naming.teach)
         logger.info("%s: %s marked in %s", naming.teach, ", ".join(examples.names), counted(len(examples.marked), "image"))
         return teach(finder, examples.marked, examples.names)
-    return cluster(finder, [file.path for file in files], naming.clusters or 0)
+    return cluster(finder, files, naming.clusters or 0)
 
 
 def name_one(namer: Namer, job: Job, sure: float) -> tuple[dict[str, Any], Entry]:

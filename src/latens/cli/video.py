@@ -11,6 +11,7 @@ from cyclopts.validators import Number
 
 from latens.cli.batch import FileBatch
 from latens.cli.common import PARTIAL, Force, Output, ReadComputeOptions, ReadOptions, human_size, parse_size
+from latens.cli.watching import WatchOptions
 from latens.errors import LatensError, UsageError, counted
 from latens.launch import announce
 from latens.progress import OnProgress
@@ -77,6 +78,7 @@ def compress(
     ] = None,
     model: Annotated[str, Parameter(help=".ltv: the model, a name from `latens models` or a folder.")] = "video_codec",
     device: Annotated[str, Parameter(help=".ltv: auto, cpu, cuda or cuda:N; only auto may fall back.")] = "auto",
+    watching: WatchOptions = WatchOptions(),  # noqa: B008
     force: Force = False,
     options: ReadOptions = ReadOptions(),  # noqa: B008
 ) -> int:
@@ -96,9 +98,13 @@ def compress(
     from latens.inference.finished import Request
 
     neural = codec == NEURAL or (codec is None and out is not None and out.suffix.lower() == NEURAL_ENDING)
-    jobs = plan_jobs(clip_inputs(clips, out), out, NEURAL_ENDING if neural else ENDING)
-    batch = FileBatch(jobs, out, options, force=force)
-    if save_masks is not None and len(jobs) > 1:
+
+    def find() -> list[Job]:
+        found = clip_inputs(clips, out, folders=not watching.watch)
+        return plan_jobs(found, out, NEURAL_ENDING if neural else ENDING)
+
+    batch = FileBatch(watching.jobs(clips, out, find), out, options, force=force)
+    if save_masks is not None and not batch.single:
         raise UsageError("masks of several clips cannot go into one folder", where="--save-masks", hint="give one clip")
     if batch.to_stdout:
         raise UsageError("a clip cannot go to standard output", where="-o -", hint="name a file with -o")
@@ -121,7 +127,7 @@ def compress(
     def work(job: Job, on_progress: OnProgress) -> dict[str, Any]:
         from latens.video.compress import compress_clip
 
-        region = roi if roi is None or len(jobs) == 1 else region_for(roi, job.input)
+        region = roi if roi is None or batch.single else region_for(roi, job.input)
         done = compress_clip(
             job.input,
             job.output,
@@ -143,7 +149,7 @@ def compress(
         return record(done)
 
     def sources(job: Job) -> list[Path]:
-        return sources_of(job.input, roi, single=len(jobs) == 1)
+        return sources_of(job.input, roi, single=batch.single)
 
     request = {
         **region_setting(roi),
@@ -176,9 +182,8 @@ class Choice(NamedTuple):
 
 def compress_neural(batch: FileBatch, choice: Choice, model: str, device: str, threads: int | None) -> int:
     """Compress every clip with the neural codec; return the exit status."""
-    jobs = batch.jobs
-    if any(job.output.suffix.lower() != NEURAL_ENDING for job in jobs):
-        raise UsageError("the neural codec writes .ltv files", where=str(jobs[0].output), hint="end the name in .ltv")
+    if any(job.output.suffix.lower() != NEURAL_ENDING for job in batch.jobs):
+        raise UsageError("the neural codec writes .ltv files", where=str(batch.jobs[0].output), hint="end the name in .ltv")
     from latens.inference.finished import Request
     from latens.systems.video_codec.predict import load
 
@@ -189,7 +194,7 @@ def compress_neural(batch: FileBatch, choice: Choice, model: str, device: str, t
     def work(job: Job, on_progress: OnProgress) -> dict[str, Any]:
         from latens.data.files import writing
 
-        roi = choice.roi if choice.roi is None or len(jobs) == 1 else region_for(choice.roi, job.input)
+        roi = choice.roi if choice.roi is None or batch.single else region_for(choice.roi, job.input)
         with writing(job.output) as stream:
             done = codec.encode(job.input, stream, **(choice._asdict() | {"roi": roi}))
         if done.damaged or done.missing:
@@ -197,7 +202,7 @@ def compress_neural(batch: FileBatch, choice: Choice, model: str, device: str, t
         return neural_record(done, job)
 
     def sources(job: Job) -> list[Path]:
-        return sources_of(job.input, choice.roi, single=len(jobs) == 1)
+        return sources_of(job.input, choice.roi, single=batch.single)
 
     others = {name: value for name, value in choice._asdict().items() if name not in ("roi", "roi_ids")}
     request = {"model": codec.model_id, **region_setting(choice.roi), **others}
@@ -230,6 +235,7 @@ def decompress(
     model: Annotated[
         str, Parameter(help="Folder of the model that wrote the file, if it is not the bundled one.")
     ] = "video_codec",
+    watching: WatchOptions = WatchOptions(),  # noqa: B008
     force: Force = False,
     options: ReadComputeOptions = ReadComputeOptions(),  # noqa: B008
 ) -> int:
@@ -242,17 +248,20 @@ def decompress(
     """
     from latens.data.clips.formats import CLIP_ENDINGS
     from latens.data.inputs import find_inputs
-    from latens.inference.batch import Job, plan_jobs
+    from latens.inference.batch import plan_jobs
     from latens.inference.finished import Request
 
-    found = find_inputs(inputs, frozenset({NEURAL_ENDING}), out)
-    single = len(found) == 1 and found[0].named
-    if single and out is not None and out.suffix.lower() not in CLIP_ENDINGS:
-        jobs = [Job(found[0].path, out)]
+    def find() -> list[Job]:
+        return plan_jobs(find_inputs(inputs, frozenset({NEURAL_ENDING}), out), out, ".mp4")
+
+    jobs = watching.jobs(inputs, out, find)
+    alone = jobs[0] if isinstance(jobs, list) and len(jobs) == 1 and jobs[0].named else None
+    if alone is not None and out is not None and out.suffix.lower() not in CLIP_ENDINGS:
+        jobs = [alone._replace(output=out)]
         # Images go into a folder that may exist; its files are checked when they are written.
         batch = FileBatch(jobs, out, options, force=force or out.is_dir(), check=False)
     else:
-        batch = FileBatch(plan_jobs(found, out, ".mp4"), out, options, force=force)
+        batch = FileBatch(jobs, out, options, force=force)
     if batch.to_stdout:
         raise UsageError("a clip cannot go to standard output", where="-o -", hint="name a file with -o")
 
@@ -292,15 +301,15 @@ def written_record(done: WrittenClip) -> dict[str, Any]:
     return record | {"text": text}
 
 
-def clip_inputs(words: list[str], out: Path | None = None) -> list[Any]:
-    """Clips named by the arguments: files, folders of images (one clip each), all clips in other folders and patterns."""
+def clip_inputs(words: list[str], out: Path | None = None, *, folders: bool = True) -> list[Any]:
+    """Clips named by the arguments: files, all clips in folders and patterns; with `folders`, a folder of images is a clip."""
     from latens.data.clips.formats import CLIP_ENDINGS
     from latens.data.clips.reader import is_frame_folder
     from latens.data.inputs import InputFile, find_inputs
 
-    folders = [Path(word) for word in words if is_frame_folder(Path(word))]
-    rest = [word for word in words if Path(word) not in folders]
-    found = [InputFile(folder.resolve(), Path(folder.resolve().name)) for folder in folders]
+    of_images = [Path(word) for word in words if folders and is_frame_folder(Path(word))]
+    rest = [word for word in words if Path(word) not in of_images]
+    found = [InputFile(folder.resolve(), Path(folder.resolve().name)) for folder in of_images]
     return found + (find_inputs(rest, CLIP_ENDINGS, out, skip_results=True, marks=[".small"]) if rest or not found else [])
 
 
