@@ -1,4 +1,4 @@
-"""Faults at the system calls that change files: the process dies, or the call fails.
+"""Faults at the system calls that change files: the process dies, receives Ctrl-C, or the call fails.
 
 Calls of the standard library are intercepted: os.open for writing, os.write, os.fsync, os.replace, os.unlink, os.mkdir, and the
 same calls through `open`. Libraries that write by themselves (PyAV) are met at the rename of their file.
@@ -10,6 +10,7 @@ import builtins
 import errno
 import io
 import os
+import signal
 import time
 import warnings
 from collections.abc import Callable
@@ -17,14 +18,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_TRUNC
-KILLED = 137
+KILLED, INTERRUPTED = 137, 130
 PATIENCE = 120.0  # seconds until a run counts as hung
 
 
 class Fault(NamedTuple):
     """What happens at call number `at` (from 0) and, with `lasting`, at all later calls."""
 
-    kind: str  # "kill", "torn" (half of a write, then the kill), "short" (half of a write), or the name of an errno
+    kind: str  # "kill", "torn" (half of a write, then the kill), "short" (half of a write), "interrupt", or an errno
     at: int
     lasting: bool = False
 
@@ -67,6 +68,9 @@ class _Calls:
                 return False
         if self.fault.kind in ("kill", "torn"):
             os._exit(KILLED)
+        if self.fault.kind == "interrupt":
+            signal.raise_signal(signal.SIGINT)  # KeyboardInterrupt, or what a training does with the signal
+            return False
         code = getattr(errno, self.fault.kind)
         raise OSError(code, os.strerror(code))
 
@@ -152,6 +156,7 @@ def _child(words: list[str], root: Path, log: Path, fault: Fault) -> None:
         import sys
 
         sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background ignores it
         calls = _Calls(root, fault)
         calls.install()
         status = main(words)

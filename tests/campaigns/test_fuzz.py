@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +16,21 @@ from PIL import Image
 
 from latens.data.files import MAX_NAME
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
+from exr_maker import exr
+
 from .faults import NONE, Fault, run
 from .verbs import coded_clip, is_temporary
 
 STATUSES = {0, 2, 3, 4, 5, 6, 75}  # of docs/design: success, usage, input, partial, limits and disk, model, try again
-KILLS = {137}
+STOPPED = {"kill": {137}, "interrupt": {130}}
 
 MODES = ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV", "I;16", "I", "F"]
 FORMATS = ["PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM"]
 ENDINGS = [*".png .jpg .JPG .jpe .tif .tiff .webp .bmp .gif .ppm .ltn .json .mp4 .csv".split(), ""]
 STEMS = [*"a -o --force a.b ä é * [1] ? %s {0} $HOME a\\b ~".split(), "a b", "\n", "\x1b[31m", "'", '"']
 
+FILE, MODEL = "@file", "@model"  # in options: the first file; a model folder with a damaged file
 VERBS: dict[str, list[list[str]]] = {  # every verb with its options, one of which is drawn
     "compress": [
         [],
@@ -35,13 +40,28 @@ VERBS: dict[str, list[list[str]]] = {  # every verb with its options, one of whi
         ["--strip"],
         ["--refine", "2"],
         ["--quality", "nan"],
+        ["--model", MODEL],
     ],
     "decompress": [[], ["--partial"]],
     "inspect": [[]],
     "segment": [[], ["--score", "0"], ["--score", "1"], ["--score", "nan"]],
     "dehaze": [[], ["--method", "dark-channel"], ["--method", "none"]],
-    "haze": [[], ["--visibility", "50"], ["--visibility", "0"], ["--visibility", "inf"], ["--save-depth", "depths"]],
-    "parts": [[]],
+    "haze": [
+        [],
+        ["--visibility", "50"],
+        ["--visibility", "0"],
+        ["--visibility", "inf"],
+        ["--save-depth", "depths"],
+        ["--depth", "in"],
+        ["--depth", FILE],
+        ["--depth", FILE, "--depth-format", "kitti"],
+        ["--depth", FILE, "--depth-channel", "Z"],
+    ],
+    "parts": [[], ["--teach", "in"], ["--names", "in"], ["--find", "sky", "--names", FILE]],
+    "int8": [[]],
+    "import": [[]],
+    "evaluate seedlings": [["--data", FILE]],
+    "evaluate parts": [["--data", "in"], ["--data", FILE]],
     "density": [[], ["--draws", "1"], ["--draws", "0"]],
     "density pack": [[]],
     "density unpack": [[]],
@@ -120,34 +140,60 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
     assert main(["segment", f"{folder}/in/a.png", "-o", f"{folder}/a.json", *quiet]) == 0
     assert main(["convert", f"coco:{folder}/a.json,{folder}/in", "--to", "labelme", "-o", f"{folder}/labelme", *quiet]) == 0
     assert main(["density", "pack", f"{folder}/in/a.png", "-o", f"{folder}/a.ltp", *quiet]) == 0
-    kept = [path for path in folder.rglob("*") if path.suffix in (".ltn", ".ltv", ".mp4", ".json", ".ltp", ".csv", ".tif")]
+    depth = np.linspace(5, 90, 24 * 30, dtype=np.float32).reshape(24, 30)
+    np.save(folder / "a.npy", depth)
+    np.savez(folder / "a.npz", pixels=np.zeros((4, 24, 24, 3), np.uint8), labels=np.arange(4))
+    (folder / "a.exr").write_bytes(exr({"Z": depth}))
+    kinds = (".ltn", ".ltv", ".mp4", ".json", ".ltp", ".csv", ".tif", ".npy", ".npz", ".exr")
+    kept = [path for path in folder.rglob("*") if path.suffix in kinds]
     return [path.read_bytes() for path in sorted(kept)]
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_verb_with_any_file(
-    verb: str, samples: list[bytes], tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    verb: str,
+    samples: list[bytes],
+    codec_folder: Path,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seconds = float(request.config.getoption("--campaign-seconds"))
     chosen = f"{request.config.getoption('--campaign-seed')}{verb}"
     work = tmp_path / "work"
     files = st.lists(st.tuples(names, damaged(encoded_images() | st.sampled_from(samples))), min_size=1, max_size=3)
-    faults = st.just(NONE) | st.builds(Fault, st.sampled_from(["kill", "ENOSPC", "EIO"]), st.integers(0, 40))
+    faults = st.just(NONE) | st.builds(Fault, st.sampled_from(["kill", "interrupt", "ENOSPC", "EIO"]), st.integers(0, 40))
+    parts = sorted(path.name for path in codec_folder.iterdir())
+    models = st.sampled_from(parts).flatmap(
+        lambda name: st.tuples(st.just(name), damaged(st.just((codec_folder / name).read_bytes())))
+    )
 
     @seed(chosen)
     @settings(max_examples=max(3, int(6 * seconds)), deadline=None, database=None, phases=(Phase.generate, Phase.shrink),
               suppress_health_check=list(HealthCheck))  # fmt: skip
-    @given(files, st.sampled_from(VERBS[verb]), st.sampled_from(["folder", "file", "beside"]), st.sampled_from(SOURCES), faults)
-    def fuzz(files: list[tuple[str, bytes]], options: list[str], how: str, source: str, fault: Fault) -> None:
+    @given(
+        files,
+        st.sampled_from(VERBS[verb]),
+        st.sampled_from(["folder", "file", "beside"]),
+        st.sampled_from(SOURCES),
+        faults,
+        models,
+    )
+    def fuzz(
+        files: list[tuple[str, bytes]], options: list[str], how: str, source: str, fault: Fault, model: tuple[str, bytes]
+    ) -> None:
         shutil.rmtree(work, ignore_errors=True)
         (work / "in").mkdir(parents=True)
         monkeypatch.chdir(work)
         given_files = dict(files)
         for name, data in given_files.items():
             (work / "in" / name).write_bytes(data)
+        if MODEL in options:
+            shutil.copytree(codec_folder, work / "model")
+            (work / "model" / model[0]).write_bytes(model[1])
         words = words_of(verb, next(iter(given_files)), how, source, options)
         done = run(words, work, tmp_path / "log", fault)
-        assert done.status in (STATUSES | KILLS if fault.kind == "kill" else STATUSES), (
+        assert done.status in STATUSES | STOPPED.get(fault.kind, set()), (
             words,
             fault,
             done.status,
@@ -156,7 +202,7 @@ def test_a_verb_with_any_file(
         assert "internal error" not in done.messages, (words, fault, done.messages)
         for name, data in given_files.items():
             assert (work / "in" / name).read_bytes() == data, (words, fault, f"{name!r} was changed")
-        if done.status != 137 and fault.kind == "none":
+        if fault.kind in ("none", "interrupt"):
             left = [path.name for path in work.rglob("*") if is_temporary(path.name)]
             assert not left, (words, left)
 
@@ -168,7 +214,11 @@ def words_of(verb: str, name: str, how: str, source: str, options: list[str]) ->
     place = "in" if how == "folder" else f"in/{name}"
     if verb == "convert":
         place = source + place
-    words = [*verb.split(), place, *options]
+    replaced = {FILE: f"in/{name}", MODEL: "model"}
+    given_options = [replaced.get(option, option) for option in options]
+    if verb.startswith("evaluate"):
+        return [*verb.split(), *given_options, "-o", "out"]
+    words = [*verb.split(), place, *given_options]
     if verb == "inspect" or (how == "beside" and verb not in ("grade", "density", "density pack", "density unpack", "convert")):
         return words
     return [*words, "-o", OUT.get(verb, "out")]

@@ -1,4 +1,4 @@
-"""A training that dies at any call that changes files ends, when it is continued, with the weights of an undisturbed run."""
+"""A training that dies, or is stopped by Ctrl-C, at any call that changes files is continued to the same weights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from .conftest import Reference
-from .faults import KILLED, Fault
+from .faults import INTERRUPTED, KILLED, Fault
 from .verbs import Case, images
 
 Sample = Callable[[Sequence[Fault]], Iterator[Fault]]
@@ -64,9 +64,13 @@ def test_a_killed_training_ends_with_the_same_weights(
         pytest.skip("only in the long campaign: make kill")
     reference = reference_of(case)
     wanted = weights(reference.results)
-    for fault in sample([Fault(kind, at) for at in range(reference.run.calls) for kind in ("kill", "torn")]):
+    for fault in sample([Fault(kind, at) for at in range(reference.run.calls) for kind in ("kill", "torn", "interrupt")]):
         reference.start()
-        assert reference.again(fault).status == KILLED, fault
+        stopped = reference.again(fault)
+        if fault.kind == "interrupt" and stopped.status == 0:  # after the last step
+            assert weights(reference.found()) == wanted, fault
+            continue
+        assert stopped.status == (INTERRUPTED if fault.kind == "interrupt" else KILLED), (fault, stopped.messages)
         rerun = reference.again(words=("train", case.name, "-o", "run", "--resume", "--device", "cpu"))
         if rerun.status == 2:  # killed before there was anything to resume
             rerun = reference.again()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,11 +11,13 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+import latens
 from latens.cli.main import main
 from latens.data.files import TEMPORARY
 from latens.inference.batch import CLAIMS, FAILURES
 
 # Files that grow with every run, and the report of `grade`, which says how many photographs an earlier run graded.
+SUMMARIES = {"images.csv", "names.csv", "names.html"}  # of `parts --teach`, of the images without an error
 JOURNALS = {CLAIMS, FAILURES, "made-with.json", ".latens.jsonl", "graded.jsonl", "report.html"}
 
 
@@ -22,6 +25,7 @@ class Case(NamedTuple):
     name: str
     prepare: Callable[[Path], None]  # writes the inputs into a folder
     words: tuple[str, ...]  # the command line, run inside of that folder
+    long: bool = False  # only with --campaign-seconds
 
 
 def images(folder: Path, *, count: int = 2, scale: int = 1) -> None:
@@ -46,6 +50,30 @@ def by(*words: str) -> Callable[[Path], None]:
         assert main([*made, "--format", "quiet"]) == 0
 
     return prepare
+
+
+def with_depth(folder: Path) -> None:
+    images(folder)
+    (folder / "depths").mkdir()
+    for number, name in enumerate("ab"):
+        np.save(folder / "depths" / f"{name}.npy", np.linspace(5, 80 + number, 40 * 48, dtype=np.float32).reshape(40, 48))
+
+
+def with_marks(folder: Path) -> None:
+    """Images, of which two have label maps of two names."""
+    images(folder)
+    (folder / "marked").mkdir()
+    for name in "ab":
+        Image.open(folder / "in" / f"{name}.png").save(folder / "marked" / f"{name}.png")
+        labels = np.zeros((40, 48), np.uint8)
+        labels[:20], labels[20:, 24:] = 1, 2
+        Image.fromarray(labels).save(folder / "marked" / f"{name}_label.png")
+
+
+def with_model(folder: Path) -> None:
+    images(folder)
+    source = Path(latens.__file__).parent / "weights" / "haze_dehazenet"
+    shutil.copytree(source, folder / "model")
 
 
 def trays(folder: Path) -> None:
@@ -82,6 +110,9 @@ CASES = [
     Case("dehaze", images, ("dehaze", "in", "-o", "out", *CPU)),
     Case("dehaze a clip", clip, ("dehaze", "in/clip.mp4", "-o", "out/clear.mp4", *CPU)),
     Case("haze", images, ("haze", "in", "-o", "out", "--save-depth", "depths", *CPU)),
+    Case("haze by depth maps", with_depth, ("haze", "in", "-o", "out", "--depth", "depths", *CPU)),
+    Case("dehaze with a model folder", with_model, ("dehaze", "in", "-o", "out", "--model", "model", *CPU)),
+    Case("parts by examples", with_marks, ("parts", "in", "-o", "out", "--teach", "marked", *CPU), long=True),
     Case("parts", images, ("parts", "in", "-o", "out", *CPU)),
     Case("density", images, ("density", "in", "-o", "out/scores.csv", *CPU)),
     Case("density pack", images, ("density", "pack", "in", "-o", "out/images.ltp")),
@@ -107,13 +138,14 @@ def names_and_bytes(folder: Path) -> dict[str, bytes]:
 
 
 def unfinished(found: dict[str, bytes], results: dict[str, bytes]) -> list[str]:
-    """Names of files that are neither complete results nor temporary files; a journal may be a part of the complete one."""
-    return [name for name, data in found.items() if not (is_temporary(name) or is_journal(name) or data == results.get(name))]
+    """Names of files that are neither complete results nor temporary files; journals and summaries may lack some results."""
+    others = [name for name, data in found.items() if data != results.get(name)]
+    return [name for name in others if not (is_temporary(name) or is_journal(name) or Path(name).name in SUMMARIES)]
 
 
 def differences(found: dict[str, bytes], results: dict[str, bytes]) -> list[str]:
     """Names of results that are missing or other than they should be, and of files too many."""
-    missing_or_many = {name for name in found.keys() ^ results.keys() if Path(name).name != CLAIMS}
+    missing_or_many = {name for name in found.keys() ^ results.keys() if Path(name).name != CLAIMS and not is_weight(name)}
     other = {name for name in found.keys() & results.keys() if not is_journal(name) and found[name] != results[name]}
     return sorted(missing_or_many | other)
 
@@ -123,4 +155,9 @@ def is_temporary(name: str) -> bool:
 
 
 def is_journal(name: str) -> bool:
-    return Path(name).name in JOURNALS
+    return Path(name).name in JOURNALS or is_weight(name)
+
+
+def is_weight(name: str) -> bool:
+    """True for files of a model, whose names hold part of their hash if an unfinished model was in the folder."""
+    return Path(name).parent.name == "names"
