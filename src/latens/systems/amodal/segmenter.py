@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -15,6 +15,7 @@ from latens.data.images import ImageLike, LoadedImage
 from latens.data.instances import Layers, Placed, Scene
 from latens.data.stacks import memory_frame, read_frame, read_frames
 from latens.inference.device import transform_precision
+from latens.inference.many import OnError, many
 from latens.shapes import Bool, Float, UInt8
 from latens.systems.amodal.order import SCORE_THRESHOLD
 
@@ -89,6 +90,10 @@ class Segmenter(ABC, Generic[F]):
         Raises InputError for input that is not an image, LimitExceeded for an image that is too large.
         """
         return self.segment_pixels(pixels_of(image), least_score=least_score)
+
+    def segment_many(self, images: Iterable[ImageLike], *, on_error: OnError | None = None, **options: Any) -> Iterator[F]:
+        """Yield the objects of images, one at a time; options as in `segment`. See `latens.inference.many`."""
+        return many(self.segment, images, on_error, options)
 
     def segment_frames(self, path: Path, *, least_score: float = SCORE_THRESHOLD) -> Iterator[tuple[np.ndarray, F]]:
         """Yield (pixels uint8 (H, W, 3), objects) for every page of a TIFF stack, or for the image of any other file."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -19,6 +19,7 @@ from latens.data.squares import center_square
 from latens.errors import InputError, ModelError, ModelMissing, UsageError
 from latens.hub import fitting, load_network, locate, read_config
 from latens.inference.device import choose_device, in_float32
+from latens.inference.many import OnError, many
 from latens.shapes import Float, UInt8
 from latens.systems.flow.config import DensityFlow, FlowConfig, ImageFlow, VectorFlow
 from latens.systems.flow.dataset import in_channels
@@ -98,6 +99,12 @@ class DensityModel:
         """Bits per dimension, standard error and `unusual` of every image. Raises UsageError for a table model."""
         self._image_config("density")
         return self.density_of(self._squares(images), draws=draws)
+
+    def density_many(
+        self, images: Iterable[ImageLike], *, on_error: OnError | None = None, **options: Any
+    ) -> Iterator[Density]:
+        """Yield the densities of images, one at a time; options as in `density`. See `latens.inference.many`."""
+        return many(lambda image, **given: self.density(image, **given)[0], images, on_error, options)
 
     def density_of(self, squares: Sequence[Square], *, draws: int = DRAWS) -> list[Density]:
         """`density` of images prepared by `one_square`."""

@@ -85,8 +85,8 @@ def removal(haze: Haze, scene: Scene, index: int, folder: Path) -> Street:
     for method in dict.fromkeys((haze.default_method, *CLASSICAL, *LEARNED)):
         if haze.has(method):
             image = haze.dehaze(hazy, method=method)
-            write_image(folder / f"{scene.name}_{method}.png", image)
-            results[method] = np.asarray(image)
+            write_image(folder / f"{scene.name}_{method}.png", to_pil(image))
+            results[method] = image
     return Street(scene, hazy, results)
 
 
@@ -103,8 +103,8 @@ def synthesis(haze: Haze, scene: Scene, folder: Path) -> Compare:
     with torch.no_grad():
         for meters in VISIBILITIES:
             image = haze.haze(scene.image, visibility=meters, depth=depth)
-            write_image(folder / f"{scene.name}_{meters:g}m.png", image)
-            shown = np.asarray(image) if meters == COMPARED else shown
+            write_image(folder / f"{scene.name}_{meters:g}m.png", to_pil(image))
+            shown = image if meters == COMPARED else shown
     title = f"visibility {COMPARED:g} m"
     return Compare(lossless(scene.image, "clear", "clear street"), lossless(shown, title, f"the street at {title}"))
 

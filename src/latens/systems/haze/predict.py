@@ -8,18 +8,19 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from latens.arguments import real
 from latens.catalogue import MODELS
 from latens.data.depth import Depth, DepthFormat, default_format, max_depth_of, read_depth
+from latens.data.given_type import as_given
 from latens.data.image_output import carry_metadata, to_pil
 from latens.data.images import ImageLike, LoadedImage, Pixels, read_image
 from latens.data.tensors import to_pixels, to_tensor
 from latens.errors import ModelMissing, UsageError
 from latens.hub import locate
 from latens.inference.device import choose_device, in_float32
+from latens.inference.many import OnError, many
 from latens.nn.filters import guided_filter, luminance
 from latens.shapes import Float, UInt8
 from latens.systems.haze import methods
@@ -95,9 +96,18 @@ class Haze:
         strength: float = 1.0,
         keep_brightness: float = 0.0,
         strip: bool = False,
-    ) -> Image.Image:
-        """The dehazed image (PIL, same size and mode), with EXIF and XMP in `.info`, unless `strip`. See `remove`."""
-        return self.remove(image, method=method, strength=strength, keep_brightness=keep_brightness, strip=strip).image
+    ) -> Any:
+        """The dehazed image in the type of the input; a PIL image has EXIF and XMP in `.info`, unless `strip`. See `remove`.
+
+        A path or PIL image gives a PIL image, an array or tensor one of the same shape and type, bytes a file in the same
+        container (see `latens.data.given_type`).
+        """
+        made = self.remove(image, method=method, strength=strength, keep_brightness=keep_brightness, strip=strip)
+        return as_given(made.image, image)
+
+    def dehaze_many(self, images: Iterable[ImageLike], *, on_error: OnError | None = None, **options: Any) -> Iterator[Any]:
+        """Yield dehazed images, one at a time; options as in `dehaze`. See `latens.inference.many`."""
+        return many(self.dehaze, images, on_error, options)
 
     def remove(
         self,
@@ -227,9 +237,10 @@ class Haze:
         refine_depth: bool = False,
         linear_light: bool = False,
         strip: bool = False,
-    ) -> Image.Image:
+    ) -> Any:
         """The image with haze of a visibility in meters, or of a scattering coefficient `beta` per meter.
 
+        The result has the type of the input, as in `dehaze`.
         By default beta is the mean coefficient of Li et al. 2019 divided by `max_depth`. `depth` is a file or array (H, W) in
         `depth_format` (default: `default_format`); relative depth is scaled to end at `max_depth` meters.
         `refine_depth` aligns the edges of measured depth with those of the image. Without `depth`, the physical model predicts
@@ -255,7 +266,11 @@ class Haze:
             color = torch.tensor([color_of(airlight)], dtype=torch.float32, device=self.device)
             hazy = self._hazed(loaded.pixels, meters, coefficient, color, refine=refine_depth, linear_light=linear_light)
         made = to_pil(hazy, loaded.alpha, loaded.gray)
-        return made if strip else carry_metadata(loaded, made)
+        return as_given(made if strip else carry_metadata(loaded, made), image)
+
+    def haze_many(self, images: Iterable[ImageLike], *, on_error: OnError | None = None, **options: Any) -> Iterator[Any]:
+        """Yield images with haze, one at a time; options as in `haze`. See `latens.inference.many`."""
+        return many(self.haze, images, on_error, options)
 
     @torch.no_grad()
     def _hazed(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from latens.data.metadata import Metadata, unpack_metadata
 from latens.errors import Corrupt, ModelError, ModelMismatch, UsageError
 from latens.hub import BASE, fitting, load_network, locate
 from latens.inference.device import choose_device, in_float32
+from latens.inference.many import OnError, many
 from latens.metrics.image import psnr as measured_psnr
 from latens.systems.image_codec.bands import Symbols
 from latens.systems.image_codec.config import ImageModel
@@ -217,6 +218,16 @@ class ImageCodec(Stages):
         if lost:
             image.info["latens_damaged"] = lost
         return image
+
+    def compress_many(self, images: Iterable[ImageLike], *, on_error: OnError | None = None, **options: Any) -> Iterator[bytes]:
+        """Yield the files of images, one at a time; options as in `compress`. See `latens.inference.many`."""
+        return many(self.compress, images, on_error, options)
+
+    def decompress_many(
+        self, blobs: Iterable[bytes | str | Path], *, on_error: OnError | None = None, **options: Any
+    ) -> Iterator[Image.Image]:
+        """Yield the images of files, one at a time; options as in `decompress`."""
+        return many(self.decompress, blobs, on_error, options)
 
     def estimate(self, image: ImageLike | LoadedImage, *, quality: float | None = None) -> Estimate:
         """Estimated rate and PSNR at a quality (default 4), without writing a file."""

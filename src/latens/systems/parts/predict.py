@@ -22,6 +22,7 @@ from latens.data.tensors import to_pixels, to_tensor
 from latens.errors import InputError, LimitExceeded, ModelError, UsageError
 from latens.hub import load_network, locate
 from latens.inference.device import choose_device, in_float32
+from latens.inference.many import OnError, many
 from latens.shapes import Float
 from latens.systems.parts.baselines import Member, build_model
 from latens.systems.parts.config import PartsConfig
@@ -100,6 +101,10 @@ class Parts:
         return [self.measure(image).code for image in singles(images)]
 
     @torch.no_grad()
+    def encode_many(self, images: Iterable[ImageLike], *, on_error: OnError | None = None) -> Iterator[PartCode]:
+        """Yield the codes of images, one at a time. See `latens.inference.many`."""
+        return many(lambda image: self.encode(image)[0], images, on_error, {})
+
     def measure(self, image: ImageLike | LoadedImage) -> Measured:
         """The code of one image and its divergences. Raises as `encode` does."""
         model, pixels = self._patchvae(), read_one(image)

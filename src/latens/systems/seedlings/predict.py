@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +18,7 @@ from latens.data.images import ImageLike, read_image
 from latens.errors import LatensError, ModelError, UsageError
 from latens.hub import fitting, load_network, locate, read_config
 from latens.inference.device import choose_device, in_float32
+from latens.inference.many import OnError, many
 from latens.settings import decode
 from latens.systems.seedlings.calibration import Calibration, probabilities
 from latens.systems.seedlings.config import GraderConfig, GridOptions
@@ -191,6 +192,12 @@ class SeedlingGrader:
         exceptions of `read_image`.
         """
         return self.grade_trays(image, day=day, sown=sown, grid=grid, reference=reference)[0]
+
+    def grade_many(
+        self, images: Iterable[ImageLike], *, on_error: OnError | None = None, **options: Any
+    ) -> Iterator[GradedTray]:
+        """Yield the trays of photographs, one at a time; options as in `grade`. See `latens.inference.many`."""
+        return many(self.grade, images, on_error, options)
 
     def grade_trays(
         self,
