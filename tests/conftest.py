@@ -100,4 +100,4 @@ def _in_utf8(value: Any) -> Any:
         return value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, dict):
         return {key: _in_utf8(item) for key, item in value.items()}
-    return [_in_utf8(item) for item in value] if isinstance(value, list | tuple) else value
+    return type(value)(_in_utf8(item) for item in value) if isinstance(value, list | tuple) else value

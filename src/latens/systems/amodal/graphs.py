@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from latens.inference.onnx import Graph
 from latens.shapes import Float, UInt8
 from latens.systems.amodal.cells.network import StarNet
-from latens.systems.amodal.cells.predict import CellSegmenter
 from latens.systems.amodal.config import STRIDE
-from latens.systems.amodal.pipeline import AmodalRCNN
+
+if TYPE_CHECKING:
+    from latens.systems.amodal.pipeline import AmodalRCNN
 
 SIZES = ((4, 6), (8, 8), (5, 3))  # of the examples, in multiples of the stride
 LEVELS = (12.0, 220.0)  # low and high of the examples
@@ -47,8 +48,8 @@ class Pyramid(nn.Module):
 
 def graphs(segmenter: Any) -> list[Graph]:
     """The maps of `cells`, or the pyramid of `embryo`."""
-    if isinstance(segmenter, CellSegmenter):
-        stride = segmenter.config.coarsest
+    if isinstance(segmenter.model, StarNet):
+        stride = segmenter.model.config.coarsest
         levels = tuple(torch.tensor(level) for level in LEVELS)
         about = (
             "Image, 0 to 255, resampled to nuclei of 24 pixels, and its levels that are seen as 0 and 1, to logits of centers "

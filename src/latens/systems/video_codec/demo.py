@@ -19,7 +19,6 @@ from latens.systems.video_codec.measure import RATE, Quality, RegionClip, as_fol
 from latens.systems.video_codec.predict import VideoCodec
 from latens.systems.video_codec.visualization import bits_image, bits_map, gif, outlined
 from latens.video.codecs import BEST_QUALITY
-from latens.video.compress import compress_clip
 
 TRIALS = 5  # bisection steps of the search for equal size
 FRAMES = 6
@@ -91,6 +90,8 @@ def compared(pair: Pair, name: str) -> Compare:
 
 def h264(clip: RegionClip, folder: Path) -> Pair:
     """The clip by `latens video compress`: with the region at H264_FINE, then without it at the same size."""
+    from latens.video.compress import compress_clip  # imported here, as training does not need PyAV
+
     with tempfile.TemporaryDirectory() as place:
         frames = as_folder(clip, Path(place))
 
