@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 from scipy.sparse.csgraph import connected_components
 
@@ -162,6 +161,8 @@ def grouped(boxes: Boxes) -> Group | None:
 
 def textured(pixels: UInt8[np.ndarray, "H W 3"]) -> list[Window]:
     """For every size of SHARES, the square windows whose middle has more texture than the ring around it."""
+    import cv2
+
     height, width = pixels.shape[:2]
     factor = min(1.0, SMALL / max(height, width))
     gray = cv2.resize(pixels.mean(axis=2, dtype=np.float32), None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
@@ -180,6 +181,8 @@ def textured(pixels: UInt8[np.ndarray, "H W 3"]) -> list[Window]:
 
 def _contrast(slope: Float[np.ndarray, "h w"], radius: float) -> Float[np.ndarray, "h w"]:
     """Mean of a disc around every pixel, less that of the ring around the disc."""
+    import cv2
+
     reach = math.ceil(1.5 * radius)
     y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
     distance = np.hypot(y, x)
