@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 from tests.browser import headless, needs_chromium
 
-from latens.app.serve import NoForeignFiles, names_an_address
+from latens.app.serve import Guard, is_loopback, names_an_address, private_folder
 from latens.app.tabs import TABS, Tab
 from latens.app.views import SHOWN_SIDE, pair, preview, table_of
 from latens.cli.main import build_app
@@ -68,7 +68,10 @@ def test_files_that_are_addresses_are_found() -> None:
     assert not names_an_address(b"no json")
 
 
-def answered(body: bytes) -> tuple[list[bytes], int]:
+OURS = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+def answered(body: bytes, **headers: str) -> tuple[list[bytes], int]:
     """The bodies that pass the middleware, and the status of its own answer (0: none)."""
     passed: list[bytes] = []
     statuses = [0]
@@ -83,15 +86,105 @@ def answered(body: bytes) -> tuple[list[bytes], int]:
         if message["type"] == "http.response.start":
             statuses.append(message["status"])
 
-    scope = {"type": "http", "method": "POST", "headers": [(b"content-type", b"application/json")]}
-    asyncio.run(NoForeignFiles(inner)(scope, receive, send))
+    given = {"host": "127.0.0.1:7860", "content_type": "application/json"} | headers
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "headers": [(name.replace("_", "-").encode(), value.encode()) for name, value in given.items()],
+    }
+    asyncio.run(Guard(inner, OURS)(scope, receive, send))
     return passed, statuses[-1]
 
 
-def test_the_middleware_refuses_addresses_only() -> None:
+@pytest.mark.parametrize("kind", ["application/json", "application/JSON", "text/plain", ""])
+def test_the_guard_refuses_addresses_only(kind: str) -> None:
     fine = json.dumps({"data": ["text with http://in.it", {"path": "/tmp/a.png"}]}).encode()
-    assert answered(fine) == ([fine], 0)
-    assert answered(json.dumps({"data": [{"path": "https://10.0.0.1/a.png"}]}).encode()) == ([], 400)
+    assert answered(fine, content_type=kind) == ([fine], 0)
+    assert answered(json.dumps({"data": [{"path": "https://10.0.0.1/a.png"}]}).encode(), content_type=kind) == ([], 400)
+
+
+@pytest.mark.parametrize("kind", ["application/json", "multipart/form-data; boundary=x"])
+def test_the_guard_refuses_other_sites(kind: str) -> None:
+    for host in ("localhost:7860", "[::1]:7860", "127.0.0.1"):
+        assert answered(b"{}", content_type=kind, host=host) == ([b"{}"], 0)
+        assert answered(b"{}", content_type=kind, host=host, origin=f"http://{host}") == ([b"{}"], 0)
+    refused = [{"host": "site.example:7860"}, {"host": ""}, {"origin": "http://site.example"}, {"origin": "null"}]
+    for headers in refused:  # a name that was resolved to this machine, and pages of other sites
+        assert answered(b"{}", content_type=kind, **headers) == ([], 403)
+
+
+def test_only_this_machine_reaches_a_loopback() -> None:
+    assert all(map(is_loopback, ("127.0.0.1", "127.0.0.2", "localhost", "::1")))
+    assert not any(map(is_loopback, ("0.0.0.0", "192.168.0.1", "::")))
+
+
+def test_private_folders_of_killed_pages_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / "latens-app-99999999-abc" / "uploads").mkdir(parents=True)  # above the largest number of a process
+    (tmp_path / "latens-app-notes").mkdir()
+    with private_folder() as first, private_folder() as second:
+        assert {path.name for path in tmp_path.iterdir()} == {"latens-app-notes", first.name, second.name}
+    assert [path.name for path in tmp_path.iterdir()] == ["latens-app-notes"]
+
+
+# -------------------------------------------------------------------------------------------------------------- views
+
+
+def write_image(path: Path, color: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 6), color).save(path)
+    return path
+
+
+def failed(path: Path, output: Path) -> dict[str, Any]:
+    return {"input": str(path), "output": str(output), "status": "failed", "error": "UnreadableInput"}
+
+
+def colors(view: Any) -> list[tuple[int, ...]]:
+    """First pixels of the two compared images."""
+    return [tuple(image[0, 0]) for image in view.compared]
+
+
+def test_compared_images_belong_together(tmp_path: Path) -> None:
+    tabs = {tab.name: tab for tab in TABS}
+    broken, out = tmp_path / "broken.png", tmp_path / "out"
+    files = [broken, write_image(tmp_path / "z.png", "red"), write_image(tmp_path / "1" / "a.png", "blue")]
+    rows: list[dict[str, Any]] = [failed(broken, out / "broken.png")]
+    for path, place in zip(files[1:], ("z.png", "1/a.png"), strict=True):
+        made = write_image(out / place, "red" if path.name == "z.png" else "blue")
+        rows.append({"input": str(path), "output": str(made), "status": "done"})
+    view = tabs["haze"].view(files, out, rows)
+    assert colors(view) == [(255, 0, 0)] * 2
+    assert view.files == [out / "z.png", out / "1" / "a.png"]
+
+    rows = [failed(broken, out / "broken.ltn")]
+    for path in files[1:]:
+        rows.append({"input": str(path), "output": str(out / f"{path.stem}.ltn"), "status": "done", "bpp": 1.0})
+    for name, color in (("a", "blue"), ("z", "red")):
+        decoded = write_image(out / "decoded" / f"{name}.png", color)
+        rows.append({"input": str(out / f"{name}.ltn"), "output": str(decoded), "status": "done"})
+    view = tabs["compress"].view(files, out, rows)
+    assert colors(view) == [(255, 0, 0)] * 2
+    assert [path.name for path in view.files] == ["z.ltn", "z.png", "a.ltn", "a.png"]
+
+    rows = [failed(broken, out / "broken.json")]
+    for path, color in zip(files[1:], ("red", "blue"), strict=True):
+        overlay = write_image(out / f"{path.stem}.overlay.png", color)
+        rows.append({"input": str(path), "output": f"{path.stem}.json", "status": "done", "files": [str(overlay)]})
+    assert colors(tabs["segment"].view(files, out, rows)) == [(255, 0, 0)] * 2
+
+    graded = tmp_path / "graded"
+    for name, color in (("a", "blue"), ("z", "red")):
+        write_image(graded / f"{name}.overlay.webp", color)
+    view = tabs["seedlings"].view(files[1:], graded, [{"lot": "1"}])
+    assert all(abs(int(one) - two) < 8 for one, two in zip(colors(view)[1], (255, 0, 0), strict=True))  # lossy
+    assert [name for _, name in view.gallery] == ["a.overlay.webp"]
+
+
+def test_texts_of_knobs_stay_values(tmp_path: Path) -> None:
+    tab = next(tab for tab in TABS if tab.name == "seedlings")
+    values = {"rows": None, "cols": 4, "day": " --force "}
+    assert tab.commands([tmp_path / "a.png"], tmp_path, values)[0][-2:] == ["--cols=4", "--day=--force"]
 
 
 # ------------------------------------------------------------------------------------------------------------- browser
@@ -105,7 +198,7 @@ def address(tmp_path: Path) -> Iterator[str]:
     page = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment)
     assert page.stdout is not None
     yield json.loads(page.stdout.readline())["address"]
-    page.send_signal(signal.SIGINT)
+    page.send_signal(signal.SIGTERM)
     page.wait(30)
     page.stdout.close()
     assert not list(tmp_path.glob("latens-app-*"))

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from latens.app import runner
@@ -60,9 +61,19 @@ def test_results_failures_and_cancelled_commands(tmp_path: Path) -> None:
         running._waiting.wait()
         *_, last = running.run(["models"])
         assert last.status == 0
+        # A command that runs ends with the page.
+        steps = running.run(["dehaze", *map(str, paths), "-o", f"{tmp_path / 'closed'}/", "--method", "dcp"])
+        next(steps)
+        (process,) = running._running
+        running.close()
+        assert not alive(process.pid)
+        *_, last = steps
+        assert last.status == -signal.SIGKILL
     finally:
         running.close()
     assert running._waiting is None
+    with pytest.raises(RuntimeError, match="closed"):
+        next(running.run(["models"]))
 
 
 PARENT = """

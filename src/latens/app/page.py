@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from latens.app.runner import Runner, Step
-from latens.app.tabs import TABS, Knob, Tab
+from latens.app.tabs import TABS, Knob, Tab, made
 from latens.app.views import View, reduced
 from latens.errors import LatensError
 
@@ -33,11 +33,11 @@ class Desk:
 
     def new_folder(self, name: str) -> Path:
         """An empty folder for a run; the oldest ones are removed."""
-        made = self.folder / f"{next(self._numbers):05d}-{name}"
-        made.mkdir(parents=True)
+        new = self.folder / f"{next(self._numbers):05d}-{name}"
+        new.mkdir(parents=True)
         for old in sorted(self.folder.iterdir())[:-KEPT_RUNS]:
             shutil.rmtree(old, ignore_errors=True)
-        return made
+        return new
 
 
 def build(desk: Desk) -> gr.Blocks:
@@ -135,8 +135,8 @@ def _act(tab: Tab, desk: Desk) -> Callable[..., Iterator[list[Any]]]:
             for last in desk.runner.run(words):
                 yield _shown(status=_progress(words, rows + last.rows, len(paths)), lines=lines + last.lines)
             assert last is not None
-            rows, lines, worst = rows + last.rows, lines + last.lines, max(worst, last.status or 0)
-            if not last.rows and last.status:
+            rows, lines, worst = rows + last.rows, lines + last.lines, _worse(worst, last.status or 0)
+            if last.status and (last.status < 0 or not made(last.rows)):
                 break
         yield _finished(tab, paths, results, rows, lines, worst)
 
@@ -148,6 +148,11 @@ def _progress(words: Sequence[str], rows: Sequence[Any], count: int) -> str:
     return f"**{verb}** is running; {len(rows)} of {count} results so far." if count > 1 else f"**{verb}** is running."
 
 
+def _worse(one: int, other: int) -> int:
+    """The status of two commands; a negative one (a signal) is the worst."""
+    return min(one, other) if min(one, other) < 0 else max(one, other)
+
+
 def _finished(
     tab: Tab, paths: list[Path], results: Path, rows: list[dict[str, Any]], lines: list[str], status: int
 ) -> list[Any]:
@@ -155,7 +160,9 @@ def _finished(
     view = View()
     if rows:
         view = tab.view(paths, results, rows)
-    if status and not rows:
+    if status < 0:
+        text = f"**The command was killed** (signal {-status}); this machine may have too little memory."
+    elif status and not rows:
         text = f"**Nothing was made** (status {status}). The log says why."
     elif status:
         text = f"**Finished, with problems** (status {status}); the log names them."

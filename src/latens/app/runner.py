@@ -28,11 +28,12 @@ class Step(NamedTuple):
 
 
 class Runner:
-    """Runs commands one at a time for every caller; `close` ends the waiting process."""
+    """Runs commands one at a time for every caller; `close` ends all processes."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._waiting: subprocess.Popen[str] | None = None
+        self._running: set[subprocess.Popen[str]] = set()
         self._closed = False
 
     def warm(self) -> None:
@@ -58,12 +59,17 @@ class Runner:
             yield from _steps(process, texts)
         finally:
             _end(process)
+            with self._lock:
+                self._running.discard(process)
             self.warm()
 
     def close(self) -> None:
-        """End the waiting process; no other one starts."""
+        """End the waiting process and the running ones; no other one starts."""
         with self._lock:
             self._closed = True
+            for process in self._running:  # their pipes are closed by `run`
+                process.kill()
+                process.wait()
             if self._waiting is not None:
                 _end(self._waiting)
                 self._waiting = None
@@ -71,12 +77,14 @@ class Runner:
     def _take(self, words: Sequence[str]) -> subprocess.Popen[str]:
         """A process that has been given the words: the waiting one, or a new one if that has ended."""
         with self._lock:
+            if self._closed:
+                raise RuntimeError("the page is closed")
             found, self._waiting = self._waiting, None
-        if found is not None and _given(found, words):
+            if found is None or not _given(found, words):
+                found = _start()
+                _given(found, words)  # one that ends at once says why on stderr
+            self._running.add(found)
             return found
-        process = _start()
-        _given(process, words)  # one that ends at once says why on stderr
-        return process
 
 
 def _start() -> subprocess.Popen[str]:

@@ -5,34 +5,48 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+from latens.data.files import is_alive
 from latens.errors import UsageError
 
-logger = logging.getLogger(__name__)
-
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+PREFIX = "latens-app-"  # of private folders; the number of the process follows
+OWNER = re.compile(rf"{PREFIX}(\d+)-")
 LARGEST_JSON = 64 * 2**20  # bytes of the body of a request that is no upload
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
-class NoForeignFiles:
-    """ASGI middleware that refuses requests whose files are addresses: Gradio would fetch them."""
+class Guard:
+    """ASGI middleware that refuses requests of other sites, and requests whose files are addresses: Gradio would fetch them.
 
-    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:
-        self.app = app
+    `names` are the hosts by which the page may be called; None allows all of them. A site that has its name resolved to this
+    machine is refused by its name, and one that sends its requests here is refused by their origin.
+    """
+
+    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], names: frozenset[str] | None) -> None:
+        self.app, self.names = app, names
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or answer 400 or 413."""
-        kinds = [value for name, value in scope.get("headers", ()) if name == b"content-type"]
-        if scope["type"] != "http" or scope["method"] != "POST" or not any(b"json" in kind for kind in kinds):
+        """Pass the request on, or answer 400, 403 or 413."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = {name: value.decode("latin-1").lower() for name, value in scope["headers"]}
+        if self.is_foreign(headers):
+            await _answer(send, 403, "this page is only used from its own address")
+            return
+        if scope["method"] != "POST" or headers.get(b"content-type", "").startswith("multipart/"):
             await self.app(scope, receive, send)
             return
         body = b""
@@ -57,6 +71,18 @@ class NoForeignFiles:
             return {"type": "http.request", "body": body, "more_body": False}
 
         await self.app(scope, again, send)
+
+    def is_foreign(self, headers: Mapping[bytes, str]) -> bool:
+        """True if a request names another host than the page, or comes from a page of another site."""
+        host, origin = headers.get(b"host", ""), headers.get(b"origin")
+        if self.names is not None and _host_name(host) not in self.names:
+            return True
+        return origin is not None and origin.partition("://")[2] != host
+
+
+def _host_name(host: str) -> str:
+    """The name of "name:port" or "[address]:port"."""
+    return urlsplit(f"//{host}").hostname or ""
 
 
 def names_an_address(body: bytes) -> bool:
@@ -88,8 +114,12 @@ async def _answer(send: Send, status: int, text: str) -> None:
 
 @contextmanager
 def private_folder() -> Iterator[Path]:
-    """A folder for uploads and results that only this user can read; it is removed at the end."""
-    folder = Path(tempfile.mkdtemp(prefix="latens-app-"))
+    """A folder for uploads and results that only this user can read. It is removed at the end; those of killed pages, now."""
+    for left in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        found = OWNER.match(left.name)
+        if found and not is_alive(int(found[1])):
+            shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
     try:
         yield folder
     finally:
@@ -100,12 +130,12 @@ def private_folder() -> Iterator[Path]:
 def served(*, host: str, port: int | None, largest: int) -> Iterator[str]:
     """Serve the page until the block ends; yields its address. `largest` bytes are taken of an uploaded file.
 
-    Raises UsageError if Gradio is missing or the port is taken.
+    Raises UsageError if Gradio is missing, the port is taken or the host is not of this machine.
     """
     if find_spec("gradio") is None:
         raise UsageError("the page needs gradio", hint="pip install 'latens[app]'")
     with private_folder() as folder:
-        os.environ.update(GRADIO_TEMP_DIR=str(folder / "uploads"), GRADIO_ANALYTICS_ENABLED="False")
+        os.environ.update(GRADIO_TEMP_DIR=str(folder / "uploads"), GRADIO_ANALYTICS_ENABLED="False", NO_PROXY="*", no_proxy="*")
         from latens.app.page import CSS, Desk, build
         from latens.app.runner import Runner
 
@@ -113,30 +143,45 @@ def served(*, host: str, port: int | None, largest: int) -> Iterator[str]:
         page = build(Desk(runner, folder / "runs"))
         try:
             runner.warm()
-            _, address, _ = page.queue(max_size=16).launch(
-                server_name=host,
-                server_port=port,
-                share=False,
-                quiet=True,
-                prevent_thread_lock=True,
-                max_file_size=largest,
-                allowed_paths=[str(folder / "runs")],
-                footer_links=[],
-                ssr_mode=False,
-                enable_monitoring=False,
-                app_kwargs={"middleware": _middleware(), "docs_url": None, "redoc_url": None},
-                css=CSS,
-            )
+            try:
+                _, address, _ = page.queue(max_size=16).launch(
+                    server_name=host,
+                    server_port=port,
+                    share=False,
+                    quiet=True,
+                    prevent_thread_lock=True,
+                    max_file_size=largest,
+                    allowed_paths=[str(folder / "runs")],
+                    footer_links=[],
+                    ssr_mode=False,
+                    enable_monitoring=False,
+                    app_kwargs={"middleware": _middleware(host), "docs_url": None, "redoc_url": None},
+                    css=CSS,
+                )
+            except OSError as error:
+                hint = "choose another --port or --host"
+                what = "the page cannot listen here: the port is taken, or the host is no address of this machine"
+                raise UsageError(what, where=_place(host, port), hint=hint) from error
             yield address
-        except OSError as error:
-            hint = "choose another --port"
-            raise UsageError(f"the page cannot be served ({error})", where=f"{host}:{port}", hint=hint) from error
         finally:
+            runner.close()  # first: a command that runs would write into the folder again
+            logging.getLogger("uvicorn.error").disabled = True  # it logs that requests are cut
+            if (server := getattr(page, "server", None)) is not None:
+                server.force_exit = True  # or it waits for browsers to leave
             page.close(verbose=False)
-            runner.close()
 
 
-def _middleware() -> list[Any]:
+def is_loopback(host: str) -> bool:
+    """True if only this machine reaches the address."""
+    return host in LOOPBACK or host.startswith("127.")
+
+
+def _place(host: str, port: int | None) -> str:
+    return host if port is None else f"{host}:{port}"
+
+
+def _middleware(host: str) -> list[Any]:
     from starlette.middleware import Middleware
 
-    return [Middleware(NoForeignFiles)]
+    names = frozenset({*LOOPBACK, _host_name(host)}) if is_loopback(host) else None
+    return [Middleware(Guard, names)]

@@ -44,9 +44,18 @@ def _names(paths: Sequence[Path]) -> list[str]:
 
 
 def _given(words: Sequence[str], options: Mapping[str, Any]) -> list[str]:
-    """Words with the options that have a value."""
-    more = [word for name, value in options.items() if value not in (None, "") for word in (name, _text(value))]
-    return [*words, *more]
+    """Words with the options that have a value, each in one word: a text that begins with -- stays a value."""
+    texts = {name: "" if value is None else _text(value).strip() for name, value in options.items()}
+    return [*words, *(f"{name}={text}" for name, text in texts.items() if text)]
+
+
+def made(rows: Rows) -> list[tuple[Path, Path]]:
+    """Inputs and outputs of the results that are there, in the order of the inputs; failed ones also name an output."""
+    return [
+        (Path(str(row["input"])), Path(str(row["output"])))
+        for row in rows
+        if row.get("output") and row.get("input") and row.get("status") != "failed"
+    ]
 
 
 def _text(value: Any) -> str:
@@ -57,17 +66,19 @@ def _text(value: Any) -> str:
 
 
 def _compress(files: list[Path], out: Path, values: Values) -> list[list[str]]:
-    refine = int(values["refine"])
+    refine = int(values["refine"] or 0)
     words = ["compress", *_names(files), "-o", f"{out}/", "--quality", _text(float(values["quality"]))]
     return [_given(words, {"--refine": refine or None}), ["decompress", str(out), "-o", f"{out / 'decoded'}/"]]
 
 
 def _compressed(files: list[Path], out: Path, rows: Rows) -> View:
-    made = [row for row in rows if row.get("bpp") is not None]
-    columns, cells = table(made, ("input", "bytes", "bpp", "quality", "seconds"))
-    decoded = sorted((out / "decoded").glob("*.png"))
-    compared = pair(files[0], decoded[0]) if decoded else None
-    return View(compared=compared, columns=columns, rows=cells, files=[*sorted(out.glob("*.ltn")), *decoded])
+    columns, cells = table([row for row in rows if row.get("bpp") is not None], ("input", "bytes", "bpp", "quality", "seconds"))
+    results = made(rows)
+    decoded = {code: image for code, image in results if code.suffix == ".ltn"}
+    pairs = [(source, code, decoded.get(code)) for source, code in results if code.suffix == ".ltn"]
+    compared = next((pair(source, image) for source, _, image in pairs if image is not None), None)
+    shown = [path for _, code, image in pairs for path in (code, image) if path is not None]
+    return View(compared=compared, columns=columns, rows=cells, files=shown)
 
 
 # ------------------------------------------------------------------------------------------------------------- segment
@@ -81,12 +92,14 @@ def _segment(files: list[Path], out: Path, values: Values) -> list[list[str]]:
 
 
 def _segmented(files: list[Path], out: Path, rows: Rows) -> View:
-    overlays = sorted(out.rglob("*.overlay.png")) + sorted(out.rglob("*.overlay.tif"))
     columns, cells = table_of(out / "cells.csv")
     if not columns:
         columns, cells = table_of(next(iter(sorted(out.rglob("*.cells.csv"))), out / "none"))
-    compared = pair(files[0], overlays[0]) if overlays else None
-    return View(compared=compared, gallery=images(overlays[1:]), columns=columns, rows=cells, files=files_below(out))
+    done = [row for row in rows if row.get("files")]
+    overlays = [(Path(str(row["input"])), Path(str(path))) for row in done for path in row["files"] if ".overlay." in path]
+    compared = pair(*overlays[0]) if overlays else None
+    more = images([path for _, path in overlays[1:]])
+    return View(compared=compared, gallery=more, columns=columns, rows=cells, files=files_below(out))
 
 
 # ---------------------------------------------------------------------------------------------------------------- haze
@@ -100,12 +113,12 @@ def _dehaze(files: list[Path], out: Path, values: Values) -> list[list[str]]:
 
 
 def _dehazed(files: list[Path], out: Path, rows: Rows) -> View:
-    made = [Path(str(row["output"])) for row in rows if row.get("output")]
+    results = made(rows)
     columns, cells = table(rows, ("input", "method", "strength", "visibility", "width", "height", "seconds"))
-    clip = next((path for path in made if path.suffix.lower() in CLIPS and path.suffix.lower() != ".gif"), None)
-    still = made[0] if made and clip is None else None
-    compared = pair(Path(str(rows[0]["input"])), still) if still is not None else None
-    return View(compared=compared, gallery=images(made[1:]), clip=clip, columns=columns, rows=cells, files=made)
+    clip = next((path for _, path in results if path.suffix.lower() in CLIPS and path.suffix.lower() != ".gif"), None)
+    compared = pair(*results[0]) if results and clip is None else None
+    paths = [path for _, path in results]
+    return View(compared=compared, gallery=images(paths[1:]), clip=clip, columns=columns, rows=cells, files=paths)
 
 
 # --------------------------------------------------------------------------------------------------------------- parts
@@ -132,9 +145,9 @@ def _video(files: list[Path], out: Path, values: Values) -> list[list[str]]:
 
 
 def _coded(files: list[Path], out: Path, rows: Rows) -> View:
-    made = sorted(out.glob("*.mp4"))
+    paths = sorted(out.glob("*.mp4"))
     columns, cells = table(rows, ("input", "output", "bytes", "frames", "quality", "region", "seconds"))
-    return View(clip=made[0] if made else None, columns=columns, rows=cells, files=made)
+    return View(clip=paths[0] if paths else None, columns=columns, rows=cells, files=paths)
 
 
 # ------------------------------------------------------------------------------------------------------------- density
@@ -158,17 +171,16 @@ def _scored(files: list[Path], out: Path, rows: Rows) -> View:
 
 
 def _grade(files: list[Path], out: Path, values: Values) -> list[list[str]]:
-    words = ["grade", *_names(files), "-o", str(out), "--rows", str(int(values["rows"])), "--cols", str(int(values["cols"]))]
-    return [_given(words, {"--day": values["day"]})]
+    return [_given(["grade", *_names(files), "-o", str(out)], {f"--{name}": values[name] for name in ("rows", "cols", "day")})]
 
 
 def _graded(files: list[Path], out: Path, rows: Rows) -> View:
-    made = files_below(out)
-    overlays = [path for path in made if path.suffix == ".png"]
-    tables = [path for path in made if path.suffix == ".csv"]
-    columns, cells = table_of(next((path for path in tables if path.stem == "plants"), tables[0] if tables else out / "none"))
-    compared = pair(files[0], overlays[0]) if overlays else None
-    return View(compared=compared, gallery=images(overlays[1:]), columns=columns, rows=cells, files=made)
+    columns, cells = table_of(out / "plants.csv")
+    overlays = sorted(out.glob("*.overlay.*"))
+    first = next((path for path in overlays if path.name.startswith(f"{files[0].stem}.overlay.")), None)
+    compared = None if first is None else pair(files[0], first)
+    others = images([path for path in overlays if compared is None or path != first])
+    return View(compared=compared, gallery=others, columns=columns, rows=cells, files=files_below(out))
 
 
 QUALITY = Knob("quality", "Quality", "slider", 4.0, (1.0, 8.0, 0.5), info="1 is small, 8 is fine")

@@ -211,9 +211,9 @@ def human_size(size: int) -> str:
     return f"{scaled:.0f} B" if unit == "B" else f"{scaled:.1f} {unit}"
 
 
-def parse_size(text: str) -> int:
-    """Bytes of "8MB", "500kB" or "1200"; thousands, not 1024s. Raises UsageError."""
+def parse_size(text: str, option: str = "--size") -> int:
+    """Bytes of "8MB", "500kB" or "1200"; thousands, not 1024s. Raises UsageError that names the option."""
     match = SIZE.fullmatch(text.strip())
     if match is None or not float(match[1]):
-        raise UsageError(f"'{text}' is not a size", where="--size", hint="write 8MB, 500kB or a number of bytes")
+        raise UsageError(f"'{text}' is not a size", where=option, hint="write 8MB, 500kB or a number of bytes")
     return round(float(match[1]) * 1000 ** ("", "k", "m", "g").index(match[2].lower()))

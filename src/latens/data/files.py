@@ -233,7 +233,7 @@ def sweep_stale(folder: Path, name: str = "") -> None:
         return
     for entry in names:
         found = TEMPORARY.fullmatch(entry)
-        if found and (not name or entry.startswith(f".{name}.")) and not _is_alive(int(found["pid"])):
+        if found and (not name or entry.startswith(f".{name}.")) and not is_alive(int(found["pid"])):
             with contextlib.suppress(OSError):
                 _remove(folder / entry)
 
@@ -242,7 +242,8 @@ def _remove(path: Path) -> None:
     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """True if a process with this number runs."""
     if os.name != "posix":
         return True  # on other systems signal 0 is not harmless
     try:
