@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.sparse.csgraph import connected_components
 
 from latens.shapes import Float, UInt8
 
@@ -137,6 +136,8 @@ def square(x: float, y: float, side: int, size: tuple[int, int]) -> Window:
 
 def grouped(boxes: Boxes) -> Group | None:
     """The best group of touching confident cells; None without two of them."""
+    from scipy.sparse.csgraph import connected_components
+
     sure = boxes.scores >= CONFIDENT
     corners, scores = boxes.corners[sure], boxes.scores[sure]
     if len(corners) < 2:
