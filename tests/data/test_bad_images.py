@@ -36,6 +36,7 @@ from latens.errors import LimitExceeded, UnreadableInput
     ],
 )
 def test_decompression_bombs_are_refused_before_allocation(bomb: bytes) -> None:
+    Image.init()  # the code of all formats takes memory once
     tracemalloc.start()
     try:
         with pytest.raises(LimitExceeded) as caught:
@@ -199,3 +200,11 @@ def test_a_damaged_lazy_pil_image() -> None:
     data = encoded(Image.fromarray(NOISE), "JPEG")
     with Image.open(io.BytesIO(data[: len(data) // 2])) as image, pytest.raises(UnreadableInput):
         read_image(image)
+
+
+@pytest.mark.parametrize(
+    ("start", "verb"), [(b"\x89LTN\r\n\x1a\n", "latens decompress"), (b"\x89LTV\r\n\x1a\n", "video decompress")]
+)
+def test_a_compressed_file_names_the_verb_that_decodes_it(start: bytes, verb: str) -> None:
+    with pytest.raises(UnreadableInput, match=rf"(?s)no image yet but a latens file.*{verb}"):
+        read_image(start + bytes(40))

@@ -81,6 +81,7 @@ IMAGE_ENDINGS = frozenset(
     }
 )
 HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"})
+CODED = {b"\x89LTN": "latens decompress", b"\x89LTV": "latens video decompress"}  # first bytes of files of latens
 ORIENTATION_TAG = 0x0112
 
 
@@ -204,6 +205,10 @@ def _identify(stream: BinaryIO, where: str | None) -> Image.Image:
     if prefix[4:8] == b"ftyp" and prefix[8:12] in HEIF_BRANDS:
         raise UnreadableInput(
             "latens does not read HEIC", where=where, hint="convert it first: the package pillow-heif reads it"
+        )
+    if prefix[:4] in CODED:
+        raise UnreadableInput(
+            "this is no image yet but a latens file", where=where, hint=f"decode it first: {CODED[prefix[:4]]}"
         )
     kinds = ", ".join(name for name in FORMATS if name in Image.OPEN)
     raise UnreadableInput("this is not an image of a known format", where=where, hint=f"known formats: {kinds}")

@@ -304,7 +304,9 @@ def output_path(file: InputFile, out: str | Path | None, ending: str, several: b
     else:
         place = _place_in(Path(out), file, ending, several, folder=os.fspath(out).endswith(("/", os.sep)))
     if place != STANDARD_STREAM and os.path.realpath(place) == os.path.realpath(file.path):
-        raise UsageError("the output would overwrite the input", where=str(file.path), hint="choose a folder with -o")
+        is_one = f"it ends in {ending}, as results of this command do; if it is none, choose a folder with -o"
+        hint = is_one if out is None else "choose a folder with -o"
+        raise UsageError("the output would overwrite the input", where=str(file.path), hint=hint)
     return place
 
 
