@@ -161,13 +161,13 @@ def test_the_python_interface_takes_what_users_give() -> None:
 def test_a_line_end_in_a_name_does_not_split_a_message(tmp_path: Path, capsys: Capture) -> None:
     """Messages of all verbs pass names as paths; other values keep their line ends, as those before a hint."""
     folder = tmp_path / "a\nb"
-    for name in ("c.png", "c.clear.png", "d.heic"):
+    for name in ("c.png", "c.clear.png", "d.dng"):
         (folder / name).parent.mkdir(exist_ok=True)
         Image.new("RGB", (40, 32), (90, 120, 150)).save(folder / name, format="PNG")
     for _ in range(2):
         assert main(["dehaze", str(folder), "--method", "dcp", "-o", str(folder / "out"), "--device", "cpu"]) == 0
     said = capsys.readouterr().err
-    for text in ("1 .heic", "took 1 file named like a result", "skipped, finished", "left out 2 files"):
+    for text in ("1 .dng", "took 1 file named like a result", "skipped, finished", "left out 2 files"):
         assert any("a\\x0ab" in line and text in line for line in said.splitlines()), text
     assert "a\nb" not in said
 

@@ -203,3 +203,14 @@ def test_invalid_orientations_are_ignored(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     assert read_image(encoded(Image.fromarray(COLORS), exif=exif)).pixels.shape == (16, 16, 3)
+
+
+def test_heic_is_read_upright_with_its_metadata() -> None:
+    """A gradient of 64 x 48 pixels, stored with EXIF orientation 6: a quarter turn to the right."""
+    pytest.importorskip("pi_heif")
+    image = read_image(Path(__file__).with_name("gradient.heic"))
+    assert image.pixels.shape == (64, 48, 3)
+    rows, columns = np.mgrid[0:48, 0:64]
+    stored = np.stack([rows * 5, columns * 3, (rows + columns) * 2], axis=-1)
+    assert np.abs(np.rot90(stored, -1) - image.pixels).max() < 12
+    assert b"latens" in image.metadata.exif

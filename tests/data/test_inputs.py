@@ -108,12 +108,15 @@ def test_results_of_earlier_runs_are_omitted(tmp_path: Path, caplog: pytest.LogC
         find_inputs([album], ENDINGS, out)
 
 
-def test_images_of_other_kinds_are_counted_with_their_packages(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_images_of_other_kinds_are_counted_with_their_packages(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("latens.data.heic.is_installed", lambda: False)
     touch(tmp_path, "a.jpg", "b.HEIC", "sub/c.heic", "d.dng", ".hidden.heic", "notes.txt")
     assert relatives(tmp_path) == ["a.jpg"]
     (message,) = caplog.messages
     assert "left out 3 images" in message
-    assert "1 .dng (rawpy), 2 .heic (pillow-heif)" in message
+    assert "1 .dng (rawpy), 2 .heic (latens[heic])" in message
     caplog.clear()
     (tmp_path / "a.jpg").unlink()
     with pytest.raises(UnreadableInput):
@@ -123,6 +126,10 @@ def test_images_of_other_kinds_are_counted_with_their_packages(tmp_path: Path, c
     touch(tmp_path, "x.ltn")
     assert len(find_inputs([tmp_path], frozenset({".ltn"}))) == 1
     assert not caplog.messages
+    monkeypatch.setattr("latens.data.heic.is_installed", lambda: True)
+    assert relatives(tmp_path) == ["b.HEIC", "sub/c.heic"]
+    assert "1 .dng" in caplog.messages[0]
+    assert "heic" not in caplog.messages[0]
 
 
 def test_cyclic_links_are_followed_once(tmp_path: Path) -> None:
@@ -152,7 +159,8 @@ def test_pipes_are_omitted_and_broken_links_are_returned(tmp_path: Path) -> None
         ("bad\0name.jpg", "cannot be opened"),
     ],
 )
-def test_inputs_without_files_are_reported(tmp_path: Path, name: str, what: str) -> None:
+def test_inputs_without_files_are_reported(tmp_path: Path, name: str, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("latens.data.heic.is_installed", lambda: False)  # its endings would be listed, too
     (tmp_path / "empty").mkdir()
     touch(tmp_path, "x.tga")
     with pytest.raises(UnreadableInput, match=what) as caught:

@@ -24,6 +24,7 @@ from PIL import Image
 from latens.data.channels import current_channel, pick
 from latens.data.color import cmyk_to_srgb, color_source, to_srgb
 from latens.data.files import STANDARD_STREAM, read_bytes, reading
+from latens.data.heic import is_heic, open_heic
 from latens.data.image_arrays import (
     LoadedImage,
     Pixels,
@@ -80,7 +81,6 @@ IMAGE_ENDINGS = frozenset(
         ".avif",
     }
 )
-HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"})
 CODED = {b"\x89LTN": "latens decompress", b"\x89LTV": "latens video decompress"}  # first bytes of files of latens
 ORIENTATION_TAG = 0x0112
 
@@ -202,10 +202,8 @@ def _identify(stream: BinaryIO, where: str | None) -> Image.Image:
     if prefix[:4] in TIFF_START and importlib.util.find_spec("tifffile") is None:
         what = "Pillow does not read this kind of TIFF"
         raise UnreadableInput(what, where=where, hint="pip install 'latens[micro]', or save it as 8- or 16-bit gray or RGB")
-    if prefix[4:8] == b"ftyp" and prefix[8:12] in HEIF_BRANDS:
-        raise UnreadableInput(
-            "latens does not read HEIC", where=where, hint="convert it first: the package pillow-heif reads it"
-        )
+    if is_heic(prefix):
+        return open_heic(stream, where)
     if prefix[:4] in CODED:
         raise UnreadableInput(
             "this is no image yet but a latens file", where=where, hint=f"decode it first: {CODED[prefix[:4]]}"

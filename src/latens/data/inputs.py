@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from latens.data.files import STANDARD_STREAM, fitting_name, is_file, reading
+from latens.data.heic import HEIC_ENDINGS, with_heic
 from latens.data.origins import DRAWN, drawn, with_origin
 from latens.errors import UnreadableInput, UsageError, counted
 
@@ -23,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 READERS = {  # packages for kinds of images that latens does not read
-    "pillow-heif": (".heic", ".heif", ".hif"),
+    "latens[heic]": HEIC_ENDINGS,
     "pillow-jxl-plugin": (".jxl",),
     "rawpy": (".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw"),
     "psd-tools": (".psd", ".psb"),
@@ -85,6 +86,7 @@ def find_inputs(
     """
     if not inputs:
         raise UsageError("no input was given", hint="name files, folders, patterns such as 'album/*.jpg', or -")
+    endings = with_heic(endings)
     found: dict[str, InputFile] = {}
     for entry in inputs:
         for file in _expand(os.fspath(entry), endings, alone=len(inputs) == 1):
@@ -137,20 +139,20 @@ def _marked(found: Mapping[str, InputFile], marks: Sequence[str]) -> list[str]:
     return marked
 
 
-def _without_unread(files: Iterable[InputFile], where: str) -> list[InputFile]:
-    """The files without images that latens does not read, which a warning counts."""
+def _without_unread(files: Iterable[InputFile], endings: frozenset[str], where: str) -> list[InputFile]:
+    """The files with one of `endings`, without images that latens does not read, which a warning counts."""
     kept: list[InputFile] = []
     counts: Counter[str] = Counter()
     for file in files:
         ending = file.path.suffix.lower()
-        if ending in UNREAD and not os.path.isdir(file.path):
+        if ending in UNREAD and ending not in endings and not os.path.isdir(file.path):
             counts[ending] += 1
         else:
             kept.append(file)
     if counts:
         kinds = ", ".join(f"{count} {ending} ({UNREAD[ending]})" for ending, count in sorted(counts.items()))
         what = f"left out {counted(counts.total(), 'image')} that latens does not read"
-        logger.warning("%s: %s; the package in brackets converts: %s", Path(where), what, kinds)
+        logger.warning("%s: %s; the package in brackets reads them: %s", Path(where), what, kinds)
     return kept
 
 
@@ -178,7 +180,7 @@ def _expand(text: str, endings: frozenset[str], *, alone: bool) -> list[InputFil
     if os.path.isdir(path):
         prefix = Path() if alone else Path(os.path.basename(os.path.abspath(path)))
         if ".jpg" in endings:
-            files = _without_unread(_walk(path, prefix, endings | UNREAD.keys(), set()), text)
+            files = _without_unread(_walk(path, prefix, endings | UNREAD.keys(), set()), endings, text)
         else:
             files = list(_walk(path, prefix, endings, set()))
         return _need_some(files, f"no file in this folder ends in {_listing(endings)}", text)
