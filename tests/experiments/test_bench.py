@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
 import time
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from latens.errors import UsageError
+from latens.errors import StorageFull, UsageError
 from latens.experiments.bench import Case, append_history, bench, check_history
 
 CPU = torch.device("cpu")
@@ -62,6 +64,45 @@ def test_a_history_grows_by_a_line_each_time(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no history"):
         check_history(tmp_path / "notes.txt")
     assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+@pytest.fixture
+def line_of_a_history(tmp_path: Path) -> bytes:
+    check_history(tmp_path / "first.jsonl")
+    append_history(tmp_path / "first.jsonl", "toy", bench([Case("a", lambda: None)], "toy", CPU, repeats=1), version="1")
+    return (tmp_path / "first.jsonl").read_bytes()
+
+
+def test_histories_that_cannot_be_continued_are_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")  # reading it would wait forever
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "missing" / "file")
+    places = [tmp_path / name for name in ("pipe", "folder", "link")]
+    for path in (*places, Path("/dev/zero"), Path("-")):  # a device may have no end
+        with pytest.raises(UsageError, match="no history"):
+            check_history(path)
+
+
+def test_a_history_without_a_last_line_end_is_continued(tmp_path: Path, line_of_a_history: bytes) -> None:
+    path = tmp_path / "edited.jsonl"
+    path.write_bytes(line_of_a_history.rstrip(b"\n"))
+    check_history(path)
+    append_history(path, "toy", bench([Case("a", lambda: None)], "toy", CPU, repeats=1), version="2")
+    assert [json.loads(line)["latens"] for line in path.read_text().splitlines()] == ["1", "2"]
+
+
+def test_a_full_disk_leaves_a_history_as_it_was(tmp_path: Path, line_of_a_history: bytes) -> None:
+    path = tmp_path / "full.jsonl"
+    path.write_bytes(line_of_a_history)
+    report = bench([Case("a", lambda: None)], "toy", CPU, repeats=1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(line_of_a_history) + 20, hard))  # a part of the line fits
+    try:
+        with pytest.raises(StorageFull):
+            append_history(path, "toy", report, version="2")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == line_of_a_history
 
 
 def test_no_repeat_is_refused() -> None:

@@ -5,6 +5,7 @@ A history is a file of JSON lines, one for each report, with date, version and m
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from io import RawIOBase
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -140,17 +142,21 @@ def _cells(timing: Timing, *, with_bits: bool) -> list[str]:
 
 
 def check_history(path: Path) -> None:
-    """Raises UsageError if the file exists and its last line is no report of a benchmark."""
-    if not os.path.lexists(path):
+    """Raises UsageError or StorageFull if the path cannot hold a history, or if its last line is no report of a benchmark."""
+    from latens.data.files import STANDARD_STREAM
+    from latens.data.folders import check_writable
+
+    check_writable(path.parent)
+    if not os.path.lexists(path) and path != STANDARD_STREAM:
         return
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        known = not lines or {"date", "machine", "timings"} <= json.loads(lines[-1]).keys()
+    try:  # pipes and devices cannot be read to their end
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else [""]
+        known = os.access(path, os.W_OK) and (not lines or {"date", "machine", "timings"} <= json.loads(lines[-1]).keys())
     except (OSError, ValueError, AttributeError):
         known = False
     if not known:
         hint = "choose another -o: reports are appended to a file of earlier ones"
-        raise UsageError("this file is no history of benchmarks", where=str(path), hint=hint)
+        raise UsageError("this is no history of benchmarks that can be continued", where=str(path), hint=hint)
 
 
 def append_history(path: Path, system: str, report: BenchReport, *, version: str) -> None:
@@ -166,10 +172,27 @@ def append_history(path: Path, system: str, report: BenchReport, *, version: str
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line) + "\n")
+        with path.open("a+b", buffering=0) as stream:
+            _append(stream, (json.dumps(line) + "\n").encode())
     except OSError as error:
         raise write_error(path, error) from error
+
+
+def _append(stream: RawIOBase, line: bytes) -> None:
+    """Append a whole line or nothing, also next to other processes and on a full disk. An unended last line is ended."""
+    import fcntl
+
+    fcntl.flock(stream, fcntl.LOCK_EX)
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(max(size - 1, 0))
+    ended = stream.read() in (b"", b"\n")
+    whole = line if ended else b"\n" + line
+    try:
+        if stream.write(whole) != len(whole):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError:
+        os.ftruncate(stream.fileno(), size)
+        raise
 
 
 def machine() -> dict[str, Any]:
