@@ -119,6 +119,17 @@ def test_files_that_an_interrupted_run_moved_are_no_conflict(source: Collection,
     assert all(path.is_file() for path in written)
 
 
+def test_the_folder_of_a_killed_run_is_removed(source: Collection, tmp_path: Path) -> None:
+    """It was made next to a folder that did not exist yet."""
+    dead = tmp_path / ".o.999999999-0123abcd.tmp"
+    (dead / "labels").mkdir(parents=True)
+    write_collection(source, "labels", tmp_path / "o")
+    assert not dead.exists()
+    dead.mkdir()
+    write_collection(source, "labels", tmp_path / "o")  # which is a folder now
+    assert not dead.exists()
+
+
 def test_a_failure_leaves_no_files(source: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert source.root is not None
     (source.root / "b.png").unlink()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,19 @@ from latens.errors import OutputExists, UsageError
 def test_a_writable_folder_is_unchanged(tmp_path: Path) -> None:
     check_writable(tmp_path / "new" / "deep")
     check_writable(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_leaves_no_test_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unlink = os.unlink
+
+    def stopped(path: str) -> None:
+        monkeypatch.setattr(os, "unlink", unlink)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "unlink", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        check_writable(tmp_path)
     assert not list(tmp_path.iterdir())
 
 

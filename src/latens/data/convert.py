@@ -31,7 +31,15 @@ import numpy as np
 
 from latens.data.annotated_sizes import check_sizes
 from latens.data.annotations import read_annotations, to_document
-from latens.data.files import STANDARD_STREAM, prepare_folder, read_bytes, temporary_beside, write_atomic, write_error
+from latens.data.files import (
+    STANDARD_STREAM,
+    prepare_folder,
+    read_bytes,
+    sweep_stale,
+    temporary_beside,
+    write_atomic,
+    write_error,
+)
 from latens.data.folders import MADE_WITH
 from latens.data.image_output import png_bytes
 from latens.data.image_paths import is_there, portable_name
@@ -201,6 +209,7 @@ def _write_together(files: Iterator[tuple[Path, bytes]], out: Path, *, force: bo
     try:
         place = out / "converted" if out.is_dir() else out
         prepare_folder(place.parent)
+        sweep_stale(out.parent, out.name)  # of a killed run for which `out` was no folder yet
         stage = temporary_beside(place)
         stage.mkdir()
     except OSError as error:

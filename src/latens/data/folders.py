@@ -35,6 +35,10 @@ def check_writable(folder: Path) -> None:
         os.unlink(probe)
     except OSError as error:
         raise write_error(folder, error) from error
+    except BaseException:  # Ctrl-C
+        with contextlib.suppress(OSError):
+            os.unlink(probe)
+        raise
 
 
 @contextmanager
