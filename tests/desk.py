@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ def lay_out(folder: Path) -> None:
     write_photographs(folder)
     write_streets(folder)
     write_clip(folder / "clip.mp4", folder / "masks")
+    for name in ("dashcam.mp4", "talk.mp4"):
+        shutil.copy(folder / "clip.mp4", folder / name)
     write_cells(folder)
     write_trays(folder)
     write_tables(folder)
@@ -106,10 +109,10 @@ def write_clip(path: Path, masks: Path) -> None:
 def write_cells(folder: Path) -> None:
     """Nuclei, embryos, a stack, and frames."""
     rng = np.random.default_rng(0)
-    for place in ("frames", "embryos"):
+    for place in ("frames", "embryos", "slides"):
         (folder / place).mkdir()
     nuclei = Image.fromarray(simulated_image(rng, 160))
-    for name in ("slide.tif", "nuclei.png"):
+    for name in ("slide.tif", "nuclei.png", "slides/a.png", "slides/b.png"):
         nuclei.save(folder / name)
     embryos = [Image.fromarray(embryo(rng, EmbryoConfig(size=128)).image) for _ in range(2)]
     embryos[0].save(folder / "embryo.png")

@@ -35,6 +35,7 @@ FENCE = re.compile(
 OUTPUT = {"text", "csv", "json", "yaml", "toml"}  # languages of fences that hold results or files instead of commands
 SYSTEM_VERBS = ("train", "evaluate", "reproduce")
 KEPT = ("-o", "--model", "--branch", "--resume", "--decay")  # options of them that stay
+SMALL_SIZES = {"8MB": "8kB", "20kB": "1kB"}
 PARTIAL = 4  # exit status of a command that names what it could not do, such as a target out of reach
 
 
@@ -153,8 +154,8 @@ def run_call(code: str, where: str) -> None:
 
 
 def tiny_words(words: list[str]) -> list[str]:
-    """The words of a command at the smallest scale. Of other verbs than SYSTEM_VERBS and bench only the size 8 MB changes."""
-    words = ["8kB" if word == "8MB" else word for word in words]
+    """The words of a command at the smallest scale. Of other verbs than SYSTEM_VERBS and bench only sizes change."""
+    words = [SMALL_SIZES.get(word, word) for word in words]
     if words[0] == "bench":
         return [*words, "--repeats", "1"]
     if words[0] not in SYSTEM_VERBS:
