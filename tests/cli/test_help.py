@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import latens
+from latens.cli.doctor import torch_advice
 from latens.cli.main import GROUPS, VERBS, main
 
 BUDGET = 0.3  # CPU seconds
@@ -17,6 +19,7 @@ TRIES = 4  # the least of these counts: noise on a busy machine only adds
 # Runs the command, then reports on stderr which heavy modules it loaded.
 REPORTING = """
 import sys
+from pathlib import Path
 from latens.cli.main import main
 status = main(sys.argv[1:])
 heavy = {"torch", "numpy", "PIL", "torchvision", "matplotlib"} & set(sys.modules)
@@ -69,3 +72,25 @@ def test_verb_help_gives_an_example_and_the_global_options(verb: object, capsys:
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.strip() == latens.__version__
+
+
+def test_completion_is_installed_for_the_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("SHELL", "/bin/bash")
+    assert main(["--install-completion"]) == 0
+    script = (tmp_path / ".local/share/bash-completion/completions/latens").read_text()
+    assert all(word in script for word in ("decompress", "--settle", "--to"))
+
+
+@pytest.mark.parametrize(
+    ("cuda", "gpu", "system", "words"),
+    [
+        (True, False, "Linux", "whl/cpu"),
+        (False, True, "Linux", "--force-reinstall torch torchvision"),
+        (False, True, "Windows", "whl/CUDA"),
+        (True, True, "Linux", "fits"),
+        (False, False, "Darwin", "fits"),
+    ],
+)
+def test_doctor_names_the_build_of_torch_for_a_machine(cuda: bool, gpu: bool, system: str, words: str) -> None:
+    assert words in torch_advice(cuda=cuda, gpu=gpu, system=system)

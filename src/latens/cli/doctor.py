@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import logging
 import os
 import platform
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from latens.systems.image_codec.predict import ImageCodec
 
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "sve")
+EXTRAS = {"app": "gradio", "export": "onnxruntime", "heic": "pi_heif", "micro": "tifffile"}  # and a module of each
 SMALL_MEMORY = 4_000_000_000
 MIN_PSNR = 20  # dB; any trained model is far above
 
@@ -81,6 +83,30 @@ def software(options: ComputeOptions) -> Iterator[Finding]:
     if missing:
         yield Finding("packages", "fail", f"not installed: {', '.join(missing)}; install latens again", 70)
     yield Finding("packages", "ok", ", ".join(f"{name} {version}" for name, version in versions.items() if version))
+
+
+def installation(options: ComputeOptions) -> Iterator[Finding]:
+    """The pip line that fits this machine, if the installation does not, and the extras that are not installed."""
+    import torch
+
+    gpu = torch.cuda.is_available() or Path("/dev/nvidia0").exists()
+    yield Finding("torch build", "ok", torch_advice(cuda=torch.version.cuda is not None, gpu=gpu, system=platform.system()))
+    absent = [extra for extra, module in EXTRAS.items() if importlib.util.find_spec(module) is None]
+    detail = f"not installed: {', '.join(absent)}; pip install 'latens[{','.join(absent)}]'" if absent else "all are installed"
+    yield Finding("extras", "ok", detail)
+
+
+def torch_advice(*, cuda: bool, gpu: bool, system: str) -> str:
+    """Whether the build of torch fits a machine, and the pip line for one that fits better."""
+    if cuda and not gpu:
+        line = "pip install --force-reinstall torch torchvision --index-url INDEX/whl/cpu"
+        return f"its CUDA libraries are not used here; 5 GB less: {line} (INDEX: see the site of PyTorch)"
+    if gpu and not cuda and system == "Linux":
+        return "it cannot use the GPU of this machine: pip install --force-reinstall torch torchvision"
+    if gpu and not cuda:
+        line = "pip install --force-reinstall torch torchvision --index-url INDEX/whl/CUDA"
+        return f"it cannot use the GPU of this machine: {line} (INDEX and CUDA: see the site of PyTorch)"
+    return "it fits this machine"
 
 
 def installed_version(package: str) -> str | None:
@@ -205,6 +231,7 @@ def round_trip(codec: ImageCodec) -> Iterator[Finding]:
 
 CHECKS: tuple[tuple[str, Check], ...] = (
     ("packages", software),
+    ("installation", installation),
     ("processor", processor),
     ("device", devices),
     ("models", weights),

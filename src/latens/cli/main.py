@@ -89,6 +89,7 @@ def build_app(asked: str = "") -> App:
         version=__version__,
         version_flags=["--version"],
     )
+    app.register_install_completion_command(help="Install completion of verbs and options in this shell (bash, zsh, fish).")
     groups: dict[str, App] = {}
     parents = {verb.name.rpartition(" ")[0] for verb in VERBS}
     for order, verb in enumerate(VERBS):
