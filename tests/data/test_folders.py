@@ -86,3 +86,8 @@ def test_a_foreign_record_is_kept_without_force(content: str | None, tmp_path: P
     check_request(record.parent, "demo", {"x": 1})
     assert not record.is_symlink()
     assert own.read_text() == "mine"
+
+
+def test_standard_output_is_no_folder() -> None:
+    with pytest.raises(UsageError, match="standard output"):
+        check_writable(Path("./-"))

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from latens.data.files import sweep_stale, temporary_beside, write_atomic, write_error
+from latens.data.files import STANDARD_STREAM, sweep_stale, temporary_beside, write_atomic, write_error
 from latens.data.records import Records
-from latens.errors import OutputExists
+from latens.errors import OutputExists, UsageError
 
 MADE_WITH = "made-with.json"
 DRAWN_ENDINGS = frozenset({".png", ".jpg", ".gif", ".webp"})  # of figures in reports
@@ -25,6 +25,9 @@ def check_writable(folder: Path) -> None:
     Every command with an output folder calls this before its long work. It writes a test file, because permission bits do not
     show read-only mounts, /proc and quotas.
     """
+    if folder == STANDARD_STREAM:
+        what = "the results are several files, which standard output cannot carry"
+        raise UsageError(what, where="-o -", hint="name a folder with -o")
     place = Path(os.path.abspath(folder))
     while not os.path.lexists(place):
         place = place.parent
