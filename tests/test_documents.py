@@ -88,6 +88,12 @@ def test_the_readme_has_small_images_and_two_make_commands() -> None:
     assert [line.split("#")[0].strip() for line in text.splitlines() if line.startswith("make ")] == ["make demo", "make test"]
 
 
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_the_page_of_a_system_answers_the_questions_of_a_user(system: str) -> None:
+    headings = re.findall(r"^## (.+)$", (ROOT / f"src/latens/systems/{system}/README.md").read_text(), re.MULTILINE)
+    assert [each for each in ("Command", "Python", "Options", "How good", "When not to use it") if each not in headings] == []
+
+
 def test_every_verb_is_on_the_page_of_the_command_line() -> None:
     table = (ROOT / "docs/cli.md").read_text().partition("## Global options")[0]
     assert [verb.name for verb in VERBS if f"`{verb.name} " not in table and f"`{verb.name}`" not in table] == []
