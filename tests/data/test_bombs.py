@@ -20,6 +20,7 @@ from image_maker import raw_png
 from latens.data.clips.reader import is_clip, open_clip
 from latens.data.depth import read_depth
 from latens.data.images import read_image
+from latens.data.instances import scene_of
 from latens.data.labels import read_label_folder, read_labels
 from latens.data.packs import read_pack
 from latens.data.stacks import count_frames, read_frames
@@ -146,10 +147,13 @@ def test_many_objects_in_a_large_label_map_are_refused(tmp_path: Path, monkeypat
     from PIL import Image
 
     Image.fromarray(np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)).save(tmp_path / "a.png")
-    assert len(read_labels(tmp_path / "a.png").amodal) == 64 * 64 - 1
-    monkeypatch.setattr("latens.data.labels.MAX_MASKS", 2**23)
+    scene = scene_of(read_labels(tmp_path / "a.png"))
+    assert len(scene.instances) == 64 * 64 - 1
+    monkeypatch.setattr("latens.data.instances.MAX_MASKS", 2**23)
     with pytest.raises(LimitExceeded, match="4,095 objects of 64 x 64 pixels"):
         read_labels(tmp_path / "a.png")
+    with pytest.raises(LimitExceeded, match="objects of 64 x 64 pixels"):
+        scene.layers()
 
 
 def test_a_clip_of_huge_frames_is_refused(tmp_path: Path) -> None:

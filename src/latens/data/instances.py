@@ -18,9 +18,10 @@ import numpy as np
 from latens.data.image_paths import image_path
 from latens.data.masks import Rle, area, corner_box, decode, encode, encode_window, window_of
 from latens.data.planes import Plane
-from latens.errors import InputError
+from latens.errors import InputError, LimitExceeded
 from latens.shapes import Bool, Float, Int, UInt8
 
+MAX_MASKS = 2**33  # bytes of the masks of all objects of an image
 UNKNOWN = -1
 
 
@@ -73,6 +74,13 @@ def placed_of(layers: Layers) -> list[Placed]:
         y, x = window_of(amodal)
         found.append(Placed(y.start, x.start, amodal[y, x], visible[y, x], int(layer), int(category)))
     return found
+
+
+def check_masks(count: int, height: int, width: int, where: str | None = None) -> None:
+    """Raises LimitExceeded for so many objects of an image that their masks would take more than MAX_MASKS bytes."""
+    if count * height * width > MAX_MASKS:
+        what = f"the masks of {count:,} objects of {width} x {height} pixels need more than {MAX_MASKS:,} bytes"
+        raise LimitExceeded(what, where=where, hint="cut the image and its annotations into tiles")
 
 
 def layers_of_placed(placed: Sequence[Placed], size: tuple[int, int]) -> Layers:
@@ -161,8 +169,9 @@ class Scene:
     plane: Plane | None = None  # time, slice, channel and pixel size, if the annotations have them
 
     def layers(self) -> Layers:
-        """The objects as dense masks."""
+        """The objects as dense masks. Raises LimitExceeded above MAX_MASKS."""
         size = (self.height, self.width)
+        check_masks(len(self.instances), *size, self.file or None)
         amodal = [decode(instance.amodal) for instance in self.instances]
         visible = [decode(instance.visible) for instance in self.instances]
         layer = [UNKNOWN if instance.layer is None else instance.layer for instance in self.instances]

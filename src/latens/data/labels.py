@@ -29,7 +29,7 @@ from PIL import Image, ImageSequence
 from latens.data.files import reading
 from latens.data.images import IMAGE_ENDINGS
 from latens.data.inputs import files_under
-from latens.data.instances import Collection, Layers, Scene, paint, scene_of
+from latens.data.instances import Collection, Layers, Scene, check_masks, paint, scene_of
 from latens.data.limits import current_limits, hint, too_many_pixels
 from latens.data.origins import without_drawn
 from latens.data.stack_writer import MASKS, StackWriter
@@ -42,7 +42,6 @@ LABEL_MARK = re.compile(r"(?:[-_.]cp)?[-_.]?(lab|label|labels|mask|masks)$", re.
 IMAGE_MARK = re.compile(r"[-_.]?(img|image|images)$", re.I)
 CELLPOSE_EXTRA = re.compile(r"[-_.](cp[-_.])?(flows|outlines|cellprob|output)$", re.I)  # images that cellpose writes
 MAX_PAGES = 16  # of a file, in images of the largest size
-MAX_MASKS = 2**33  # bytes of the masks of all objects of a label map
 READINGS = ("auto", "values", "components", "masks", "frames", "frames-components")
 
 logger = logging.getLogger(__name__)
@@ -215,9 +214,7 @@ def _map_layers(values: np.ndarray, how: str) -> Layers:
     """Fully visible objects of a label map, or of a binary mask with `components`."""
     numbered = _components(values) if how.endswith("components") else values
     numbers = [each for each in np.unique(numbered) if each]
-    if len(numbers) * values.size > MAX_MASKS:
-        what = f"{len(numbers):,} objects of {values.shape[1]} x {values.shape[0]} pixels need more than {MAX_MASKS:,} bytes"
-        raise LimitExceeded(what, hint="cut the image and its label map into tiles")
+    check_masks(len(numbers), *values.shape)
     found = [numbered == each for each in numbers]
     masks = np.stack(found) if found else np.zeros((0, *values.shape), bool)
     n = len(masks)
