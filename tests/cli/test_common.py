@@ -101,6 +101,6 @@ def test_a_bar_shows_the_parts_of_a_file_and_a_note(
 
 def test_sizes_are_parsed() -> None:
     assert [parse_size(text) for text in ("8MB", "500kB", "1200", "1.5m")] == [8_000_000, 500_000, 1200, 1_500_000]
-    for wrong in ("big", "0", "-1", "8TB"):
+    for wrong in ("big", "0", "0.4", "-1", "8TB"):
         with pytest.raises(UsageError):
             parse_size(wrong)

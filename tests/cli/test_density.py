@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from latens.cli.density import summary
 from latens.cli.main import main
 from latens.data.source import Source
 from latens.hub import save_model
@@ -158,3 +159,12 @@ def test_training_data_are_checked(tmp_path: Path, album: Path, capsys: Capture)
         assert main(command) == status
         assert said in capsys.readouterr().err
     assert Source("", "moons").path.exists() is False
+
+
+def test_the_summary_names_the_most_unusual_images() -> None:
+    rows = [("a", 1.0, 0.0, 0.5), ("b", 1.0, 0.0, 0.99), ("c", 1.0, 0.0, 0.99)]
+    assert summary(rows, 0) == "3 scored; most unusual (0.99): b, c"
+    assert (
+        summary([(str(number), 1.0, 0.0, 1.0) for number in range(9)], 1) == "9 scored, 1 failed; most unusual (1.00): 9 images"
+    )
+    assert summary([("a", 1.0, 0.0, ""), ("b", 1.0, 0.0, "")], 0) == "2 scored"  # a model without a reference

@@ -119,6 +119,7 @@ def test_a_note_says_that_depth_in_a_png_is_relative(folder: Path, capsys: Captu
     [
         (["haze", "A", "--visibility", "100", "--beta", "0.1"], 2, "exclude each other"),
         (["haze", "A", "--visibility", "-5"], 2, "visibility"),
+        (["haze", "C", "-o", "x.mp4"], 2, "to images, not to clips"),
         (["haze", "A", "--depth", "D", "--depth-format", "inches"], 2, "no depth format 'inches'"),
         (["haze", "A", "--depth", "D", "--airlight", "2", "0", "0"], 2, "0..1"),
         (["haze", "A", "--depth", "A"], 3, "not a depth map"),

@@ -11,7 +11,7 @@ import pytest
 
 import latens
 from latens.cli.doctor import torch_advice
-from latens.cli.main import GROUPS, VERBS, main
+from latens.cli.main import GROUPS, VERBS, main, unwrapped
 
 BUDGET = 0.3  # CPU seconds
 TRIES = 4  # the least of these counts: noise on a busy machine only adds
@@ -94,3 +94,15 @@ def test_completion_is_installed_for_the_shell(tmp_path: Path, monkeypatch: pyte
 )
 def test_doctor_names_the_build_of_torch_for_a_machine(cuda: bool, gpu: bool, system: str, words: str) -> None:
     assert words in torch_advice(cuda=cuda, gpu=gpu, system=system)
+
+
+def test_paragraphs_of_help_are_joined_and_commands_are_kept() -> None:
+    text = """Do it.
+
+    One line that
+    goes on.
+
+        latens compress a \\
+            -o b
+    """
+    assert unwrapped(text) == "Do it.\n\nOne line that goes on.\n\n    latens compress a \\\n        -o b"

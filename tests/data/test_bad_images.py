@@ -143,6 +143,11 @@ def test_files_that_are_not_images(tmp_path: Path) -> None:
     with pytest.raises(UnreadableInput, match="folder"):
         read_image(tmp_path)
     with pytest.raises(UnreadableInput, match="not an image"):
+        read_image(b"\x1aE\xdf\xa3" + bytes(60))  # Matroska
+    with pytest.raises(UnreadableInput, match="this is a clip, not an image") as caught:
+        read_image(b"\x00\x00\x00\x20ftypisom" + bytes(60))
+    assert "latens video compress" in str(caught.value.hint)
+    with pytest.raises(UnreadableInput, match="not an image"):
         read_image(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")  # no interpreter is ever started
 
 

@@ -321,6 +321,13 @@ def test_a_list_of_clips_does_not_read_its_neighbors(tmp_path: Path) -> None:
         taken(tmp_path / "clip.mp4")
 
 
+def test_an_image_given_as_a_clip_is_told_where_it_belongs(tmp_path: Path) -> None:
+    Image.new("RGB", (32, 24)).save(tmp_path / "photo.jpg")
+    with pytest.raises(UnreadableInput, match="not a clip") as caught:
+        taken(tmp_path / "photo.jpg")
+    assert "latens compress" in str(caught.value.hint)
+
+
 DEEP = [("yuv420p10le", None, "10 bits reduced to 8"), ("yuv420p10le", 16, "HDR")]
 
 

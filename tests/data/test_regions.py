@@ -97,6 +97,9 @@ def test_parsed_values() -> None:
     for wrong in ("box:1,2,3", "box:5,5,2,9", "ellipse:a,b,c,d"):
         with pytest.raises(UsageError):
             parse_region(wrong)
+    with pytest.raises(UsageError, match="no shape") as caught:
+        parse_region("1,2,3,4")
+    assert "box:1,2,3,4" in str(caught.value.hint)
     with pytest.raises(UsageError, match="outside"):
         draw(Shape("box", 500, 2, 900, 40), WIDTH, HEIGHT)
     assert box_of(draw(Shape("box", 10, 5, 30, 20), WIDTH, HEIGHT)) == (10, 5, 30, 20)

@@ -341,3 +341,10 @@ def test_values_of_every_type_are_stretched_alike(kind: str, tmp_path: Path) -> 
     tifffile.imwrite(tmp_path / "b.tif", (barred * factor).astype(kind))
     (found,) = read_frames(tmp_path / "b.tif")
     assert np.ptp(found[:40]) == 255
+
+
+def test_an_empty_stack_is_named_so(tmp_path: Path) -> None:
+    (tmp_path / "empty.tif").touch()
+    for read in (count_frames, lambda path: list(read_frames(path))):
+        with pytest.raises(UnreadableInput, match="the file is empty"):
+            read(tmp_path / "empty.tif")

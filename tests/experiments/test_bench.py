@@ -26,8 +26,10 @@ def test_cases_take_turns_and_the_first_call_does_not_count() -> None:
         time.sleep(0.3 if len(order) == 1 else 0.01)
 
     cases = [Case("a", slow_at_first, 2.0, "Mpx"), Case("b", lambda: order.append("b"))]
-    report = bench(cases, "toy", CPU, repeats=3)
-    assert order == ["a", "b"] * 4
+    calls: list[tuple[int, str]] = []
+    report = bench(cases, "toy", CPU, repeats=3, on_call=lambda done, name: calls.append((done, name)))
+    assert order == ["a", "b"] * 4 == [name for _, name in calls]
+    assert [done for done, _ in calls] == list(range(8))
     timing = report.timings[0]
     assert 0.01 <= timing.best <= timing.wall < 0.3
     assert timing.cpu < timing.wall  # it slept

@@ -29,8 +29,10 @@ def bench(
 ) -> None:
     """Measure time, memory and bits on this machine, case by case, on bundled images, beside other methods for the same task.
 
-    latens bench image_codec --threads 2
-    latens bench -o history.jsonl
+    Every case runs once to warm up and then --repeats times; without SYSTEM this takes several minutes.
+
+        latens bench image_codec --threads 2
+        latens bench -o history.jsonl
     """
     from latens.contract import open_system
     from latens.experiments.bench import append_history, check_history
@@ -47,7 +49,9 @@ def bench(
         loaded = opened.load(model or default_model(name), device=options.device, threads=options.threads)
         announce(loaded)
         about = f"{opened.title}: {describe(loaded.device, loaded.name, loaded.model_id, loaded.precision)}"
-        report = measure(opened.cases(loaded), about, loaded.device, repeats=repeats)
+        cases = opened.cases(loaded)
+        with reporter.progress(len(cases) * (repeats + 1), name) as show:
+            report = measure(cases, about, loaded.device, repeats=repeats, on_call=show)
         reporter.result({"system": name, **report.to_dict()}, report.table())
         if history is not None:
             append_history(history, name, report, version=__version__)

@@ -214,6 +214,7 @@ def human_size(size: int) -> str:
 def parse_size(text: str, option: str = "--size") -> int:
     """Bytes of "8MB", "500kB" or "1200"; thousands, not 1024s. Raises UsageError that names the option."""
     match = SIZE.fullmatch(text.strip())
-    if match is None or not float(match[1]):
+    size = 0 if match is None else round(float(match[1]) * 1000 ** ("", "k", "m", "g").index(match[2].lower()))
+    if not size:
         raise UsageError(f"'{text}' is not a size", where=option, hint="write 8MB, 500kB or a number of bytes")
-    return round(float(match[1]) * 1000 ** ("", "k", "m", "g").index(match[2].lower()))
+    return size

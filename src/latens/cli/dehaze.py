@@ -184,14 +184,14 @@ def dehaze_clip(haze: Haze, job: Job, look: dict[str, Any]) -> dict[str, Any]:
     notes: list[str] = []
     done = rewrite_clip(job.input, job.output, lambda frames: haze.dehaze_clip(frames, **look, notes=notes))
     seconds = time.perf_counter() - started
-    found = record(job, done.width, done.height, look["method"], seconds, (*done.notes, *notes))
+    length = f"{counted(done.frames, 'frame')}, "
+    found = record(job, done.width, done.height, look["method"], seconds, (*done.notes, *notes), length)
     return {
         **look,
         **found,
         "frames": done.frames,
         "damaged": done.damaged,
         "missing": done.missing,
-        "text": f"{found['text']}, {counted(done.frames, 'frame')}",
     }
 
 
@@ -212,8 +212,10 @@ def dehaze_raw(haze: Haze, size: tuple[int, int], look: dict[str, Any], reporter
     frames.check()
 
 
-def record(job: Job, width: int, height: int, method: str, seconds: float, notes: tuple[str, ...]) -> dict[str, Any]:
-    """The record of a result and its line of text."""
+def record(
+    job: Job, width: int, height: int, method: str, seconds: float, notes: tuple[str, ...], length: str = ""
+) -> dict[str, Any]:
+    """The record of a result and its line of text; `length` is the part of the line that a clip adds."""
     added = "".join(f"; {note}" for note in notes)
     return {
         "width": width,
@@ -221,5 +223,5 @@ def record(job: Job, width: int, height: int, method: str, seconds: float, notes
         "method": method,
         "seconds": round(seconds, 3),
         "notes": list(notes),
-        "text": f"{job.output}: {width} x {height}, {method}, {seconds:.2f} s{added}",
+        "text": f"{job.output}: {width} x {height}, {length}{method}, {seconds:.2f} s{added}",
     }

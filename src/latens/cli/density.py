@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from latens.data.inputs import InputFile
     from latens.systems.flow.predict import DensityModel
 
+logger = logging.getLogger(__name__)
 BATCH = 32  # images that are scored together
+NAMED = 3  # names in the summary
 MAX_IN_GRID = 4096  # samples in one image
 SCORE_COLUMNS = ("file", "bits_per_dim", "standard_error", "unusual")
 
@@ -51,6 +54,9 @@ def density(
 
     A score is the mean over draws of noise, with its standard error. "Unusual" is the share of held-out images that are less
     unusual, by typicality, complexity and goodness of fit combined; near 1 the image is unlike the training images.
+    The bundled model has learned photographs of 32 x 32 pixels (CIFAR-10), so that many large photographs score near 1. To find
+    the odd image among your own, train for hours on usual ones (`latens train flow --data usual/ -o mine`), and give
+    --model mine/best.
 
         latens density images/ -o scores.csv
         latens density --sample 64 -o samples.png
@@ -110,7 +116,21 @@ def score_files(flow: DensityModel, files: list[InputFile], out: Path | None, dr
         raise InputError("none of the images can be used", where=", ".join(str(file.path) for file in files))
     if out is not None:
         write_csv(out, SCORE_COLUMNS, rows)
+    if len(files) > 1:
+        logger.info(summary(rows, reading.failed))
     return SOME_FAILED if reading.failed else 0
+
+
+def summary(rows: list[tuple[Any, ...]], failed: int) -> str:
+    """Number of scored and failed images, and the most unusual ones (or their number, if there are more than NAMED)."""
+    counts = f"{len(rows)} scored" + (f", {failed} failed" if failed else "")
+    known = [(float(row[3]), row[0]) for row in rows if row[3] != ""]
+    if not known:
+        return counts
+    top = max(value for value, _ in known)
+    names = [name for value, name in known if value == top]
+    shown = ", ".join(names) if len(names) <= NAMED else f"{len(names)} images"
+    return f"{counts}; most unusual ({top:.2f}): {shown}"
 
 
 def score_tables(flow: DensityModel, inputs: list[str], out: Path | None, reporter: Reporter) -> int:

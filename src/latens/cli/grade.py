@@ -40,8 +40,8 @@ def grade(
     sown: Annotated[str | None, Parameter(help="Date of sowing, such as 2024-03-01, for photographs with a date.")] = None,
     day: Annotated[int | None, Parameter(help="Day after sowing, for one photograph.")] = None,
     accept: Annotated[str, Parameter(help="Smallest share of usable plants of an accepted lot.")] = "90%",
-    rows: Annotated[int, Parameter(help="Rows of cells in a tray.")] = 10,
-    cols: Annotated[int, Parameter(help="Columns of cells in a tray.")] = 15,
+    rows: Annotated[int, Parameter(validator=Number(gte=1), help="Rows of cells in a tray.")] = 10,
+    cols: Annotated[int, Parameter(validator=Number(gte=1), help="Columns of cells in a tray.")] = 15,
     corners: Annotated[
         str | None, Parameter(help="Centers of the corner cells in pixels: x,y,x,y,x,y,x,y, clockwise from the top left.")
     ] = None,
@@ -196,9 +196,7 @@ def report(result: Experiment, out: Path, reporter: Reporter) -> int:
     if len(notes) > MAX_NOTES:
         logger.warning("%d more notes on lots are in lots.csv and report.html", len(notes) - MAX_NOTES)
     for lot in result.lots:
-        reporter.result(
-            lot.record(), ", ".join(f"{name} {value}" for name, value in zip(lot.COLUMNS, lot.cells(), strict=True))
-        )
+        reporter.result(lot.record(), lot.line())
     done = counted(len({one.path for one in result.graded}), "photograph")
     place = f"written to {out / 'report.html'}" if result.graded else "nothing was written"
     logger.info("%s graded, %d failed; %s", done, len(result.failures), place)

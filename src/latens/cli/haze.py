@@ -95,6 +95,7 @@ def haze(
         latens haze leftImg8bit/train/aachen/ -o foggy/ --depth disparity/train/aachen/ --depth-format cityscapes
         latens haze streets/ -o foggy/ --save-depth depth/
     """
+    from latens.data.clips.reader import is_clip
     from latens.data.depth import COMPANIONS
     from latens.data.images import IMAGE_ENDINGS
     from latens.data.inputs import find_inputs
@@ -123,6 +124,8 @@ def haze(
         return plan_jobs(files, out, ending)
 
     batch = FileBatch(watching.jobs(inputs, out, find), out, options, force=force)
+    if batch.single and is_clip(batch.jobs[0].input):
+        raise UsageError("haze is added to images, not to clips", where=inputs[0], hint="give a folder of its frames")
     batch.check_image_ending(to)
 
     from latens.cli.dehaze import check_method, record

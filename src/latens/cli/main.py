@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import errno
 import importlib
+import inspect
 import io
 import os
 import sys
+import textwrap
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -97,16 +99,31 @@ def build_app(asked: str = "") -> App:
         if group and group not in groups:
             groups[group] = App(name=group, help=GROUPS[group], help_epilogue="", sort_key=order)
             app.command(groups[group])
-        line = None if verb.name == asked else verb.help
+        line = unwrapped(_function(verb).__doc__) if verb.name == asked else verb.help
         if verb.name in parents:  # a verb that also begins verbs of two words
             groups[verb.name] = App(name=verb.name, help=line, help_epilogue="", sort_key=order)
             if verb.name == asked:
-                module, _, function = verb.target.partition(":")
-                groups[verb.name].default(getattr(importlib.import_module(module), function))
+                groups[verb.name].default(_function(verb))
             app.command(groups[verb.name])
             continue
         (groups[group] if group else app).command(verb.target, name=name, help=line, help_epilogue="", sort_key=order)
     return app
+
+
+def _function(verb: Verb) -> Callable[..., Any]:
+    module, _, name = verb.target.partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return found
+
+
+def unwrapped(docstring: str | None) -> str:
+    """A docstring as help: paragraphs are joined, so that they fill the terminal; blocks of commands are indented."""
+    blocks = inspect.cleandoc(docstring or "").split("\n\n")
+    commands = [block.startswith((" ", "latens ")) for block in blocks]
+    return "\n\n".join(
+        textwrap.indent(textwrap.dedent(block), "    ") if keep else " ".join(block.splitlines())
+        for block, keep in zip(blocks, commands, strict=True)
+    )
 
 
 def asked_verb(tokens: Sequence[str]) -> str:

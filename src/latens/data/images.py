@@ -82,6 +82,8 @@ IMAGE_ENDINGS = frozenset(
     }
 )
 CODED = {b"\x89LTN": "latens decompress", b"\x89LTV": "latens video decompress"}  # first bytes of files of latens
+AVIF_BRANDS = frozenset({b"avif", b"avis"})
+MATROSKA = b"\x1aE\xdf\xa3"  # first bytes of .mkv and .webm
 ORIENTATION_TAG = 0x0112
 
 
@@ -208,6 +210,9 @@ def _identify(stream: BinaryIO, where: str | None) -> Image.Image:
         raise UnreadableInput(
             "this is no image yet but a latens file", where=where, hint=f"decode it first: {CODED[prefix[:4]]}"
         )
+    if (prefix[4:8] == b"ftyp" and prefix[8:12] not in AVIF_BRANDS) or prefix[:4] == MATROSKA or prefix[8:12] == b"AVI ":
+        hint = "`latens video compress` and `latens dehaze` take clips; others need its frames as images"
+        raise UnreadableInput("this is a clip, not an image", where=where, hint=hint)
     kinds = ", ".join(name for name in FORMATS if name in Image.OPEN)
     raise UnreadableInput("this is not an image of a known format", where=where, hint=f"known formats: {kinds}")
 

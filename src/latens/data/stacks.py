@@ -252,6 +252,8 @@ def _needs_tifffile(path: Path | BinaryIO) -> bool:
 
     Raises UnreadableInput if pages would be lost and tifffile is not installed.
     """
+    if isinstance(path, Path) and path.is_file() and not path.stat().st_size:
+        raise UnreadableInput("the file is empty", where=str(path), hint="copy or download the file again")
     there = importlib.util.find_spec("tifffile") is not None
     if current_channel() is not None:
         if not there:

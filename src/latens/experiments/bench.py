@@ -86,14 +86,25 @@ class BenchReport:
         return {**asdict(self), "timings": [timing._asdict() for timing in self.timings]}
 
 
-def bench(cases: Sequence[Case], about: str, device: torch.device, *, repeats: int = REPEATS) -> BenchReport:
-    """Time every case `repeats` times after one warm-up call. Raises UsageError for `repeats` below 1."""
+def bench(
+    cases: Sequence[Case],
+    about: str,
+    device: torch.device,
+    *,
+    repeats: int = REPEATS,
+    on_call: Callable[[int, str], object] = lambda calls, case: None,
+) -> BenchReport:
+    """Time every case `repeats` times after one warm-up call. Raises UsageError for `repeats` below 1.
+
+    `on_call` is called outside of the timing, with the number of finished calls and the name of the next case.
+    """
     if repeats < 1:
         raise UsageError("at least one repeat is needed", where=f"repeats {repeats}")
     samples: dict[str, list[tuple[float, float]]] = {case.name: [] for case in cases}
     memory: dict[str, int | None] = {}
     for repeat in range(repeats + 1):
-        for case in cases:
+        for number, case in enumerate(cases):
+            on_call(repeat * len(cases) + number, case.name)
             if repeat:
                 samples[case.name].append(_time(case.act, device))
             else:  # the first call selects kernels and allocates memory

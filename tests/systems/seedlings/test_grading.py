@@ -236,7 +236,7 @@ def test_the_command(model_folder: Path, trays: Path, tmp_path: Path, capsys: py
     words = ["grade", str(trays), "-o", str(tmp_path / "out"), "--model", str(model_folder), "--rows", "4", "--cols", "6"]
     assert main([*words, "--device", "cpu", "--accept", "80%"]) == 0
     shown = capsys.readouterr()
-    assert "lot T0" in shown.out
+    assert "lot T0: 24 seeds in 1 tray; seen " in shown.out
     assert "verdict" in shown.out
     overlay = (tmp_path / "out" / "T0_day5.overlay.webp").stat().st_mtime_ns
     assert main(words) == 0  # nothing is graded anew

@@ -29,6 +29,7 @@ from latens.errors import InputError, UnreadableInput, UsageError, counted
 FOLDER_RATE = Fraction(25)  # default frames per second of a folder of images
 FASTEST = 1_000_000  # frames per second, the largest rate that is accepted
 AGAIN = "copy or download the file again"
+A_CLIP_OF_IMAGES = "`latens compress` takes images; a clip of images is given as their folder"
 MAX_SILENT = 100  # damaged packets at the start, before any frame, after which a clip counts as unreadable
 
 
@@ -128,7 +129,8 @@ def open_clip(path: Path, *, fps: Fraction | float | None = None) -> Iterator[Cl
     try:
         container = open_container(path)
     except (av.FFmpegError, ValueError) as error:
-        raise UnreadableInput(f"this is not a clip of a known format ({_short(error)})", where=str(path), hint=AGAIN) from error
+        hint = A_CLIP_OF_IMAGES if path.suffix.lower() in IMAGE_ENDINGS - CLIP_ENDINGS else AGAIN
+        raise UnreadableInput(f"this is not a clip of a known format ({_short(error)})", where=str(path), hint=hint) from error
     with container:
         clip = _open_file(path, container)
         if timed_gif(path) is not None:

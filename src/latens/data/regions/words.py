@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from latens.errors import UsageError
+
+BARE_NUMBERS = re.compile(r"-?[\d.]+(,-?[\d.]+){3}")
 
 
 class Shape(NamedTuple):
@@ -33,6 +36,8 @@ def parse_region(word: str | Path) -> Shape | Path:
     """Parse a value of `--roi`. An existing path takes precedence over a shape. Raises UsageError."""
     text = str(word)
     kind, colon, numbers = text.partition(":")
+    if BARE_NUMBERS.fullmatch(text) and not os.path.exists(text):
+        raise UsageError("these numbers have no shape", where=f"--roi {text}", hint=f"write box:{text} or ellipse:{text}")
     if not colon or os.path.exists(text) or kind not in ("box", "ellipse"):
         return Path(text)
     try:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from latens.errors import counted
 from latens.systems.seedlings.lots import (
     Counts,
     Indices,
@@ -68,6 +69,16 @@ class LotResult:
         )
         seen = "-" if found is None else f"{found.percentage:.1f}"
         return [self.name, str(len(self.trays)), str(self.seeds), seen, *times, share, limits, self.verdict]
+
+    def line(self) -> str:
+        """The result in words; undefined values are a dash."""
+        name, _, _, seen, t50, mgt, uniformity, usable, limits, decided = self.cells()
+        sown = f"{counted(self.seeds, 'seed')} in {counted(len(self.trays), 'tray')}"
+        share = "usable -" if self.usable is None else f"usable {usable} % (95 %: {limits})"
+        return (
+            f"lot {name}: {sown}; seen {seen if seen == '-' else f'{seen} %'}, T50 {t50}, MGT {mgt}, CUG {uniformity}; "
+            f"{share}; verdict {decided}"
+        )
 
     def record(self) -> dict[str, Any]:
         """Line of lots.csv; undefined values are empty."""
