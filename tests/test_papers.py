@@ -63,6 +63,10 @@ def test_the_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["reproduce", "--list"]) == 0
     shown = capsys.readouterr().out
     assert all(paper.source in shown for paper in PAPERS.values())
+    assert main(["reproduce", "--list", "haze/figure2", "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["name"] == "figure2"
+    assert main(["reproduce", "--list", "haze/figure9"]) == 2
+    assert "haze has no 'figure9'" in capsys.readouterr().err
     assert main(["reproduce", "--list", "hase"]) == 2
     assert "haze" in capsys.readouterr().err
 

@@ -112,13 +112,17 @@ PAPERS: Mapping[str, Paper] = MappingProxyType(
 """By system, in the order of the catalogue."""
 
 
-def listed(system: str | None = None) -> Iterator[Listed]:
-    """All tables and figures, or those of one system. Raises UsageError for an unknown one."""
-    if system is not None and system not in PAPERS:
+def listed(what: str | None = None) -> Iterator[Listed]:
+    """All tables and figures, those of a system, or the one of "SYSTEM/NAME". Raises UsageError for an unknown one."""
+    system, _, name = (what or "").partition("/")
+    if system and system not in PAPERS:
         raise UsageError(f"there is no system '{system}'", hint=did_you_mean(system, SYSTEMS, f"known: {', '.join(SYSTEMS)}"))
-    for each in PAPERS if system is None else (system,):
+    if name and name not in PAPERS[system].names:
+        hint = did_you_mean(name, PAPERS[system].names, f"all names: latens reproduce --list {system}")
+        raise UsageError(f"the paper of {system} has no '{name}'", hint=hint)
+    for each in (system,) if system else PAPERS:
         paper = PAPERS[each]
-        yield from (Listed(each, name, paper, read_record(each, name)) for name in paper.names)
+        yield from (Listed(each, one, paper, read_record(each, one)) for one in paper.names if name in ("", one))
 
 
 def read_record(system: str, name: str) -> Mapping[str, Any] | None:

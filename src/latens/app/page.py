@@ -20,6 +20,7 @@ from latens.errors import LatensError
 TITLE = "latens"
 KEPT_RUNS = 24  # folders of results that stay
 SHOWN_LINES = 12  # of the log
+NO_REGION = "no region is painted: the whole frame gets the same quality"
 HEAD = "Everything runs on this machine; files leave it only when you download them."
 CSS = ".log {font-family: monospace; font-size: 12px; white-space: pre-wrap}"
 
@@ -128,7 +129,7 @@ def _act(tab: Tab, desk: Desk) -> Callable[..., Iterator[list[Any]]]:
             values["region"] = _mask(rest[0], paths[0], out)
         results = out / "results"
         rows: list[dict[str, Any]] = []
-        lines: list[str] = []
+        lines: list[str] = [NO_REGION] if tab.region and values["region"] is None else []
         worst = 0
         for words in tab.commands(paths, results, values):
             last: Step | None = None
