@@ -51,9 +51,9 @@ class IntegerNetwork(nn.Module):
         self.output_frac_bits = output_frac_bits
         self.mode: Mode = "fast"
 
-    def forward(self, z: Int[Tensor, "B C h w"]) -> Int[Tensor, "B O H W"]:
-        """int64 outputs on the device of `z`. Raises ValueError if `z` is not an integer tensor."""
-        return self._with_hidden(z)[-1]
+    def forward(self, z: Int[Tensor, "B C h w"], *, dtype: torch.dtype = torch.int64) -> Int[Tensor, "B O H W"]:
+        """Outputs on the device of `z`, as `dtype`, which must hold the last clamp. Raises ValueError without integers."""
+        return self._with_hidden(z, dtype)[-1]
 
     def with_hidden(
         self, z: Int[Tensor, "B C h w"], *, dtype: torch.dtype = torch.int64

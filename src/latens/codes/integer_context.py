@@ -20,7 +20,7 @@ Sums of filters run in int32 and products in int64, so no operation rounds on an
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -119,25 +119,32 @@ class IntegerContext:
         fine = level.clamp(0, FINE_LEVELS - 1)
         moved = torch.zeros_like(base)
         if known:
-            u = torch.stack(list(known), dim=2)
-            gate = self.gates[k - 1](features).to(torch.int32).index_select(1, named["order"])
-            gate = gate.add_(1 << GATE_BITS).clamp_(0, (2 << GATE_BITS) - 1)
-            total = gate.mul_(convolved(u, named[f"mean_filters.{k - 1}"]))
-            shift = rounded_shift(total, named[f"mean_exponents.{k - 1}"] + GAIN_BITS).clamp_(-SHIFT_MAX, SHIFT_MAX)
-            moved = rounded_shift(shift.mul_(taken(named["sigma"], fine)), SHIFT_BITS)
-            total = convolved(u.abs() - MAGNITUDE, named[f"level_filters.{k - 1}"])
-            level = level + rounded_shift(total, named[f"level_exponents.{k - 1}"])
+            moved, raised = self._context(k - 1, fine, features, known, named)
+            level = level + raised
         mean, reciprocal = base + moved, taken(named["reciprocal"], fine)
         strong, weak = slice(self.strong), slice(self.strong, None)
         first = table_index(level[:, strong])
         symbols = choose(Part(k, False, mean[:, strong], first)).to(torch.int32)
         u_strong = innovation(symbols, moved[:, strong], reciprocal[:, strong])
         hints = torch.cat([u_strong.abs() - MAGNITUDE, features], dim=1)
-        second = table_index(level[:, weak] + self.slices[k](hints).to(torch.int32))
+        second = table_index(level[:, weak] + self.slices[k](hints, dtype=torch.int32))
         rest = choose(Part(k, True, mean[:, weak], second)).to(torch.int32)
         u_weak = innovation(rest, moved[:, weak], reciprocal[:, weak])
         coded = IntegerCoded(torch.cat([symbols, rest], dim=1), mean, torch.cat([first, second], dim=1))
         return coded, torch.cat([u_strong, u_weak], dim=1)
+
+    def _context(
+        self, k: int, fine: Tensor, features: Tensor, known: Sequence[Tensor], named: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """What the innovations of the earlier phases add to the means and to the levels of phase k + 1."""
+        gate = self.gates[k](features, dtype=torch.int32).index_select(1, named["order"])
+        gate = gate.add_(1 << GATE_BITS).clamp_(0, (2 << GATE_BITS) - 1)
+        total = gate.mul_(convolved(known, named[f"mean_filters.{k}"]))
+        shift = rounded_shift(total, named[f"mean_exponents.{k}"] + GAIN_BITS).clamp_(-SHIFT_MAX, SHIFT_MAX)
+        moved = rounded_shift(shift.mul_(taken(named["sigma"], fine)), SHIFT_BITS)
+        del gate, total, shift
+        total = convolved((u.abs().sub_(MAGNITUDE) for u in known), named[f"level_filters.{k}"])
+        return moved, rounded_shift(total, named[f"level_exponents.{k}"])
 
     @property
     def strong(self) -> int:
@@ -309,16 +316,18 @@ def taken(table: Int[Tensor, "L"], index: Int[Tensor, "..."]) -> Int[Tensor, "..
     return table.index_select(0, index.flatten()).view_as(index)
 
 
-def convolved(u: Int[Tensor, "B M k h w"], filters: Int[Tensor, "M k 3 3"]) -> Int[Tensor, "B M h w"]:
+def convolved(images: Iterable[Int[Tensor, "B M h w"]], filters: Int[Tensor, "M k 3 3"]) -> Int[Tensor, "B M h w"]:
     """Every channel of k phase images with its own filter, in int32; zeros outside."""
-    height, width = u.shape[-2:]
-    padded = F.pad(u, (1, 1, 1, 1))
-    total = torch.zeros((len(u), u.shape[1], height, width), dtype=torch.int32, device=u.device)
-    for j in range(u.shape[2]):
+    total: Tensor | None = None
+    for j, image in enumerate(images):
+        height, width = image.shape[-2:]
+        total = torch.zeros_like(image) if total is None else total
+        padded = F.pad(image, (1, 1, 1, 1))
         for row in range(3):
             for column in range(3):
-                window = padded[:, :, j, row : row + height, column : column + width]
+                window = padded[:, :, row : row + height, column : column + width]
                 total.addcmul_(window, filters[:, j, row, column, None, None])
+    assert total is not None
     return total
 
 
