@@ -22,6 +22,7 @@ from PIL import Image, UnidentifiedImageError
 
 from latens.data.exr import read_exr
 from latens.data.files import read_bytes
+from latens.data.image_arrays import ROW_BLOCK
 from latens.data.limits import current_limits, hint, too_many_pixels
 from latens.data.npy import load_array
 from latens.errors import InputError, LimitExceeded, UnreadableInput, UsageError
@@ -152,7 +153,10 @@ def measured_depth(
 
 def png_of_depth(meters: Depth) -> bytes:
     """16-bit PNG of depth (H, W) in KITTI units (meters * 256, 1/256 to 255.99 meters), for files named ...depth256.png."""
-    stored = np.clip(np.rint(meters.astype(np.float64) * KITTI_UNITS), 1, 65535).astype(np.uint16)  # 0 is a hole
+    stored = np.empty(meters.shape, np.uint16)
+    for top in range(0, len(meters), ROW_BLOCK):  # in 64 bits
+        units = meters[top : top + ROW_BLOCK].astype(np.float64) * KITTI_UNITS
+        stored[top : top + ROW_BLOCK] = np.clip(np.rint(units), 1, 65535)  # 0 is a hole
     buffer = io.BytesIO()
     Image.fromarray(stored).save(buffer, "PNG")
     return buffer.getvalue()
@@ -163,7 +167,7 @@ def _warn_of_units(values: np.ndarray[Any, Any], where: str | None) -> None:
     finite = values[np.isfinite(values) & (values > 0)]
     if not finite.size:
         return
-    middle, top = float(np.median(finite)), float(finite.max())
+    middle, top = float(np.median(finite, overwrite_input=True)), float(finite.max())
     if middle > UNLIKELY_METERS:
         what, form = f"a median of {middle:g} suggests millimeters", "nyu"
     elif top <= 1 and finite.size > 1:
@@ -178,17 +182,40 @@ def _warn_of_units(values: np.ndarray[Any, Any], where: str | None) -> None:
 
 def to_depth(values: np.ndarray[Any, Any], form: DepthFormat) -> Depth:
     """Convert stored values to depth: NaN for holes, infinity for sky. Raises InputError for other NaN and negative depth."""
+    depth = np.empty(values.shape, np.float32)
+    nan, unknown, lowest = 0, 0, math.inf
+    for top in range(0, len(values), ROW_BLOCK):  # in 64 bits
+        part = _to_depth(values[top : top + ROW_BLOCK], form)
+        nan, unknown = nan + part.nan, unknown + part.unknown
+        lowest = min(lowest, part.lowest)
+        depth[top : top + ROW_BLOCK] = part.depth
+    if unknown:
+        share = 100 * nan / values.size
+        raise InputError(
+            f"the depth map contains NaN ({share:.3g} % of its pixels)",
+            hint="if NaN marks holes: --depth-format meters_nan, or DepthFormat(hole=math.nan)",
+        )
+    if lowest == math.inf:
+        what = "the depth map is empty: it has no measurement"
+        raise InputError(what, hint="check the values of holes and sky in the format")
+    if lowest < 0:
+        raise InputError(f"the depth map contains negative depth ({lowest:g})", hint="larger must be farther")
+    return depth
+
+
+class _Converted(NamedTuple):
+    depth: np.ndarray[Any, Any]  # float64
+    nan: int
+    unknown: int  # NaN that are no holes
+    lowest: float  # measured depth; infinity without
+
+
+def _to_depth(values: np.ndarray[Any, Any], form: DepthFormat) -> _Converted:
     stored = values.astype(np.float64)
     nan = np.isnan(stored)
     hole = np.zeros(stored.shape, bool)
     if form.hole is not None:
         hole = nan | (stored == 0) if math.isnan(form.hole) else stored == form.hole
-    if (nan & ~hole).any():
-        share = 100 * nan.mean()
-        raise InputError(
-            f"the depth map contains NaN ({share:.3g} % of its pixels)",
-            hint="if NaN marks holes: --depth-format meters_nan, or DepthFormat(hole=math.nan)",
-        )
     sky = np.isposinf(stored) | (stored >= form.sky if form.sky is not None else False)
     with np.errstate(divide="ignore", invalid="ignore"):
         if form.disparity:
@@ -198,12 +225,7 @@ def to_depth(values: np.ndarray[Any, Any], form: DepthFormat) -> Depth:
             depth = stored * form.scale
     depth[sky & ~hole], depth[hole] = np.inf, np.nan
     measured = depth[np.isfinite(depth)]
-    if measured.size == 0:
-        what = "the depth map is empty: it has no measurement"
-        raise InputError(what, hint="check the values of holes and sky in the format")
-    if measured.min() < 0:
-        raise InputError(f"the depth map contains negative depth ({measured.min():g})", hint="larger must be farther")
-    return depth.astype(np.float32)
+    return _Converted(depth, int(nan.sum()), int((nan & ~hole).sum()), float(measured.min(initial=math.inf)))
 
 
 def fill_holes(depth: Depth) -> Depth:

@@ -22,6 +22,7 @@ from latens.systems.haze.methods import SMALLEST, Coarse
 WORKING_SIDE = 160  # pixels; shorter side of the working image, so that an estimate does not depend on the size of the image
 LONGEST, LARGEST_SCALE = 4, 4.0  # longer side of the working image in WORKING_SIDE; its size relative to the image
 BRIGHT_SHARE, BRIGHT = 0.99, 0.95  # this quantile of the brightest channel of a usual exposure, and its value
+ROWS = 256  # rows that are converted to floats at once
 DIMMEST = 1 / 255  # smallest exposure
 HAZIEST = 0.02  # share of the pixels (of smallest t) that give half of the airlight's color
 COLOR_SHARE = 0.5  # of the haziest pixels in the airlight's color
@@ -71,18 +72,23 @@ def working_size(height: int, width: int) -> tuple[int, int]:
 def working_image(pixels: UInt8[Tensor, "H W 3"], visible: Bool[Tensor, "H W"] | None = None) -> Working:
     """The image at working size and usual exposure. Transparent pixels count in no statistic."""
     size = working_size(pixels.shape[0], pixels.shape[1])
-    small = resized(pixels.permute(2, 0, 1)[None].float(), size).div_(255)
-    mask = None if visible is None else resized(visible[None, None].float(), size) > 0.5
+    small = resized(pixels.permute(2, 0, 1)[None], size).div_(255)
+    mask = None if visible is None else resized(visible[None, None], size) > 0.5
     if mask is not None and not bool(mask.any()):
         mask = None
     exposure = exposure_of(small, mask)
     return Working(small / exposure, mask, exposure)
 
 
-def resized(image: Float[Tensor, "B C H W"], size: tuple[int, int]) -> Float[Tensor, "B C h w"]:
-    """The image at another size, by area means when it is reduced."""
+def resized(image: UInt8[Tensor, "B C H W"] | Bool[Tensor, "B C H W"], size: tuple[int, int]) -> Float[Tensor, "B C h w"]:
+    """The image at another size, by area means when it is reduced. Only some rows at a time are converted to floats."""
     if image.shape[2:] == size:
-        return image
+        return image.float()
+    narrow = torch.cat([scaled(rows.float(), (rows.shape[2], size[1])) for rows in image.split(ROWS, dim=2)], dim=2)
+    return scaled(narrow, size)
+
+
+def scaled(image: Float[Tensor, "B C H W"], size: tuple[int, int]) -> Float[Tensor, "B C h w"]:
     return F.interpolate(image, size, mode="bilinear", align_corners=False, antialias=True)
 
 
