@@ -31,7 +31,7 @@ from latens.training.checkpoint import load_latest
 from latens.training.log import RunLog
 from latens.training.loop import Loop
 from latens.training.objective import Step
-from latens.training.run import LOCK, RunResult, train
+from latens.training.run import LOCK, RunResult, refuse_folder, train
 
 SHORT = {
     "run.steps": "6",
@@ -306,3 +306,11 @@ def test_a_killed_start_of_a_branch_is_not_a_run(trunk: Path, tmp_path: Path, mo
     monkeypatch.undo()
     with pytest.raises(UsageError):
         latens.train("image_codec", out=tmp_path / "run", resume=True, device="cpu")
+
+
+def test_a_run_that_was_killed_before_it_began_is_started_again(tmp_path: Path) -> None:
+    (tmp_path / "environment.json").write_text('{"command": [], "data": [], "init": null, "torch": "2"}')
+    refuse_folder(tmp_path, resume=False)
+    (tmp_path / "environment.json").write_text('{"mine": 1}')
+    with pytest.raises(OutputExists, match="would replace files"):
+        refuse_folder(tmp_path, resume=False)

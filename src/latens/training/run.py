@@ -119,10 +119,20 @@ def refuse_folder(folder: Path, *, resume: bool, locked: bool = False) -> None:
         with alone_in(folder):
             pass
     existing = [name for name in WRITTEN if os.path.lexists(folder / name)]
+    if existing == [ENVIRONMENT] and _is_environment(folder / ENVIRONMENT):  # of a run that was killed before it began
+        return
     if existing and not resume:
         hint = "--resume continues it; -o names another folder" if holds_run(folder) else "name another folder with -o"
         what = "this folder already holds a run" if holds_run(folder) else "a new run would replace files"
         raise OutputExists(f"{what} ({', '.join(existing)})", where=str(folder), hint=hint)
+
+
+def _is_environment(path: Path) -> bool:
+    """True for a file that `describe_run` wrote."""
+    try:
+        return {"command", "data", "init", "torch"} <= json.loads(path.read_bytes()).keys()
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 @contextmanager
