@@ -130,7 +130,7 @@ def refuse_folder(folder: Path, *, resume: bool, locked: bool = False) -> None:
 def _is_environment(path: Path) -> bool:
     """True for a file that `describe_run` wrote."""
     try:
-        return {"command", "data", "init", "torch"} <= json.loads(path.read_bytes()).keys()
+        return bool({"command", "data", "init", "torch"} <= json.loads(path.read_bytes()).keys())
     except (OSError, ValueError, AttributeError):
         return False
 
