@@ -24,6 +24,7 @@ from latens.systems.image_codec.config import ContextHyperpriorConfig
 from latens.systems.image_codec.context_model import ContextNetwork
 from latens.systems.image_codec.networks import build_network
 from latens.systems.image_codec.objective import RateDistortion
+from latens.systems.image_codec.predict import ImageCodec, load
 
 
 @pytest.fixture(scope="session", params=["hyperprior", "context", "context_hyperprior"])
@@ -48,6 +49,12 @@ def codec_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
     described = {"system": "image_codec", "model": dataclasses.asdict(config), **export.config}
     save_model(folder, described, export.weights, export.coding)
     return folder
+
+
+@pytest.fixture(scope="session")
+def codec(codec_folder: Path) -> ImageCodec:
+    """The codec of the folder above. That of tests/conftest.py would stay the one of its own folder once it is made."""
+    return load(codec_folder, device="cpu")
 
 
 class WebPInDisguise:
