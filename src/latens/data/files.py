@@ -169,8 +169,7 @@ def writing(path: Path) -> Iterator[BinaryIO]:
         _keep_mode(target, temporary)
         os.replace(temporary, target)
     except BaseException as error:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
+        discard(temporary)
         if isinstance(error, OSError) and error.errno in FULL:
             raise write_error(path, error) from error
         raise
@@ -188,6 +187,17 @@ def prepare_folder(folder: Path) -> None:
 def temporary_beside(path: Path) -> Path:
     """A new temporary name in the same folder; `sweep_stale` removes such files of killed processes."""
     return path.with_name(f".{path.name[:50]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+
+
+def discard(temporary: Path) -> None:
+    """Remove a temporary file, if it exists, even if Ctrl-C comes meanwhile."""
+    try:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
 
 
 def replace_durably(temporary: Path, target: Path) -> None:
@@ -271,8 +281,7 @@ def _replace(target: Path, data: bytes, time: int | None) -> None:
                 raise
             continue
         except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
+            discard(temporary)
             raise
         _synchronize_folder(target.parent)
         return

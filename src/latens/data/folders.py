@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from latens.data.files import STANDARD_STREAM, sweep_stale, temporary_beside, write_atomic, write_error
+from latens.data.files import STANDARD_STREAM, discard, sweep_stale, temporary_beside, write_atomic, write_error
 from latens.data.records import Records
 from latens.errors import OutputExists, UsageError
 
@@ -39,8 +39,7 @@ def check_writable(folder: Path) -> None:
     except OSError as error:
         raise write_error(folder, error) from error
     except BaseException:  # Ctrl-C
-        with contextlib.suppress(OSError):
-            os.unlink(probe)
+        discard(probe)
         raise
 
 
