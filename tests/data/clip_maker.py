@@ -1,4 +1,4 @@
-"""Small clips for tests, made directly with PyAV instead of the tested code."""
+"""Small clips for tests, made directly with PyAV instead of the tested code, and a reading of them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 
 import av
 import numpy as np
+
+from latens.data.clips.reader import Clip, ClipFrame, open_clip
 
 WIDTH, HEIGHT = 96, 64
 
@@ -77,3 +79,9 @@ def make_clip(
                 container.mux(voice.encode(tone))
             container.mux(voice.encode(None))
     return path
+
+
+def taken(path: Path, **options: float) -> tuple[Clip, list[ClipFrame]]:
+    """The clip after reading, and all of its frames."""
+    with open_clip(path, **options) as clip:
+        return clip, list(clip.frames())
