@@ -6,7 +6,8 @@ import hashlib
 import logging
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from latens.data.files import write_atomic
 from latens.errors import ModelError, UsageError
+from latens.shapes import UInt8
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +56,20 @@ class Exported(NamedTuple):
     sha256: str
     compared: list[str]  # shapes of the first input
     difference: float
+
+
+def example_images(stride: int, sizes: Sequence[tuple[int, int]]) -> list[UInt8[Tensor, "1 H W 3"]]:
+    """Random images whose (rows, columns) are `sizes` times the stride; the same in every call."""
+    seeded = torch.Generator().manual_seed(0)
+    return [
+        torch.randint(0, 256, (1, stride * rows, stride * columns, 3), dtype=torch.uint8, generator=seeded)
+        for rows, columns in sizes
+    ]
+
+
+def free_sides(stride: int, *, rows: int = 1) -> Mapping[int, tuple[str, int]]:
+    """Both sides of an input as free axes in multiples of the stride; `rows` is the axis of its rows, followed by columns."""
+    return {rows: ("rows", stride), rows + 1: ("columns", stride)}
 
 
 def check_packages() -> None:
@@ -100,7 +116,7 @@ def _exported(graph: Graph, module: nn.Module) -> Any:
     names = {name for axes in graph.free for name, _ in axes.values()}
     sizes = {name: Dim(name, min=1, max=LARGEST) for name in names}
     shapes = tuple({axis: times * sizes[name] for axis, (name, times) in axes.items()} for axes in graph.free)
-    with warnings.catch_warnings(), _quiet():
+    with warnings.catch_warnings(), _only_errors():
         warnings.simplefilter("ignore")  # of the exporter, about its own parts
         return torch.onnx.export(
             module,
@@ -113,17 +129,17 @@ def _exported(graph: Graph, module: nn.Module) -> Any:
         )
 
 
-class _quiet:
-    """The exporter logs through the root of several packages; only errors pass."""
-
-    def __enter__(self) -> None:
-        self.loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-        self.levels = [each.level for each in self.loggers]
-        for each in self.loggers:
-            each.setLevel(logging.ERROR)
-
-    def __exit__(self, *_: object) -> None:
-        for each, level in zip(self.loggers, self.levels, strict=True):
+@contextmanager
+def _only_errors() -> Iterator[None]:
+    """Raise the level of the exporter's loggers to errors."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [each.level for each in loggers]
+    for each in loggers:
+        each.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for each, level in zip(loggers, levels, strict=True):
             each.setLevel(level)
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from latens.inference.onnx import Graph
+from latens.inference.onnx import Graph, example_images, free_sides
 from latens.shapes import Float, UInt8
 from latens.systems.amodal.cells.network import StarNet
 from latens.systems.amodal.config import STRIDE
@@ -56,22 +55,10 @@ def graphs(segmenter: Any) -> list[Graph]:
             "and overlaps and log distances to the outline at half size, and logits of foreground and contact at full size."
         )
         outputs = ("center", "overlap", "log_rays", "foreground", "contact")
-        inputs, examples = ("image", "low", "high"), [(image, *levels) for image in _images(stride)]
-        return [Graph("maps", about, Maps(segmenter.model), inputs, outputs, (_sides(stride), {}, {}), examples)]
+        inputs, examples = ("image", "low", "high"), [(image, *levels) for image in example_images(stride, SIZES)]
+        return [Graph("maps", about, Maps(segmenter.model), inputs, outputs, (free_sides(stride), {}, {}), examples)]
     about = f"RGB image, 0 to 255, with a longer side of {segmenter.model.config.size} pixels, to the feature pyramid."
     names = tuple(f"stride{4 * 2**level}" for level in range(5))
     stride = 2 * STRIDE  # the coarsest level has half of the samples of the last stage
-    examples = [(image,) for image in _images(stride)]
-    return [Graph("backbone", about, Pyramid(segmenter.model), ("image",), names, (_sides(stride),), examples)]
-
-
-def _images(stride: int) -> Sequence[Tensor]:
-    seeded = torch.Generator().manual_seed(0)
-    return [
-        torch.randint(0, 256, (1, stride * rows, stride * columns, 3), dtype=torch.uint8, generator=seeded)
-        for rows, columns in SIZES
-    ]
-
-
-def _sides(stride: int) -> dict[int, tuple[str, int]]:
-    return {1: ("rows", stride), 2: ("columns", stride)}
+    examples = [(image,) for image in example_images(stride, SIZES)]
+    return [Graph("backbone", about, Pyramid(segmenter.model), ("image",), names, (free_sides(stride),), examples)]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import cast
 
-import torch
 from torch import Tensor, nn
 
-from latens.inference.onnx import Graph
+from latens.inference.onnx import Graph, example_images, free_sides
 from latens.shapes import UInt8
 from latens.systems.haze.formation import remove_haze, transmission
 from latens.systems.haze.methods import PHYSICAL_FLOOR
@@ -37,15 +36,12 @@ class Dehazer(nn.Module):
 def graphs(haze: Haze) -> list[Graph]:
     """The dehazer without the rules and the refinement of `latens dehaze`."""
     model = cast(PhysicalHaze, haze.model("physical"))
-    seeded, stride = torch.Generator().manual_seed(0), model.stride
-    examples = [
-        (torch.randint(0, 256, (1, stride * rows, stride * columns, 3), dtype=torch.uint8, generator=seeded),)
-        for rows, columns in SIZES
-    ]
+    stride = model.stride
+    examples = [(image,) for image in example_images(stride, SIZES)]
     about = (
         f"RGB image, 0 to 255, best reduced to a short side of {model.config.short_side} pixels, to the clear image, 0 to 255, "
         "transmission in (0, 1] and airlight, in [0.3, 1.05] for each color. The rules, the four views and the guided filter "
         "of `latens dehaze` are not part of it."
     )
-    free = {1: ("rows", stride), 2: ("columns", stride)}
-    return [Graph("dehazer", about, Dehazer(model), ("image",), ("clear", "transmission", "airlight"), (free,), examples)]
+    outputs = ("clear", "transmission", "airlight")
+    return [Graph("dehazer", about, Dehazer(model), ("image",), outputs, (free_sides(stride),), examples)]

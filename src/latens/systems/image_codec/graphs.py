@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from latens.inference.onnx import Graph
+from latens.inference.onnx import Graph, example_images, free_sides
 from latens.shapes import Float, UInt8
 from latens.systems.image_codec.predict import ImageCodec
 
@@ -45,17 +45,11 @@ class DecoderHalf(nn.Module):
 
 def graphs(codec: ImageCodec) -> list[Graph]:
     """Encoder and decoder without the entropy coder."""
-    seeded, quality = torch.Generator().manual_seed(0), torch.tensor([QUALITY])
-    images = [
-        torch.randint(0, 256, (1, ALIGNMENT * rows, ALIGNMENT * columns, 3), dtype=torch.uint8, generator=seeded)
-        for rows, columns in SIZES
-    ]
+    quality, images = torch.tensor([QUALITY]), example_images(ALIGNMENT, SIZES)
     encoder, decoder = EncoderHalf(codec), DecoderHalf(codec)
     with torch.no_grad():
         latents = [encoder(image, quality)[0].round() for image in images]
-    sides = {1: ("rows", ALIGNMENT), 2: ("columns", ALIGNMENT)}
     per_latent = ALIGNMENT // (images[0].shape[1] // latents[0].shape[2])
-    grid = {2: ("rows", per_latent), 3: ("columns", per_latent)}
     top = len(codec.lambdas)
     return [
         Graph(
@@ -64,7 +58,7 @@ def graphs(codec: ImageCodec) -> list[Graph]:
             encoder,
             ("image", "quality"),
             ("y", "z"),
-            (sides, {}),
+            (free_sides(ALIGNMENT), {}),
             [(image, quality) for image in images],
         ),
         Graph(
@@ -73,7 +67,7 @@ def graphs(codec: ImageCodec) -> list[Graph]:
             decoder,
             ("y", "quality"),
             ("image",),
-            (grid, {}),
+            (free_sides(per_latent, rows=2), {}),
             [(latent, quality) for latent in latents],
         ),
     ]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from latens.errors import ModelError
-from latens.inference.onnx import Graph
+from latens.inference.onnx import Graph, example_images, free_sides
 from latens.shapes import UInt8
 from latens.systems.parts.model import PatchVAE
 from latens.systems.parts.predict import Parts
@@ -32,15 +31,11 @@ def graphs(parts: Parts) -> list[Graph]:
     """The encoder. Raises ModelError for a model without parts."""
     if not isinstance(parts.model, PatchVAE):
         raise ModelError("only models with parts are exported", where=parts.name, hint="train a PatchVAE")
-    seeded, stride = torch.Generator().manual_seed(0), parts.model.encoder.stride
-    examples = [
-        (torch.randint(0, 256, (1, stride * rows, stride * columns, 3), dtype=torch.uint8, generator=seeded),)
-        for rows, columns in SIZES
-    ]
+    stride = parts.model.encoder.stride
+    examples = [(image,) for image in example_images(stride, SIZES)]
     about = (
         f"RGB image, 0 to 255, with a short side of {parts.resolution} pixels as in training, to the probability of every part "
         "in every cell, the mean appearance of every part, and the features of the encoder."
     )
-    free = {1: ("rows", stride), 2: ("columns", stride)}
     outputs = ("occurrence", "appearance", "features")
-    return [Graph("encoder", about, PartEncoder(parts.model), ("image",), outputs, (free,), examples)]
+    return [Graph("encoder", about, PartEncoder(parts.model), ("image",), outputs, (free_sides(stride),), examples)]
