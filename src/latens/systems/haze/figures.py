@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -41,6 +41,14 @@ TRANSLATED = {"unit": "UNIT", "cyclegan": "CycleGAN"}
 OURS = {"mmd": "MMD-VAE", "physical": "physical"}
 
 
+class Compared(NamedTuple):
+    """An image under its title, and what it should be."""
+
+    title: str
+    image: Pixels
+    truth: Pixels
+
+
 @dataclass(frozen=True)
 class Shown:
     """Rows of images, with PSNR and SSIM where there is a truth, and inputs that were left out."""
@@ -54,15 +62,14 @@ def figure2(lab: HazeLab) -> Report:
     """Figure 2: removal on scenes with known truth, and a detail of each result."""
     haze = with_all_methods(lab)
 
-    def row(scene: Scene, index: int, protocol: Protocol) -> list[tuple[str, Pixels, Pixels]]:
+    def row(scene: Scene, index: int, protocol: Protocol) -> list[Compared]:
         sample = hazy_scene(scene, index, 0, protocol)
         learned = [kind for kind in (*TRANSLATED, "dehazenet", *OURS) if haze.has(kind)]
         made = dict(removal_rows(haze, learned, sample))
         truth = to_pixels(sample.clear[0])
-        named = {"do nothing": "hazy", **REMOVERS, **OURS}
-        return [*((title, made[name], truth) for name, title in named.items() if name in made), ("truth", truth, truth)]
+        return beside_truth(made, {"do nothing": "hazy", **REMOVERS, **OURS}, truth)
 
-    shown = of_scenes(lab, row, details=True)
+    shown = of_scenes(lab, row)
     return made_of(lab, "figure2", "Figure 2: haze removal on scenes with known truth", shown, SCENE_CAPTION)
 
 
@@ -70,15 +77,14 @@ def figure5(lab: HazeLab) -> Report:
     """Figure 5: synthesis on scenes with known truth."""
     haze = with_all_methods(lab)
 
-    def row(scene: Scene, index: int, protocol: Protocol) -> list[tuple[str, Pixels, Pixels]]:
+    def row(scene: Scene, index: int, protocol: Protocol) -> list[Compared]:
         sample = hazy_scene(scene, index, 0, protocol)
         learned = [kind for kind in (*TRANSLATED, *OURS) if haze.has(kind)]
         made = {name: to_pixels(tensor[0]) for name, tensor in synthesis_rows(haze, learned, sample)}
         truth = to_pixels(sample.hazy[0])
-        named = {"do nothing": "clear", **TRANSLATED, **OURS}
-        return [*((title, made[name], truth) for name, title in named.items() if name in made), ("truth", truth, truth)]
+        return beside_truth(made, {"do nothing": "clear", **TRANSLATED, **OURS}, truth)
 
-    shown = of_scenes(lab, row, details=False)
+    shown = of_scenes(lab, row)
     return made_of(lab, "figure5", "Figure 5: haze synthesis on scenes with known truth", shown, SCENE_CAPTION)
 
 
@@ -108,13 +114,17 @@ def figure4(lab: HazeLab) -> Report:
     return made_of(lab, "figure4", "Figure 4: haze synthesis on photographs", of_photographs(lab, row), caption)
 
 
-SCENE_CAPTION = "PSNR in dB and SSIM against the truth are below the names."
+SCENE_CAPTION = "Below each image its center, with PSNR in dB and SSIM of the whole image against the truth."
 
 
-def of_scenes(
-    lab: HazeLab, row: Callable[[Scene, int, Protocol], Sequence[tuple[str, Pixels, Pixels]]], *, details: bool
-) -> Shown:
-    """A row for each of the first scenes: (title, image, truth) as tiles, with details of the same tiles below them."""
+def beside_truth(made: Mapping[str, Pixels], titles: Mapping[str, str], truth: Pixels) -> list[Compared]:
+    """The images that were made, under their titles, and the truth."""
+    shown = [Compared(title, made[name], truth) for name, title in titles.items() if name in made]
+    return [*shown, Compared("truth", truth, truth)]
+
+
+def of_scenes(lab: HazeLab, row: Callable[[Scene, int, Protocol], Sequence[Compared]]) -> Shown:
+    """A row for each of the first scenes, and a row with the centers of the same images below it."""
     folder = test_folder(lab)
     protocol = streets_protocol(replace(protocol_of(lab), scenes=SCENES), folder)
     shown = Shown([], [], [])
@@ -132,9 +142,7 @@ def of_scenes(
             crops.append(titled(resized(detail(image), HEIGHT), f"{decibel:.2f}, {similarity:.4f}" if known else " "))
             if known:
                 shown.measured.append({"scene": scene.name, "image": title, "psnr": decibel, "ssim": similarity})
-        shown.rows.append(row_of(images))
-        if details:
-            shown.rows.append(row_of(crops))
+        shown.rows.extend([row_of(images), row_of(crops)])
     return shown
 
 
