@@ -29,7 +29,7 @@ needs_gradio = pytest.mark.skipif(find_spec("gradio") is None, reason="pip insta
 @pytest.mark.parametrize("tab", TABS, ids=lambda tab: tab.name)
 def test_every_tab_gives_commands_that_parse(tab: Tab, tmp_path: Path) -> None:
     values = {knob.name: knob.value for knob in tab.knobs}
-    files = [tmp_path / f"one{tab.endings[0]}"]
+    files = [tmp_path / ("one.mp4" if tab.region else "one.png")]
     for changed in (values, values | {"task": "add", "clusters": 4, "diameter": "12", "day": "6", "size": "2MB"}):
         for words in tab.commands(files, tmp_path / "out", changed):
             build_app(words[0]).parse_args(words, print_error=False, exit_on_error=False)

@@ -22,7 +22,6 @@ KEPT_RUNS = 24  # folders of results that stay
 SHOWN_LINES = 12  # of the log
 NO_REGION = "no region is painted: the whole frame gets the same quality"
 HEAD = "Everything runs on this machine; files leave it only when you download them."
-CSS = ".log {font-family: monospace; font-size: 12px; white-space: pre-wrap}"
 
 
 class Desk:

@@ -136,7 +136,7 @@ def served(*, host: str, port: int | None, largest: int) -> Iterator[str]:
         raise UsageError("the page needs gradio", hint="pip install 'latens[app]'")
     with private_folder() as folder:
         os.environ.update(GRADIO_TEMP_DIR=str(folder / "uploads"), GRADIO_ANALYTICS_ENABLED="False", NO_PROXY="*", no_proxy="*")
-        from latens.app.page import CSS, Desk, build
+        from latens.app.page import Desk, build
         from latens.app.runner import Runner
 
         runner = Runner()
@@ -156,7 +156,6 @@ def served(*, host: str, port: int | None, largest: int) -> Iterator[str]:
                     ssr_mode=False,
                     enable_monitoring=False,
                     app_kwargs={"middleware": _middleware(host), "docs_url": None, "redoc_url": None},
-                    css=CSS,
                 )
             except OSError as error:
                 hint = "choose another --port or --host"

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from latens.app.views import View, files_below, images, pair, table, table_of
+from latens.data.clips.formats import CLIP_ENDINGS
 
 Values = Mapping[str, Any]
 Rows = Sequence[Mapping[str, Any]]
-IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".gif")
-CLIPS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".gif")
 
 
 class Knob(NamedTuple):
@@ -32,7 +31,6 @@ class Tab(NamedTuple):
     name: str  # of its elements
     title: str
     about: str
-    endings: tuple[str, ...]
     knobs: tuple[Knob, ...]
     commands: Callable[[list[Path], Path, Values], list[list[str]]]
     view: Callable[[list[Path], Path, Rows], View]
@@ -115,7 +113,7 @@ def _dehaze(files: list[Path], out: Path, values: Values) -> list[list[str]]:
 def _dehazed(files: list[Path], out: Path, rows: Rows) -> View:
     results = made(rows)
     columns, cells = table(rows, ("input", "method", "strength", "visibility", "width", "height", "seconds"))
-    clip = next((path for _, path in results if path.suffix.lower() in CLIPS and path.suffix.lower() != ".gif"), None)
+    clip = next((path for _, path in results if path.suffix.lower() in CLIP_ENDINGS - {".gif"}), None)
     compared = pair(*results[0]) if results and clip is None else None
     paths = [path for _, path in results]
     return View(compared=compared, gallery=images(paths[1:]), clip=clip, columns=columns, rows=cells, files=paths)
@@ -189,7 +187,6 @@ TABS: tuple[Tab, ...] = (
         "compress",
         "Compress",
         "Photographs into small .ltn files. Drag the handle to compare the original with the decoded file.",
-        IMAGES,
         (
             QUALITY,
             Knob("refine", "Refinement steps", "slider", 0, (0, 500, 50), info="optimizes each image; slow, and smaller"),
@@ -201,7 +198,6 @@ TABS: tuple[Tab, ...] = (
         "segment",
         "Cells",
         "Nuclei, or blastomeres of an embryo with their hidden parts.",
-        IMAGES,
         (
             Knob("model", "Model", "choice", "cells", choices=("cells", "embryo")),
             Knob("score", "Smallest score", "slider", 0.5, (0.05, 0.95, 0.05)),
@@ -214,7 +210,6 @@ TABS: tuple[Tab, ...] = (
         "haze",
         "Haze",
         "Remove haze from images and clips, or add haze of a visibility to images.",
-        (*IMAGES, *CLIPS[:-1]),
         (
             Knob("task", "Task", "choice", "remove", choices=("remove", "add")),
             Knob("method", "Method of removal", "choice", "physical", choices=("physical", "dcp", "bccr", "dehazenet", "mmd")),
@@ -229,7 +224,6 @@ TABS: tuple[Tab, ...] = (
         "parts",
         "Parts",
         "Patterns that repeat within and across photographs, found without labels.",
-        IMAGES,
         (Knob("clusters", "Clusters to name", "slider", 0, (0, 24, 1), info="0: none"),),
         _parts,
         _parted,
@@ -238,7 +232,6 @@ TABS: tuple[Tab, ...] = (
         "video",
         "Video",
         "A clip for any player, with a region that stays sharp. Paint the region on the first frame.",
-        CLIPS,
         (
             QUALITY._replace(info="of the region, or of the whole frame without one"),
             Knob("size", "Size of the file", "text", "", info="such as 2MB; empty: by quality"),
@@ -252,7 +245,6 @@ TABS: tuple[Tab, ...] = (
         "density",
         "Unusual images",
         "How probable an image is under a model of photographs, at 32 x 32 pixels: unusual images first.",
-        IMAGES,
         (Knob("draws", "Draws for each score", "slider", 4, (1, 16, 1)),),
         _density,
         _scored,
@@ -261,7 +253,6 @@ TABS: tuple[Tab, ...] = (
         "seedlings",
         "Seedlings",
         "Trays of seedlings from above: emerged plants, and the probability that they will be usable.",
-        IMAGES,
         (
             Knob("rows", "Rows of cells", "number", 10),
             Knob("cols", "Columns of cells", "number", 15),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,6 @@ class View:
     columns: Sequence[str] = ()
     rows: Sequence[Sequence[str]] = ()
     files: Sequence[Path] = ()
-    notes: Sequence[str] = field(default_factory=list)
 
 
 def preview(path: Path) -> Pixels | None:
