@@ -113,7 +113,7 @@ PAPERS: Mapping[str, Paper] = MappingProxyType(
 
 
 def listed(what: str | None = None) -> Iterator[Listed]:
-    """All tables and figures, those of a system, or the one of "SYSTEM/NAME". Raises UsageError for an unknown one."""
+    """All tables and figures, those of "SYSTEM", or only "SYSTEM/NAME". Raises UsageError for an unknown system or name."""
     system, _, name = (what or "").partition("/")
     if system and system not in PAPERS:
         raise UsageError(f"there is no system '{system}'", hint=did_you_mean(system, SYSTEMS, f"known: {', '.join(SYSTEMS)}"))

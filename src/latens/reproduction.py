@@ -120,7 +120,7 @@ def _reproduced(wanted: _Request, folder: Path, *, force: bool, device: str, thr
 
 
 def _names_of(what: str) -> tuple[str, list[str]]:
-    """System and names of "SYSTEM/NAME"; no name stands for all. Raises UsageError for "SYSTEM/"."""
+    """The system and the name in "SYSTEM/NAME". The list is empty for "SYSTEM" alone. Raises UsageError for "SYSTEM/"."""
     system, slash, name = what.partition("/")
     if slash and not name:
         hint = f"name a table or figure: latens reproduce --list {system}"

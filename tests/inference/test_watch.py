@@ -20,7 +20,7 @@ def names(found: set[str]) -> list[str]:
     return sorted(os.path.basename(path) for path in found)
 
 
-def test_a_file_is_taken_once_when_it_stood_still(tmp_path: Path) -> None:
+def test_a_file_is_taken_once_when_it_has_not_changed(tmp_path: Path) -> None:
     clock = Clock()
     watch = Watch([tmp_path], 2.0, clock=clock)
     (tmp_path / "sub").mkdir()

@@ -32,7 +32,7 @@ class WatchOptions:
     ] = False
     settle: Annotated[
         str | None,
-        Parameter(help=f"Time for which size and date of a file stand still before --watch takes it.  [default: {SETTLE}]"),
+        Parameter(help=f"Time without a change of size or date after which --watch takes a file.  [default: {SETTLE}]"),
     ] = None
 
     def check(self, inputs: Sequence[str], out: Path | None) -> None:

@@ -1,7 +1,7 @@
 """Watched folders: files that are complete, each time that they are new or have changed.
 
-Folders are polled, because events of the file system come before a file is complete. A file is taken when its size and time of
-change stood still for a while. Standard library only.
+Folders are polled, because events of the file system come before a file is complete. A file is taken when its size and
+modification time have not changed for a while. Standard library only.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Key(NamedTuple):
 
 
 class Watch:
-    """Files of folders and their subfolders that stood still for `settle` seconds, without hidden and unfinished files."""
+    """Files of folders and their subfolders that have not changed for `settle` seconds, without hidden and unfinished ones."""
 
     def __init__(self, folders: Sequence[Path], settle: float, *, clock: Callable[[], float] = monotonic) -> None:
         self.folders, self.settle, self.clock = folders, settle, clock
@@ -37,7 +37,7 @@ class Watch:
         self._waiting: dict[str, tuple[Key, float]] = {}  # key, and since when
 
     def settled(self) -> set[str]:
-        """Absolute paths of the files that stand still and were not returned with this key before."""
+        """Absolute paths of the files that have not changed and were not returned with this key before."""
         now = self.clock()
         waiting: dict[str, tuple[Key, float]] = {}
         found: set[str] = set()

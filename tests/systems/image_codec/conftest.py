@@ -53,7 +53,7 @@ def codec_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
 
 @pytest.fixture(scope="session")
 def codec(codec_folder: Path) -> ImageCodec:
-    """The codec of the folder above. That of tests/conftest.py would stay the one of its own folder once it is made."""
+    """The codec in the folder above. pytest would reuse the `codec` of tests/conftest.py, which is from another folder."""
     return load(codec_folder, device="cpu")
 
 
