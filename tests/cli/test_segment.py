@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +33,23 @@ def test_images_stacks_and_bad_files(cell_model: Path, tmp_path: Path, capsys: p
     assert main(words) == 3
     again = [json.loads(line)["status"] for line in capsys.readouterr().out.splitlines()]
     assert sorted(again) == ["failed", "skipped", "skipped"]
+
+
+def test_rois_that_are_left_out_are_one_line_and_a_field(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "roifile" else found(name))
+    nuclei = Image.open(files("latens.systems.amodal") / "samples" / "fluorescent.png")  # type: ignore[arg-type]
+    for name in ("a.png", "b.png"):
+        nuclei.save(tmp_path / name)
+    words = ["segment", str(tmp_path / "a.png"), str(tmp_path / "b.png"), "-o", str(tmp_path / "out"), "--format", "json"]
+    assert main(words) == 0
+    captured = capsys.readouterr()
+    assert [json.loads(line)["left_out"] for line in captured.out.splitlines()] == [["ROIs"], ["ROIs"]]
+    assert captured.err.count("ROIs for Fiji") == 1
+    assert "2 files" in captured.err
+    assert not list((tmp_path / "out").glob("*.rois.zip"))
 
 
 def test_hand_drawn_annotations_are_named_before_they_are_lost(

@@ -114,12 +114,20 @@ def segment(
         own = "Train your own and pass it with --model."
         logger.info(f"this model was trained on {known}; on other images expect false positives. {own}")
 
+    without_rois = 0
+
     def work(job: Job, on_progress: OnProgress) -> dict[str, Any]:
-        return segment_one(segmenter, job, score)
+        nonlocal without_rois
+        record = segment_one(segmenter, job, score)
+        without_rois += bool(record["left_out"])
+        return record
 
     request = {"model": segmenter.model_id, "score": score, "diameter": diameter, **options.choice()}
     outputs, ours = (lambda job: [*family(job.output), job.output]), (lambda job: is_ours(job.output))
     done = batch.run(work, Request("segmenting", request, outputs, is_ours=ours))
+    if without_rois:
+        of = counted(without_rois, "file")
+        logger.warning("ROIs for Fiji of %s were left out; the extra `micro` writes them: pip install 'latens[micro]'", of)
     if batch.folder is not None and (written := join_tables(batch.folder)):
         logger.info(f"all results in {batch.folder} together: {', '.join(path.name for path in written)}")
     return done.exit_status
@@ -158,6 +166,7 @@ def segment_one(segmenter: Segmenter[Any], job: Job, score: float) -> dict[str, 
         "frames": len(written.objects),
         "objects": written.objects,
         "files": [str(path) for path in written.files],
+        "left_out": list(written.left_out),
         "seconds": round(seconds, 3),
         "notes": [*([note] if note else []), *warned],
         "text": f"{job.output}: {shown}, {seconds:.2f} s" + (f"; {note}" if note else ""),

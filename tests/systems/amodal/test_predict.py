@@ -265,12 +265,11 @@ def test_evaluation_warns_of_differing_class_names(
         evaluate(segmenter, parse_sources(["simulated", "simulated:opaque"]), options, None)
 
 
-def test_missing_roifile_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_roifile_the_rois_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     written = write_outputs([result()], tmp_path / "a.json", "a.png")
     assert written.left_out == ("ROIs",)
     assert not (tmp_path / "a.rois.zip").exists()
-    assert "latens[micro]" in caplog.text
 
 
 IMPORT = "import sys, {module}; print(*sys.modules)"

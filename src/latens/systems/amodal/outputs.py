@@ -287,7 +287,6 @@ class _Files:
                 self._archive = self._stack.enter_context(zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED))
             else:
                 self.left_out = ("ROIs",)
-                logger.warning("%s: ROIs for Fiji were skipped; install them with pip install 'latens[micro]'", self._source)
         if self._masks is not None:
             for placed in frame.found.placed:
                 page = np.zeros(frame.found.size, dtype=np.uint8)
