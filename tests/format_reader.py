@@ -92,6 +92,14 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
     return found
 
 
+def entropy_tensors(folder: Path) -> dict[str, np.ndarray]:
+    """The tensors of the files `entropy` of a model folder."""
+    found: dict[str, np.ndarray] = {}
+    for name in json.loads((folder / "config.json").read_text())["files"]["entropy"]:
+        found |= read_tensors(folder / name)
+    return found
+
+
 class Layer(NamedTuple):
     shape: dict[str, Any]
     weight: np.ndarray
@@ -221,18 +229,20 @@ def rounded(x: Any, bits: Any) -> Any:
 
 
 class ImageReader:
-    """Reads the latents of .ltn files with the integers of a model folder and of its base."""
+    """Reads the latents of .ltn files with the integers of a model folder, and of its base if it names one."""
 
-    def __init__(self, folder: Path, base: Path) -> None:
+    def __init__(self, folder: Path, base: Path | None = None) -> None:
         self.spec = json.loads((folder / "config.json").read_text())["coding"]
-        tensors = read_tensors(base / "entropy.safetensors") | read_tensors(folder / "entropy.safetensors")
+        tensors = entropy_tensors(folder) if base is None else entropy_tensors(base) | entropy_tensors(folder)
         self.tensors = {name: array.astype(np.int64) for name, array in tensors.items() if name != "feature_unit"}
         self.hyper = network(self.spec["network"], tensors, "network.")
-        self.features = network(self.spec["features"]["network"], tensors, "features.")
-        context = self.spec["context"]
-        self.gates = [network(each, tensors, f"context.gates.{i}.") for i, each in enumerate(context["gates"])]
-        self.slices = [network(each, tensors, f"context.slices.{i}.") for i, each in enumerate(context["slices"])]
         self.tables_y, self.tables_z = Tables(tensors, "y"), Tables(tensors, "z")
+        self.has_context = "context" in self.spec
+        if self.has_context:
+            context = self.spec["context"]
+            self.features = network(self.spec["features"]["network"], tensors, "features.")
+            self.gates = [network(each, tensors, f"context.gates.{i}.") for i, each in enumerate(context["gates"])]
+            self.slices = [network(each, tensors, f"context.slices.{i}.") for i, each in enumerate(context["slices"])]
 
     def read(self, data: bytes) -> Latent:
         parts = read_ltn(data)
@@ -240,12 +250,13 @@ class ImageReader:
         width, height, quality, _, band_rows = struct.unpack("<IIHBB", parts.header)
         h, w = (-(-side // 64) * 4 for side in (height, width))
         z = self.read_z(next(payload for kind, payload in parts.sections if kind == 1), h // 4, w // 4)
-        mean, level, features = self.predict(z, quality)
+        prediction = self.predict(z, quality) if self.has_context else self.predict_plainly(z)
+        read_band = self.read_band if self.has_context else self.read_plain_band
         bands = [payload for kind, payload in parts.sections if kind == 2]
         found = []
         for top, payload in zip(range(0, h, band_rows), bands, strict=True):
             rows = slice(top, min(top + band_rows, h))
-            found.append(self.read_band(payload, mean[:, rows], level[:, rows], features[:, rows]))
+            found.append(read_band(payload, *(image[:, rows] for image in prediction)))
         y, means = (np.concatenate(images, axis=1) for images in zip(*found, strict=True))
         return Latent(z, y, means)
 
@@ -256,6 +267,21 @@ class ImageReader:
         stack.finish()
         return z.reshape(channels, h, w)
 
+    def predict_plainly(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Means and table numbers of a model without context."""
+        x = (z << 8) + self.tensors["medians"][:, None, None]
+        mean, scale = np.split(run_network(self.hyper, self.spec["network"]["input_bound"], x)[-1], 2)
+        scales = 0.11 * (256 / 0.11) ** (np.arange(64) / 63)
+        thresholds = np.rint(1024 * np.sqrt(scales[:-1] * scales[1:]))
+        return mean, np.searchsorted(thresholds, scale, side="left")
+
+    def read_plain_band(self, payload: bytes, mean: np.ndarray, level: np.ndarray) -> tuple[Any, Any]:
+        check(zlib.crc32(level.astype(np.uint8).tobytes()) == int.from_bytes(payload[:4], "little"), "check of the levels")
+        stack = Stack(payload[4:])
+        y = stack.group(level.reshape(-1), self.tables_y).reshape(mean.shape)
+        stack.finish()
+        return y, mean
+
     def predict(self, z: np.ndarray, quality: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         x = (z << 8) + self.tensors["medians"][:, None, None]
         *_, hidden, output = run_network(self.hyper, self.spec["network"]["input_bound"], x)
@@ -263,15 +289,15 @@ class ImageReader:
         features = np.clip(run_network(self.features, bound, hidden)[-1], -127, 127)
         mean, scale = np.split(output, 2)
         thresholds = self.tensors["thresholds"]
-        level = np.searchsorted(thresholds, np.clip(scale, 0, thresholds[-1]), side="right")
+        level = np.searchsorted(thresholds, scale, side="right") if len(thresholds) else rounded(scale, 6)
         return mean, level + self.rate_shift(quality)[:, None, None], features
 
     def rate_shift(self, quality: int) -> np.ndarray:
         table = self.tensors["context.rate_levels"]
         place = min(max(quality - 256, 0), 256 * (len(table) - 1))
-        low = min(place // 256, len(table) - 2)
-        share = place - 256 * low
-        shift: np.ndarray = rounded(table[low] * (256 - share) + table[low + 1] * share, 8)
+        low, share = divmod(place, 256)
+        high = min(low + 1, len(table) - 1)
+        shift: np.ndarray = rounded(table[low] * (256 - share) + table[high] * share, 8)
         return shift
 
     def read_band(self, payload: bytes, mean: np.ndarray, level: np.ndarray, features: np.ndarray) -> tuple[Any, Any]:

@@ -64,6 +64,28 @@ def test_damage_is_found(codec: ImageCodec, reader: ImageReader) -> None:
         reader.read(bytes(blob))
 
 
+GOLDEN = Path(__file__).parent / "golden"
+FILES = [
+    *((path, path.parent / "model", None) for path in sorted(GOLDEN.glob("image_codec*/*.ltn"))),
+    (GOLDEN / "bundled" / "image_codec.ltn", BASE, None),
+    (GOLDEN / "bundled" / "image_codec_context.ltn", CODEC, BASE),
+]
+
+
+@pytest.mark.parametrize(("path", "model", "base"), FILES, ids=lambda part: f"{part.parent.name}-{part.stem}" if part else "")
+def test_the_second_decoder_reads_every_golden_file(path: Path, model: Path, base: Path | None) -> None:
+    record = json.loads((path.parent / "golden.json").read_text())
+    expected = record.get("files", record)[path.stem]["latents"]
+    found = ImageReader(model, base).read(path.read_bytes())
+    assert {
+        name: hashlib.sha256(value.astype("<i4").tobytes()).hexdigest() for name, value in found._asdict().items()
+    } == expected
+
+
+def test_every_golden_file_is_given_to_the_second_decoder() -> None:
+    assert {path for path, *_ in FILES} == set(GOLDEN.rglob("*.ltn"))
+
+
 def test_the_model_id_is_the_hash_of_the_files(codec: ImageCodec) -> None:
     parts = read_ltn(codec.compress(crop(0, 64, 64), quality=2))
     assert parts.model_id == model_hash(CODEC)[:8]
