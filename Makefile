@@ -16,7 +16,7 @@ SHAPED   := tests/codes tests/nn tests/training
 # Two workers share the cores: one thread each is faster than two that fight.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: demo test dev lint format types imports tests shapes docs docs-test fuzz kill diskfault dist dist-check clean
+.PHONY: demo test dev lint format types imports tests shapes docs docs-test fuzz kill diskfault portable dist dist-check clean
 
 demo: $(STAMP)
 	$(BIN)/latens demo -o $(REPORT)
@@ -81,6 +81,10 @@ kill: dev
 
 diskfault: dev
 	$(CAMPAIGN) tests/campaigns/test_diskfault.py
+
+# Stored files under every instruction set that this machine can be held to.
+portable: dev
+	$(BIN)/python benchmarks/portable.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
