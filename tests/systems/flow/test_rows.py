@@ -12,10 +12,20 @@ from PIL import Image
 
 from latens.data.source import Source
 from latens.reproduction import reproduce
+from latens.systems.flow.config import DenseBlocks, ImageFlow
 from latens.systems.flow.cpu_time import steps_within
 from latens.systems.flow.drawing import CELL, MARGIN, colored, heat_map
 from latens.systems.flow.original import published_for, stored_as_jpeg
 from latens.systems.flow.outliers import as_typical, through_jpeg
+from latens.systems.flow.tables import TABLES
+from latens.systems.flow.trials import (
+    FULL_GROWTH,
+    ImageScale,
+    dense,
+    full_training,
+    hybrid_training,
+    image_training,
+)
 
 
 def arrays(path: Path, size: int = 32, classes: int = 10) -> Source:
@@ -48,6 +58,33 @@ def test_rows_of_equal_time_are_trained_once(album: Path, tmp_path: Path) -> Non
     for name in ("Residual Flow ", "i-DenseNet "):
         cells = next(line for line in printed if line.startswith(name)).split("  ")
         assert any(cell.strip() == str(count) for cell in cells for count in steps)
+
+
+PAPER = ImageScale(size="paper", steps=156_250)
+
+
+def test_small_models_at_paper_scale_have_the_sizes_and_the_schedule_of_the_thesis() -> None:
+    small = image_training(PAPER, dense())
+    assert isinstance(small.model, ImageFlow)
+    assert (small.model.scales, small.run.steps, small.data.batch) == ((4, 4, 4), 200 * 50_000 // 64, 64)
+    assert (small.optim.kind, small.optim.lr, small.optim.decay_share) == ("adam", 1e-3, 0.0)
+    assert small.objective.validation_terms == 20
+    assert small.objective.equal_share * small.run.steps == pytest.approx(25 * 50_000 / 64)  # epochs of 50,000 images
+
+
+def test_full_and_hybrid_models_at_paper_scale_have_those_of_the_thesis() -> None:
+    cifar = full_training(PAPER, dense(growth=FULL_GROWTH), Source("cifar10", "x"))
+    large = full_training(PAPER, dense(growth=FULL_GROWTH), Source("imagenet32", "x"))
+    assert isinstance(cifar.model, ImageFlow)
+    assert isinstance(large.model, ImageFlow)
+    assert cifar.model.block == large.model.block == DenseBlocks(growth=172, depth=3, activation="clipswish")
+    assert (cifar.model.scales, cifar.run.steps) == ((16, 16, 16), 1000 * (50_000 // 64))
+    assert (large.model.scales, large.run.steps) == ((32, 32, 32), 20 * (1_281_167 // 64))
+    hybrid = hybrid_training(TABLES["table4.4.5"].scales["paper"], dense(growth=FULL_GROWTH), "1/D", 10)
+    assert isinstance(hybrid.model, ImageFlow)
+    assert (hybrid.model.scales, hybrid.model.input, hybrid.run.steps) == ((16, 16, 16), "standardize", 400 * 50_000 // 64)
+    tiny = ImageScale(size="tiny")
+    assert full_training(tiny, dense(growth=FULL_GROWTH), Source("cifar10", "x")) == image_training(tiny, dense())
 
 
 def test_published_numbers_appear_only_for_the_original_images(tmp_path: Path, album: Path) -> None:

@@ -27,11 +27,13 @@ from latens.systems.flow.drawing import colored, heat_map, image_grid
 from latens.systems.flow.model import Flow
 from latens.systems.flow.points import log_density
 from latens.systems.flow.predict import DensityModel
-from latens.systems.flow.tables import IMAGE_SCALES, LAMBDAS, TOY_ROWS, TOY_SCALES, image_report
+from latens.systems.flow.tables import HYBRID_SCALES, IMAGE_SCALES, LAMBDAS, TOY_ROWS, TOY_SCALES, image_report
 from latens.systems.flow.trials import (
+    FULL_GROWTH,
     ImageScale,
     ToyScale,
     dense,
+    full_training,
     hybrid_training,
     image_source,
     image_training,
@@ -128,7 +130,7 @@ def sample_grid(flow: DensityModel) -> bytes:
 
 def figure_4_4_2(lab: ExperimentRunner[DensityModel, ImageScale]) -> Report:
     """Figure 4.4.2: real images and samples."""
-    config = image_training(lab.scale, dense())
+    config = full_training(lab.scale, dense(growth=FULL_GROWTH), image_source(lab))
     flow = trained(lab, "i-DenseNet+LC", config)
     assert isinstance(flow.config, ImageFlow)
     figures = [
@@ -140,7 +142,7 @@ def figure_4_4_2(lab: ExperimentRunner[DensityModel, ImageScale]) -> Report:
 
 def figure_b_2(lab: ExperimentRunner[DensityModel, ImageScale]) -> Report:
     """Figure B.2: real images, and samples at three temperatures."""
-    flow = trained(lab, "i-DenseNet+LC", image_training(lab.scale, dense()))
+    flow = trained(lab, "i-DenseNet+LC", full_training(lab.scale, dense(growth=FULL_GROWTH), image_source(lab)))
     assert isinstance(flow.config, ImageFlow)
     figures = [Figure(real_grid(lab, flow.config), "Real images", alt="real images", pixelated=True)]
     for temperature in (1.0, 0.8, 0.6):
@@ -155,7 +157,7 @@ def figure_b_3(lab: ExperimentRunner[DensityModel, ImageScale]) -> Report:
     classes = len(open_labeled(image_source(lab), "train").classes)
     figures = []
     for weight in LAMBDAS[1:]:
-        flow = trained(lab, f"Dense Blocks {weight}", hybrid_training(lab.scale, dense(), weight, classes))
+        flow = trained(lab, f"Dense Blocks {weight}", hybrid_training(lab.scale, dense(growth=FULL_GROWTH), weight, classes))
         figures.append(Figure(sample_grid(flow), f"lambda = {weight}", alt="samples", pixelated=True))
     return image_report(lab, "figureB.3", "Samples of hybrid models", [Gallery(figures, 2)])
 
@@ -242,7 +244,7 @@ FIGURES: Mapping[str, Artifact[DensityModel, Any]] = MappingProxyType(
         "figure4.5.1": Artifact(make=figure_4_5_1, scales=IMAGE_SCALES),
         "figureB.1": Artifact(make=figure_b_1, scales=FIXED),
         "figureB.2": Artifact(make=figure_b_2, scales=IMAGE_SCALES),
-        "figureB.3": Artifact(make=figure_b_3, scales=IMAGE_SCALES),
+        "figureB.3": Artifact(make=figure_b_3, scales=HYBRID_SCALES),
         "figureB.4": Artifact(make=figure_b_4, scales=IMAGE_SCALES),
     }
 )

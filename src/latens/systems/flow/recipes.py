@@ -21,6 +21,8 @@ from latens.systems.flow.config import (
 )
 from latens.training.config import Adam, RunConfig, TrainConfig
 
+CIFAR_STEPS = 1000 * (50_000 // 64)  # 1,000 epochs of batches of 64
+IMAGENET32_STEPS = 20 * (1_281_167 // 64)  # 20 epochs
 MAX_EXACT = 64  # maximum number of dimensions for exact log-determinants in training
 
 
@@ -109,9 +111,10 @@ def gpu() -> FlowTraining:
 def paper() -> FlowTraining:
     """The large model of the thesis: 16-16-16 blocks, 24.9 million parameters, 1000 epochs of CIFAR-10, 20 terms in validation.
 
-    For ImageNet32 add `--set model.scales=32,32,32 --set data.flip=false --set objective.equal_share=0`; for MNIST add
-    `--set model.channels=1 --set model.scales=4,4,4 --set model.block.growth=108 --set model.block.activation=lipswish
-    --set model.coefficient=0.93 --set model.alpha=1e-6 --set data.flip=false`.
+    For ImageNet32 (20 epochs) add `--set model.scales=32,32,32 --set data.flip=false --set objective.equal_share=0 --set
+    run.steps=400360`; for MNIST (200 epochs of the small model) add `--set model.channels=1 --set model.scales=4,4,4 --set
+    model.block.growth=108 --set model.block.activation=lipswish --set model.coefficient=0.93 --set model.alpha=1e-6 --set
+    data.flip=false --set objective.equal_share=0.125 --set run.steps=187400`.
     """
     return replace(
         gpu(),
@@ -119,7 +122,7 @@ def paper() -> FlowTraining:
         model=ImageFlow(scales=(16, 16, 16), block=DenseBlocks(growth=172)),
         objective=LikelihoodConfig(validation_terms=20, equal_share=0.025),
         optim=Adam(lr=1e-3, warmup=1000, ema=0.999, decay_share=0.0),
-        run=RunConfig(steps=1000 * 781, precision="no", log_every=100, validate_every=7810, checkpoint_every=3905),
+        run=RunConfig(steps=CIFAR_STEPS, precision="no", log_every=100, validate_every=7810, checkpoint_every=3905),
     )
 
 

@@ -1,7 +1,7 @@
 """Training configurations and measurements of table rows at three scales.
 
-Scale `paper` has the models of the thesis (Perugachi-Diaz 2024), `cpu` has models of about 0.2 million parameters each, and
-`tiny` is for tests.
+Scale `paper` has the models, the optimizer and the epochs of the thesis (Perugachi-Diaz 2024), `cpu` has models of about 0.2
+million parameters each, and `tiny` is for tests.
 """
 
 from __future__ import annotations
@@ -43,12 +43,13 @@ from latens.systems.flow.model import Flow
 from latens.systems.flow.original import published_for
 from latens.systems.flow.points import PointsName, draw, log_density
 from latens.systems.flow.predict import DensityModel
-from latens.systems.flow.recipes import FlowTraining, cpu, gpu, hybrid, tiny, toy
+from latens.systems.flow.recipes import IMAGENET32_STEPS, FlowTraining, cpu, hybrid, paper, tiny, toy
 from latens.systems.flow.scoring import mean_and_error
 
 Size: TypeAlias = Literal["tiny", "cpu", "paper"]
 TARGET: Mapping[Size, int] = {"tiny": 3_000, "cpu": 200_000, "paper": 8_700_000}
 GAUSSIAN = "Gaussian, full covariance"
+FULL_SCALES, FULL_GROWTH = (16, 16, 16), 172  # blocks and growth of the full models for CIFAR-10
 
 
 @settings
@@ -84,7 +85,7 @@ L: TypeAlias = ExperimentRunner[DensityModel, ImageScale]
 
 def image_training(scale: ImageScale, block: Blocks, *, match: bool = True) -> FlowTraining:
     """Training configuration of a row. Except at paper scale the width of the blocks is matched to the parameters of TARGET."""
-    base = {"tiny": tiny, "cpu": cpu, "paper": gpu}[scale.size]()
+    base = {"tiny": tiny, "cpu": cpu, "paper": small_paper}[scale.size]()
     assert isinstance(base.model, ImageFlow)
     sizes = replace(base.model, block=block, whiten=False)
     if scale.size == "cpu":
@@ -96,6 +97,31 @@ def image_training(scale: ImageScale, block: Blocks, *, match: bool = True) -> F
         sizes = matched(sizes, TARGET[scale.size])
     run = replace(base.run, steps=scale.steps, seed=scale.seed, validate_every=max(scale.steps // 4, 1))
     return replace(base, model=sizes, run=run)
+
+
+def small_paper() -> FlowTraining:
+    """`paper` with the small model of sections 4.4.2 and 4.5; its 200 epochs are the steps of the scale."""
+    base = paper()
+    return replace(base, model=ImageFlow(), objective=replace(base.objective, equal_share=25 / 200))
+
+
+def full_training(scale: ImageScale, block: Blocks, source: Source) -> FlowTraining:
+    """A full model of section 4.4.3 with its own epochs at paper scale; as `image_training` at the other scales."""
+    if scale.size != "paper":
+        return image_training(scale, block)
+    base = paper()
+    assert isinstance(base.model, ImageFlow)
+    full = replace(base, model=replace(base.model, block=block), run=replace(base.run, seed=scale.seed))
+    if source.kind != "imagenet32":
+        return full
+    assert isinstance(base.data, ImagesConfig)
+    return replace(
+        full,
+        model=replace(base.model, block=block, scales=(32, 32, 32)),
+        data=replace(base.data, flip=False),
+        objective=replace(base.objective, equal_share=0.0),
+        run=replace(full.run, steps=IMAGENET32_STEPS),
+    )
 
 
 def parameters(sizes: FlowConfig) -> int:
@@ -255,12 +281,14 @@ def residual(activation: ActivationChoice = "lipswish", width: int = 512) -> Res
 
 
 def hybrid_training(scale: ImageScale, block: Blocks, weight: float | Literal["1/D"], classes: int) -> FlowTraining:
-    """Training configuration of a row of Table 4.4.5."""
+    """Training configuration of a row of Table 4.4.5; at paper scale its models are full ones, as in the thesis."""
     base, labeled = image_training(scale, block), hybrid()
     assert isinstance(base.model, ImageFlow)
     assert isinstance(base.data, ImagesConfig)
     width = {"tiny": 4, "cpu": 64, "paper": 256}[scale.size]
     sizes = replace(base.model, input="standardize", classes=classes, head_width=width)
+    if scale.size == "paper":
+        sizes = replace(sizes, scales=FULL_SCALES)
     data = replace(base.data, pad=labeled.data.pad if scale.size != "tiny" and isinstance(labeled.data, ImagesConfig) else 0)
     return replace(base, model=sizes, data=data, objective=replace(base.objective, generative_weight=weight))
 
