@@ -18,7 +18,7 @@ from latens.settings import to_dict
 from latens.systems.video_codec.artifacts import ARTIFACTS
 from latens.systems.video_codec.claims import Claim, at_least, at_most, within
 from latens.systems.video_codec.compare import difference_at_equal_rate
-from latens.systems.video_codec.config import ClipConfig
+from latens.systems.video_codec.config import ClipConfig, LatentScaling, ScaleSpaceFlowConfig
 from latens.systems.video_codec.dataset import ClipData
 from latens.systems.video_codec.measure import RegionClip
 from latens.systems.video_codec.objects import OBJECTS, VISIBLE, SelectionGain, gains_table, pairs_of
@@ -169,3 +169,13 @@ def test_methods_start_from_a_named_model(tmp_path: Path) -> None:
         study(tmp_path, [], str(tmp_path / "scaling")).start()
     with pytest.raises(ModelMissing):
         study(tmp_path, [], "vidio_codec").start()
+
+
+def test_latent_scaling_at_paper_scale_is_trained_without_amplifiers(tmp_path: Path) -> None:
+    found = study(tmp_path, [])
+    for scale, share in ((SCALES["tiny"], 0.5), (SCALES["paper"], 0.0)):
+        found.scale = scale
+        model = found.config(VARIANTS[SCALING]).model
+        assert isinstance(model, ScaleSpaceFlowConfig)
+        assert isinstance(model.method, LatentScaling)
+        assert (model.method.amplified_share, model.method.gamma) == (share, 30.0)

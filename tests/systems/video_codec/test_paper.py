@@ -23,10 +23,11 @@ from latens.systems.video_codec.config import (
     Obic,
     Plain,
     RoiLoss,
+    ScaleSpaceFlowConfig,
     VideoLoss,
 )
 from latens.systems.video_codec.model import CodedClip, ScaleSpaceFlow
-from latens.systems.video_codec.objective import FLOW_OPTIMIZER, RateDistortion, bits_per_pixel
+from latens.systems.video_codec.objective import RateDistortion, bits_per_pixel, flow_optimizer
 from latens.systems.video_codec.recipes import paper
 
 from .conftest import GAIN, small_flow
@@ -196,6 +197,9 @@ def test_constants_of_the_modules() -> None:
     assert settings.STRIDE == 16  # four layers of stride 2
     assert [coding.PRIOR_SPREAD, math.log1p(math.exp(coding.GAIN_START))] == pytest.approx([4.0, 0.05])  # ours
     assert coding.SCALE_RATIO == pytest.approx((256 / 0.11) ** (1 / 63))
-    assert [group.lr_factor for group in FLOW_OPTIMIZER["model"]] == [1.0, 0.3]  # ours
+    assert [group.lr_factor for group in flow_optimizer(ScaleSpaceFlowConfig())["model"]] == [1.0, 0.3]  # ours
+    thesis = paper().model
+    assert isinstance(thesis, ScaleSpaceFlowConfig)
+    assert [group.lr_factor for group in flow_optimizer(thesis)["model"]] == [1.0, 1.0]
     chunk = flat(ChunkConfig())
     assert (chunk["frames"], chunk["group"], chunk["region_share"]) == (4, 12, 0.5)  # ours

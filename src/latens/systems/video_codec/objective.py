@@ -17,7 +17,7 @@ from latens.data.tensors import to_pixels
 from latens.shapes import Float
 from latens.systems.video_codec.chunk_model import ChunkCodec
 from latens.systems.video_codec.codec import GainCodec
-from latens.systems.video_codec.config import AMPLIFIER_MAX, ChunkConfig, LatentScaling, Plain, VideoLoss
+from latens.systems.video_codec.config import AMPLIFIER_MAX, ChunkConfig, LatentScaling, Plain, ScaleSpaceFlowConfig, VideoLoss
 from latens.systems.video_codec.exact import CHUNK, freeze_model, hyper_parts
 from latens.systems.video_codec.model import CodedClip, ScaleSpaceFlow
 from latens.training.objective import ONE_OPTIMIZER, Export, Group, Step
@@ -25,8 +25,14 @@ from latens.training.objective import ONE_OPTIMIZER, Export, Group, Step
 VideoCodec: TypeAlias = ScaleSpaceFlow | ChunkCodec
 
 
-# Small changes of the flow move large areas of the prediction, so its layers have a lower learning rate.
-FLOW_OPTIMIZER = MappingProxyType({"model": (Group(("intra", "residual")), Group(("motion",), lr_factor=0.3))})
+# Small changes of the flow move large areas of the prediction, so its compact layers have a lower learning rate (ours).
+MOTION_FACTORS = {"compact": 0.3, "paper": 1.0}
+
+
+def flow_optimizer(config: ScaleSpaceFlowConfig) -> Mapping[str, Sequence[Group]]:
+    """Parameters of scale-space flow with the factors on their learning rates."""
+    motion = Group(("motion",), lr_factor=MOTION_FACTORS[config.transforms])
+    return MappingProxyType({"model": (Group(("intra", "residual")), motion)})
 
 
 class Draw(NamedTuple):
@@ -47,10 +53,10 @@ class RateDistortion:
 
     def __init__(self, config: VideoLoss, model: VideoCodec) -> None:
         self.config = config
-        self.optimizers = ONE_OPTIMIZER if isinstance(model, ChunkCodec) else FLOW_OPTIMIZER
         self.lambdas = model.config.lambdas
         sizes = model.config
         chunk = isinstance(sizes, ChunkConfig)
+        self.optimizers = ONE_OPTIMIZER if isinstance(sizes, ChunkConfig) else flow_optimizer(sizes)
         method = Plain() if isinstance(sizes, ChunkConfig) else sizes.method
         self.ignores_region = not chunk and isinstance(method, Plain)
         self.gamma = 1.0 if isinstance(method, Plain) else method.gamma

@@ -127,7 +127,8 @@ def paper() -> VideoTraining:
     """Perugachi-Diaz 2024, section 6.4.2 and appendix D.4; other methods: `--set model.method.kind=...`.
 
     This is one model for eight rates instead of eight models, on crops of 256 x 256 instead of 256 x 384. The paper first
-    trains for a million steps on Vimeo-90k, then for 300,000 steps on the data of interest.
+    trains for a million steps on Vimeo-90k, then for 300,000 steps on the data of interest. For latent scaling as in the paper
+    also `--set model.method.amplified_share=0`.
     """
     size = CodecSize(hidden=128, latent=192, hyper=192)
     lambdas = tuple(round(1 / (255**2 * 1e-4 * 2**exponent), 6) for exponent in reversed(range(8)))

@@ -139,6 +139,8 @@ class Study:
         method = variant.method
         if isinstance(method, LatentScaling) and isinstance(model.method, LatentScaling):
             method = replace(method, gain=model.method.gain)  # sizes of the recipe
+        if isinstance(method, LatentScaling) and self.scale.recipe == "paper":
+            method = replace(method, amplified_share=0.0)  # the thesis amplifies gains only after training
         run = base.run
         if self.scale.steps:
             every = min(run.validate_every, self.scale.steps)
@@ -194,7 +196,11 @@ class Study:
         return self.clips[: self.scale.swept or None]
 
     def sweeps(self) -> dict[float, list[ClipRow]]:
-        """Latent scaling at three qualities with all gain amplifiers, by quality; rows have the amplifier as their setting."""
+        """Latent scaling at three qualities with all gain amplifiers, by quality; rows have the amplifier as their setting.
+
+        The qualities are the ends and the middle of the range. The thesis has beta 1e-4, 8e-4 and 64e-4, which are the
+        qualities 8, 5 and 2 of the recipe `paper`.
+        """
         best = self.model(SCALING).best_quality
         qualities = (1.0, (1 + best) / 2, best)
         # The default of latent scaling is 1, so both share one measurement.
