@@ -52,9 +52,9 @@ TABLE_1 = (
     VariantRow("Mask R-CNN, VQ-VAE (ours)", "vq", 68.2),
 )
 TABLE_2 = (
-    VariantRow("Mask R-CNN, FCN", "fcn", 29.3),
+    VariantRow("Mask R-CNN, FCN and dense path", "fcn", 29.3),
     VariantRow("Mask R-CNN, VQ-VAE (ours)", "vq", 30.3),
-    VariantRow("Mask R-CNN + ASN, FCN", "asn-fcn", 31.1),
+    VariantRow("Mask R-CNN + ASN, FCN and dense path", "asn-fcn", 31.1),
     VariantRow("Mask R-CNN + ASN, VQ-VAE (ours)", "asn-vq", 31.5),
 )
 TABLE_3 = (
