@@ -54,7 +54,7 @@ def default_bandwidth(dimension: int) -> float:
 
 
 def code_mmd(code: Float[Tensor, "B C h w"], *, positions: int, bandwidths: Sequence[float] = ()) -> Float[Tensor, ""]:
-    """`mmd` between the positions of spatial codes and as many samples of N(0, 1) (Eqs. 9 to 12).
+    """`mmd`, a squared distance, between the positions of codes and as many samples of N(0, 1) (for Eqs. 9 to 12).
 
     At most `positions` random positions of the B h w are used, because the cost is quadratic in their number. Bandwidths
     default to `default_bandwidth`.

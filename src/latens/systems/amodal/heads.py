@@ -109,7 +109,8 @@ class ShapeCodeModule(nn.Module):
 class Refinement(nn.Module):
     """Region features and initial mask to one mask per class (Eq. 4). The initial mask is folded to 14 x 14.
 
-    The output is added to the initial mask. The weights of the last layer start small, so training starts near that mask.
+    The output is added to the logits of the initial mask, limited to -4 and 4. The weights of the last layer start small, so
+    training starts near that mask.
     """
 
     def __init__(self, features: int, classes: int, config: HeadConfig, code: MaskCodeConfig) -> None:

@@ -28,7 +28,7 @@ class DiscriminatorConfig:
 
 @settings
 class TranslatorConfig:
-    """Image-to-image translation between the domains: the model of the paper (Fig. 2), UNIT or CycleGAN."""
+    """Image-to-image translation between the domains: the model of the paper (Fig. 1), UNIT or CycleGAN."""
 
     kind: Literal["mmd", "unit", "cyclegan"] = "mmd"  # row of Table 1
     channels: Count = 64  # after the first layer
@@ -92,7 +92,7 @@ class PriorConfig:
 class TranslationLossConfig:
     """Loss weights of the translators (Eq. 13; UNIT; CycleGAN)."""
 
-    adversarial: Literal["lsgan", "log"] = "lsgan"  # least squares; "log": Eqs. 2 and 3 as printed
+    adversarial: Literal["lsgan", "log"] = "lsgan"  # least squares; "log": Eqs. 2 and 3
     adversarial_weight: NonNegative = 1.0  # of the adversarial terms
     reconstruction_weight: NonNegative = 10.0  # of the reconstruction loss within a domain
     cycle_weight: NonNegative = 10.0  # of the cycle-consistency loss

@@ -120,8 +120,9 @@ def gpu() -> PartsTraining:
 def paper() -> PartsTraining:
     """The paper's CIFAR-100 schedule: 90 epochs of 390 steps, Adam 1e-4, batch 128, N = 16, d_p = 6, prior 1/N.
 
-    Weights of the divergences are the released 1 and 10 in units of pixels in [0, 1]. For Indoor-67 and Places205 use
-    `--set model.size=224`; for ImageNet also `model.blocks=4`, `model.parts=64` and `model.appearance=16`.
+    Weights of the divergences are the released 1 and 10 in units of pixels in [0, 1], and the temperature has the released
+    schedule (as printed: `--set objective.annealing.compound=false`). Images are drawn with replacement. For Indoor-67 and
+    Places205 use `--set model.size=224`; for ImageNet also `model.blocks=4`, `model.parts=64` and `model.appearance=16`.
     """
     return PartsTraining(
         system="parts",

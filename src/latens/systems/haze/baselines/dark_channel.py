@@ -1,4 +1,4 @@
-"""Dark channel prior (He et al. 2009; row "He's" of Table 1 of Li et al. 2019), refined by a guided filter.
+"""Dark channel prior (He et al. 2009; row "He's" of Table 1 of Li et al. 2019), refined by a guided filter instead of matting.
 
 In clear outdoor images the minimum over the colors of a window is nearly 0; haze raises it to A (1 - t).
 """
@@ -26,7 +26,10 @@ class Blocks(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class DarkChannelConfig:
-    """Settings; the defaults are those of He et al. 2009. The estimate is computed on an image reduced by `shrink`."""
+    """Settings. Patch, omega, share and floor are those of He et al. 2009, whose airlight is the brightest pixel of the share.
+
+    The estimate is computed on an image reduced by `shrink`.
+    """
 
     patch: int = 15  # side of the window in pixels, odd
     omega: float = 0.95  # share of the haze that is removed
