@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -98,11 +99,15 @@ def a_stopped_run_ends_with_the_same_bits(workshop: Workshop, folder: Path) -> N
     system, config, sources = workshop.system, workshop.config, workshop.example.sources
     stopped = train(system.build, config, sources, folder, device="cpu", max_time=0.0)
     assert (stopped.step, stopped.ended) == (1, "time")
+    assert tensors_of(folder / "best")
     resumed = train(system.build, config, sources, folder, device="cpu", resume=True)
     assert resumed.ended == "finished"
     assert tensors_of(folder / "best").keys() == tensors_of(workshop.run.folder / "best").keys()
     for name, tensor in tensors_of(workshop.run.folder / "best").items():
         assert torch.equal(tensor, tensors_of(folder / "best")[name]), name
+    shutil.rmtree(folder / "best")
+    train(system.build, config, sources, folder, device="cpu", resume=True)
+    assert tensors_of(folder / "best"), "no step was left, and nothing was exported"
 
 
 def samples_are_no_inputs(workshop: Workshop) -> None:

@@ -170,6 +170,8 @@ def test_a_signal_stops_between_steps_with_its_product(
 
 
 def test_the_second_signal_stops_at_once(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("latens.training.loop.ONE_REQUEST", -1.0)
+
     def twice(loop: Loop, log: RunLog) -> None:
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)

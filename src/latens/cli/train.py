@@ -94,7 +94,7 @@ def train(
             on_progress=show,
         )
     resumable = "" if result.ended == "finished" else "; --resume continues"
-    best = "no finite validation loss" if result.best is None else f"best validation loss {result.best:.5g}"
+    best = "validated by the first process" if result.best is None else f"best validation loss {result.best:.5g}"
     reporter.result(
         {"run": str(result.folder), "step": result.step, "best": result.best, "ended": result.ended},
         f"{result.folder}: step {result.step}, {best}, {result.ended}{resumable}",

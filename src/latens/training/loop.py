@@ -22,7 +22,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from latens.errors import Diverged, UsageError
+from latens.errors import Diverged, LatensError, UsageError
 from latens.hub import CONFIG, load_weights
 from latens.training.checkpoint import (
     Checkpoint,
@@ -41,6 +41,9 @@ from latens.training.optim import build_optimizers, rate_factor
 logger = logging.getLogger(__name__)
 
 PATIENCE = 10  # consecutive non-finite steps after which the run stops
+SLOWER = "lower the learning rate (--set optim.lr=...) and --resume from the last checkpoint"
+ONE_REQUEST = 1.0  # seconds in which several signals count as one: `timeout` sends a process two
+STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Ctrl-C, kill, and a terminal that is closed
 
 
 class Loop:
@@ -66,15 +69,18 @@ class Loop:
     def run(self, log: RunLog, *, max_seconds: float = math.inf) -> Literal["finished", "time"]:
         """Train to the last step or for `max_seconds`; return "finished" or "time".
 
-        Every stop validates and saves, also after a signal, which raises KeyboardInterrupt at the end of its step.
+        Every stop validates and saves, also after a signal, which raises KeyboardInterrupt at the end of its step, after an
+        error of the data, and if no step is left.
         """
         run = self.config.run
         feed = Prefetch(self.data, self.accelerator.process_index)
         started = time.monotonic()
         try:
             with stop_requests() as stop:
+                if self.step >= run.steps:
+                    self.without_steps(log)
                 while self.step < run.steps:
-                    numbers = self.train_step(feed.batch(self.step))
+                    numbers = self.attempt(feed, log)
                     self.step += 1
                     last = self.step == run.steps
                     closed = time.monotonic() - started > max_seconds
@@ -83,7 +89,7 @@ class Loop:
                     if last or self.step % run.log_every == 0:
                         log.training(self.step, {name: float(value) for name, value in numbers.items()})
                     if ends or self.step % run.validate_every == 0:
-                        self.validate(log)
+                        self.validate_or_save(log)
                     if ends or self.step % run.checkpoint_every == 0:
                         self.save()
                     if stopped and not last:
@@ -93,6 +99,41 @@ class Loop:
             return "finished"
         finally:
             feed.close()
+
+    def without_steps(self, log: RunLog) -> None:
+        """A run whose steps are all done already: validate and save, unless its best weights are there."""
+        steps = self.config.run.steps
+        logger.warning("no steps are left: this is step %d of run.steps=%d; --set run.steps=... adds some", self.step, steps)
+        if not math.isfinite(self.best):
+            self.validate(log)
+            self.save()
+
+    def attempt(self, feed: Prefetch, log: RunLog) -> dict[str, Any]:
+        """One step. If its data cannot be read or its gradients diverge, the weights are validated before the error."""
+        try:
+            batch = feed.batch(self.step)
+        except (LatensError, OSError):
+            if self.step:
+                self.validate_or_save(log)
+                self.save()
+            raise
+        try:
+            return self.train_step(batch)
+        except Diverged:
+            self.validate(log)
+            raise
+        except (RuntimeError, ValueError) as error:  # such as sampling from probabilities that are not finite
+            if is_finite(self.plain):
+                raise
+            raise Diverged(f"weights are not finite after step {self.step}", where=str(self.folder), hint=SLOWER) from error
+
+    def validate_or_save(self, log: RunLog) -> None:
+        """Validate; if that fails, as on damaged held-out data, the steps so far are saved before the error."""
+        try:
+            self.validate(log)
+        except (LatensError, OSError):
+            self.save()
+            raise
 
     def train_step(self, batch: dict[str, Tensor]) -> dict[str, Any]:
         """All updates of one step. Non-finite gradients are not applied; PATIENCE consecutive such steps raise Diverged."""
@@ -113,7 +154,7 @@ class Loop:
             raise Diverged(
                 f"gradients were not finite in {PATIENCE} consecutive steps (step {self.step}: {shown})",
                 where=str(self.folder),
-                hint="lower the learning rate (--set optim.lr=...) and --resume from the last checkpoint",
+                hint=SLOWER,
             )
         if self.average is not None and finite:
             self.average.update_parameters(self.plain)
@@ -138,10 +179,13 @@ class Loop:
 
     @torch.no_grad()
     def validate(self, log: RunLog) -> None:
-        """Evaluate the averaged weights on held-out data and save them if they are the best so far."""
+        """Evaluate the averaged weights, if they are finite, on held-out data and save them if they are the best so far."""
         if not self.accelerator.is_main_process:
             return
         model = self.candidate().eval()
+        if not is_finite(model):
+            logger.warning("step %d: the weights are not finite, so they are not validated", self.step)
+            return
         batches = [{k: v.to(self.accelerator.device) for k, v in b.items()} for b in self.data.validation()]
         numbers = self.objective.validate(model, batches)
         best = numbers["loss"] < self.best
@@ -193,27 +237,38 @@ class Loop:
 
 @contextmanager
 def stop_requests() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM, so that the current step can end: half a step cannot be repeated.
+    """Collect the STOP_SIGNALS, so that the current step can end: half a step cannot be repeated.
 
-    A second signal raises KeyboardInterrupt at once. Only the main thread receives signals.
+    A signal that comes ONE_REQUEST after the first raises KeyboardInterrupt at once. Signals that the caller ignores, as under
+    nohup, stay ignored. Only the main thread receives signals.
     """
     received: list[int] = []
+    first = 0.0
 
     def note(number: int, frame: FrameType | None) -> None:
+        nonlocal first
         received.append(number)
-        if len(received) > 1:
+        if len(received) == 1:
+            first = time.monotonic()
+            logger.warning("stopping after this step; a second signal stops at once and keeps the last checkpoint")
+        elif time.monotonic() - first > ONE_REQUEST:
             raise KeyboardInterrupt
-        logger.warning("stopping after this step; a second signal stops at once and keeps the last checkpoint")
 
     if threading.current_thread() is not threading.main_thread():
         yield received
         return
-    earlier = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [getattr(signal, name) for name in STOP_SIGNALS if hasattr(signal, name)]
+    heard = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    earlier = {number: signal.signal(number, note) for number in heard}
     try:
         yield received
     finally:
         for number, handler in earlier.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+
+def is_finite(model: nn.Module) -> bool:
+    return all(bool(weight.isfinite().all()) for weight in model.state_dict().values())
 
 
 def averaged(model: nn.Module, decay: float) -> AveragedModel | None:

@@ -20,7 +20,7 @@ from accelerate.state import AcceleratorState
 from latens.data.files import write_atomic
 from latens.data.folders import check_writable, claim
 from latens.data.source import Source
-from latens.errors import ModelError, OutputExists, UsageError
+from latens.errors import Diverged, ModelError, OutputExists, UsageError
 from latens.hub import load_model, load_weights
 from latens.progress import OnProgress
 from latens.settings import to_dict
@@ -40,7 +40,7 @@ WRITTEN = (CONFIG, ENVIRONMENT, CHECKPOINTS, "best", "metrics.jsonl", "samples",
 class RunResult(NamedTuple):
     folder: Path  # of the run; its best weights are in folder/best
     step: int
-    best: float | None  # smallest validation loss; None if none was finite
+    best: float | None  # smallest validation loss; None on other ranks than the first, which do not validate
     ended: Literal["finished", "time"]
 
 
@@ -65,8 +65,8 @@ def train(
     `on_progress` is called every `run.log_every` steps with the number of steps done and the last losses.
 
     Raises ModelError if `init` does not fit, UsageError if the checkpoint does not fit or the folder cannot be written,
-    OutputExists if another process trains in the folder, or if it holds files of a run and `resume` is not set, and the errors
-    of `build`.
+    OutputExists if another process trains in the folder, or if it holds files of a run and `resume` is not set, Diverged if
+    the loss of no validation was finite, and the errors of `build`.
     """
     check_writable(folder)
     if device.startswith("cuda:"):
@@ -97,6 +97,9 @@ def train(
             ended = loop.run(log, max_seconds=max_time)
         finally:
             log.close()
+    if main and not math.isfinite(loop.best):
+        hint = "lower the learning rate (--set optim.lr=...) in a new run (-o), or check the held-out data"
+        raise Diverged("no validation loss was finite, so there are no best weights", where=str(folder), hint=hint)
     return RunResult(folder, loop.step, loop.best if math.isfinite(loop.best) else None, ended)
 
 
