@@ -86,6 +86,12 @@ diskfault: dev
 portable: dev
 	$(BIN)/python benchmarks/portable.py
 
+# Planted mistakes (tests/mutants.toml), then a sample of mechanical ones: two numbers, under half an hour of CPU time.
+mutants: dev
+	$(PIP) --editable '.[mutants]'
+	$(BIN)/python benchmarks/mutants.py planted --jobs $(JOBS)
+	$(BIN)/python benchmarks/mutants.py sampled --jobs $(JOBS)
+
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
