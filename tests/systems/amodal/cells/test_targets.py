@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,7 +15,7 @@ from latens.systems.amodal.cells.batches import CellsData, Material, chosen
 from latens.systems.amodal.cells.compose import MARGIN, real_canvas
 from latens.systems.amodal.cells.config import STRIDE, CropConfig
 from latens.systems.amodal.cells.fields import Split, contrast_of, of_split, read_fields, split_of
-from latens.systems.amodal.cells.simulate import empty_canvas, empty_images, outline, simulated_canvas
+from latens.systems.amodal.cells.simulate import empty_canvas, empty_images, flat_canvas, outline, simulated_canvas
 from latens.systems.amodal.cells.targets import Thing, directions, targets_of
 from latens.systems.amodal.cells.training import read_photographs
 
@@ -74,6 +75,22 @@ def test_canvases_have_whole_outlines_inside() -> None:
     size = outline(rng, 40.0, 1.0, 0.0).sum()
     assert size == pytest.approx(np.pi * 20.5**2, rel=0.03)  # pixels that the outline touches belong to it
     assert all(image.shape == (384, 384, 3) for image in empty_images(rng, 2))
+
+
+def test_flat_canvases_have_two_grays_and_separate_objects() -> None:
+    lighter = set()
+    for seed in range(8):
+        canvas = flat_canvas(np.random.default_rng(seed), 64)
+        inside = np.zeros(canvas.pixels.shape[:2], dtype=np.uint8)
+        for thing in canvas.things:
+            inside[thing.top : thing.top + thing.mask.shape[0], thing.left : thing.left + thing.mask.shape[1]] += thing.mask
+        assert inside.max() == 1
+        ground, ink = (np.median(canvas.pixels[inside == value]) for value in (0, 1))
+        away = cv2.dilate(inside, np.ones((9, 9))) == 0  # the blur of a border does not reach farther
+        assert np.ptp(canvas.pixels[away]) < 1e-5
+        assert abs(ink - ground) > 0.2
+        lighter.add(bool(ink > ground))
+    assert lighter == {True, False}
 
 
 def write_fields(folder: Path, count: int) -> None:

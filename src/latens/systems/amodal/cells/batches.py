@@ -13,7 +13,7 @@ from latens.systems.amodal.cells.augment import augmented
 from latens.systems.amodal.cells.compose import MARGIN, Canvas, real_canvas
 from latens.systems.amodal.cells.config import CropConfig
 from latens.systems.amodal.cells.fields import FieldImage, Kind
-from latens.systems.amodal.cells.simulate import empty_canvas, simulated_canvas
+from latens.systems.amodal.cells.simulate import FLAT, empty_canvas, flat_canvas, simulated_canvas
 from latens.systems.amodal.cells.targets import targets_of
 from latens.training.data import generator
 
@@ -68,7 +68,7 @@ class CellsData:
         if place < self.config.empty:
             return empty_canvas(rng, material.photographs, crop)
         if place < self.config.empty + self.config.simulated or not material.images:
-            return simulated_canvas(rng, crop)
+            return (flat_canvas if rng.random() < FLAT else simulated_canvas)(rng, crop)
         image = chosen(rng, material.images)
         return real_canvas(rng, image, crop, paste=rng.random() < self.config.compose)
 

@@ -15,6 +15,7 @@ from latens.systems.amodal.cells.targets import Thing
 
 COUNT = (1, 40)  # smallest and largest number of simulated cells of a canvas
 SPINDLES = 0.25  # share of scenes of long cells
+FLAT = 1 / 3  # share of scenes of simulated cells that have no texture
 PHOTOGRAPHS, PAGES = 0.7, 0.06  # shares of scenes without cells: photographs, if there are any, and text
 PHOTOGRAPH_SCALES = (1 / 9, 4.0)  # smallest and largest scale of a photograph: those at which images are probed, and more
 POINTS = 48  # of a simulated outline
@@ -59,17 +60,45 @@ def simulated_canvas(rng: np.random.Generator, crop: int) -> Canvas:
     return Canvas(cv2.GaussianBlur(pixels, (0, 0), blur), things, kind, (0, 0, side, side))
 
 
+def flat_canvas(rng: np.random.Generator, crop: int) -> Canvas:
+    """Separate discs, ellipses and blobs of one gray with sharp borders, light on dark or dark on light.
+
+    Without them a network takes everything flat for text or a photograph, because simulated and real cells have a texture.
+    """
+    side = crop + 2 * MARGIN
+    kind: Kind = "fluorescent" if rng.random() < 0.5 else "stained"
+    ground = np.full(3, rng.uniform(0, 0.25) if kind == "fluorescent" else rng.uniform(0.75, 1.0), dtype=np.float32)
+    ink = ground + np.float32(rng.uniform(0.25, 1.0) if kind == "fluorescent" else -rng.uniform(0.25, 0.75))
+    typical = float(np.clip(TYPICAL * math.exp(SPREAD * rng.standard_normal()), SMALLEST, LARGEST))
+    aspect, rough = rng.choice([1.0, 1.0, 1.5, 3.0]), rng.choice([0.0, 0.0, 0.08])
+    spread = rng.choice([0.0, 0.2])  # of the logarithm of the diameters
+    pixels = np.broadcast_to(ground, (side, side, 3)).copy()
+    things: list[Thing] = []
+    for _ in range(min(int(rng.integers(*COUNT)), int(2 * (side / typical) ** 2) + 1)):
+        mask = outline(rng, typical * math.exp(spread * rng.standard_normal()), aspect, rough)
+        top, left = (int(rng.integers(-length // 2, side)) for length in mask.shape)
+        thing = _clipped(Thing(top, left, mask), side)
+        if thing is None or any(_near(thing, other) for other in things):
+            continue
+        things.append(thing)
+        rows, columns = thing.mask.shape
+        pixels[thing.top : thing.top + rows, thing.left : thing.left + columns][thing.mask] = ink
+    return Canvas(cv2.GaussianBlur(pixels, (0, 0), rng.uniform(0.1, 0.7)), things, kind, (0, 0, side, side))
+
+
+def _near(thing: Thing, other: Thing) -> bool:
+    """True if the windows of two objects overlap."""
+    return (
+        thing.top < other.top + other.mask.shape[0]
+        and other.top < thing.top + thing.mask.shape[0]
+        and thing.left < other.left + other.mask.shape[1]
+        and other.left < thing.left + thing.mask.shape[1]
+    )
+
+
 def _crowded(rng: np.random.Generator, thing: Thing, others: Sequence[Thing]) -> bool:
     """True for most objects that overlap another, so that free ones prevail."""
-    for other in others:
-        if (
-            thing.top < other.top + other.mask.shape[0]
-            and other.top < thing.top + thing.mask.shape[0]
-            and thing.left < other.left + other.mask.shape[1]
-            and other.left < thing.left + thing.mask.shape[1]
-        ):
-            return bool(rng.random() < 0.5)
-    return False
+    return any(_near(thing, other) for other in others) and bool(rng.random() < 0.5)
 
 
 def outline(rng: np.random.Generator, size: float, aspect: float, rough: float) -> Bool[np.ndarray, "h w"]:
