@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import inspect
+import io
 import json
+import logging
 import pickle
 import subprocess
 import sys
@@ -15,7 +17,7 @@ from typing import NoReturn
 import pytest
 
 from latens import catalogue, errors
-from latens.cli.common import OutputOptions
+from latens.cli.common import OutputOptions, messages
 from latens.cli.main import main, run
 
 Capture = pytest.CaptureFixture[str]
@@ -153,6 +155,19 @@ def test_a_terminal_without_width_gets_help(columns: str, monkeypatch: pytest.Mo
     monkeypatch.setenv("COLUMNS", columns)
     assert main(["--help"]) == 0
     assert "compress" in capsys.readouterr().out
+
+
+def test_a_full_stderr_loses_messages_and_no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also a closed terminal, whose streams cannot be written."""
+
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("sys.stderr", Full())
+    with messages("human"):
+        logging.getLogger("latens").warning("lost")
+    assert main(["no-such-verb"]) == 2
 
 
 @pytest.mark.parametrize(("redirection", "status"), [(">&-", 0), ("> /dev/full", 5), ("2>&-", 0)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
@@ -114,6 +115,12 @@ class StderrHandler(logging.Handler):
                 return
             self._warned.add(text)
             text = f"latens: {text}"
+        say(text)
+
+
+def say(text: str) -> None:
+    """Print a message on stderr. A full disk, a closed pipe or terminal there loses the message, not the work."""
+    with contextlib.suppress(OSError):
         print(printable(text), file=sys.stderr, flush=True)
 
 

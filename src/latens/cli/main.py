@@ -23,8 +23,8 @@ from cyclopts import App, Parameter
 from cyclopts.exceptions import CycloptsError, UnknownCommandError
 
 from latens import __version__
-from latens.cli.common import ImageOptions, OutputOptions, ReadOptions, messages
-from latens.errors import InputError, LatensError, StorageFull, one_line, printable
+from latens.cli.common import ImageOptions, OutputOptions, ReadOptions, messages, say
+from latens.errors import InputError, LatensError, StorageFull, one_line
 
 USAGE, INTERNAL_ERROR, INTERRUPTED, BROKEN_PIPE = 2, 70, 130, 141
 SYSTEM_ERRORS = {  # errors of the operating system that are not internal errors, and their exit statuses
@@ -137,8 +137,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     tokens = list(sys.argv[1:] if argv is None else argv)
     open_streams()
     if "" in tokens:  # Path("") is the current folder: `latens compress "$UNSET"` would take all of it
-        print("latens: an argument is empty; is a variable of the shell unset?", file=sys.stderr)
-        print("name the files, or . for the current folder", file=sys.stderr)
+        say("latens: an argument is empty; is a variable of the shell unset?\nname the files, or . for the current folder")
         return USAGE
     tokens = with_streams(tokens)
     try:
@@ -236,12 +235,11 @@ def _fail(message: str, status: int, debug: bool) -> int:
 
         traceback.print_exc()
     lines = [line for line in message.splitlines() if line.strip()][:MAX_LINES]
-    print("latens: " + printable("\n".join(lines)), file=sys.stderr)
+    say("latens: " + "\n".join(lines))
     return status
 
 
 def _usage_error(error: CycloptsError) -> int:
     verb = "" if isinstance(error, UnknownCommandError) else " ".join(error.command_chain or ())
-    print(f"latens: {printable(' '.join(str(error).split()))}", file=sys.stderr)
-    print(f"see `latens {verb + ' ' if verb else ''}--help`", file=sys.stderr)
+    say(f"latens: {' '.join(str(error).split())}\nsee `latens {verb + ' ' if verb else ''}--help`")
     return USAGE

@@ -37,7 +37,7 @@ from latens.data.image_arrays import (
 )
 from latens.data.limits import ImageLimits, current_limits, hint, too_many_pixels
 from latens.data.metadata import read_metadata
-from latens.data.notes import left_out
+from latens.data.notes import readable
 from latens.data.tiff import RGB, TIFF_START, PageKind, first_values, full_pages, kind_of, prepare_planes, refuse_raw
 from latens.errors import InputError, LatensError, LimitExceeded, UnreadableInput
 
@@ -159,11 +159,7 @@ def _from_stream(stream: BinaryIO, where: str | None, limits: ImageLimits) -> Lo
 
 def read_each(paths: Iterable[Path]) -> Iterator[tuple[Path, Pixels]]:
     """Path and pixels of every readable image; a warning reports each unreadable one."""
-    for path in paths:
-        try:
-            yield path, read_image(path).pixels
-        except (InputError, LimitExceeded) as error:
-            left_out(error)
+    yield from readable(paths, lambda path: (path, read_image(path).pixels))
 
 
 @contextlib.contextmanager

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
-from latens.errors import LatensError
+from latens.errors import InputError, LatensError, LimitExceeded
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def first_line(error: LatensError) -> str:
@@ -20,6 +25,15 @@ def left_out(error: LatensError, name: str = "") -> str:
     line = f"{name}: {error.what}" if name else first_line(error)
     logger.warning("left out: %s", line)
     return line
+
+
+def readable(items: Iterable[T], read: Callable[[T], R]) -> Iterator[R]:
+    """The value of `read` for every item; one that cannot be read is left out with a warning."""
+    for item in items:
+        try:
+            yield read(item)
+        except (InputError, LimitExceeded) as error:
+            left_out(error)
 
 
 def note_once(notes: list[str], where: Path, text: str) -> None:

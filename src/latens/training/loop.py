@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import signal
 import threading
 import time
@@ -42,6 +43,7 @@ logger = logging.getLogger(__name__)
 
 PATIENCE = 10  # consecutive non-finite steps after which the run stops
 SLOWER = "lower the learning rate (--set optim.lr=...) and --resume from the last checkpoint"
+NOT_A_NUMBER = re.compile(r"\b(nan|inf)\b", re.IGNORECASE)
 ONE_REQUEST = 1.0  # seconds in which several signals count as one: `timeout` sends a process two
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Ctrl-C, kill, and a terminal that is closed
 
@@ -123,9 +125,9 @@ class Loop:
             self.validate(log)
             raise
         except (RuntimeError, ValueError) as error:  # such as sampling from probabilities that are not finite
-            if is_finite(self.plain):
+            if is_finite(self.plain) and not NOT_A_NUMBER.search(str(error)):
                 raise
-            raise Diverged(f"weights are not finite after step {self.step}", where=str(self.folder), hint=SLOWER) from error
+            raise Diverged(f"values are not finite in step {self.step}", where=str(self.folder), hint=SLOWER) from error
 
     def validate_or_save(self, log: RunLog) -> None:
         """Validate; if that fails, as on damaged held-out data, the steps so far are saved before the error."""

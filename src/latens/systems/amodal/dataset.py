@@ -21,9 +21,10 @@ from PIL import Image
 
 from latens.data.convert import READABLE, read_collection
 from latens.data.instances import Collection, Layers, Sample, Scene
+from latens.data.notes import left_out
 from latens.data.source import Source
 from latens.data.stacks import read_frame
-from latens.errors import InputError, UsageError
+from latens.errors import InputError, LimitExceeded, UsageError
 from latens.systems.amodal.config import EmbryoConfig, ShapesConfig
 from latens.systems.amodal.simulator.embryos import embryo
 from latens.systems.amodal.simulator.nuclei import composite, read_nuclei, split_of
@@ -189,7 +190,10 @@ def _numbered(draw: Callable[[np.random.Generator], Sample], split: str, count: 
 
 
 class Annotated:
-    """The images of a collection. By the hash of the file name, 15 % are held out for validation and 15 % for testing."""
+    """The images of a collection. By the hash of the file name, 15 % are held out for validation and 15 % for testing.
+
+    Images that cannot be read are left out with a warning: in training, the next one takes their place.
+    """
 
     def __init__(self, collection: Collection, *, rotate: bool = False) -> None:
         self.collection = collection
@@ -199,18 +203,34 @@ class Annotated:
         if not with_objects:
             raise InputError("no image has an annotated object", where=str(collection.root))
         self.splits = split_scenes(with_objects)
+        self._unreadable: set[str] = set()  # names of files, so that each is read and reported once
 
     def draw(self, rng: np.random.Generator, size: int) -> Sample:
         scenes = self.splits["train"]
-        sample = self._load(scenes[int(rng.integers(len(scenes)))], size)
+        first = int(rng.integers(len(scenes)))
+        sample = next(self._readable([*scenes[first:], *scenes[:first]], size), None)
+        if sample is None:
+            raise InputError("no training image can be read", where=str(self.collection.root))
         return rotated(sample, int(rng.integers(4)) if self.rotate else 0, mirror=rng.random() < 0.5)
 
     def held_out(self, split: str, count: int, size: int) -> HeldOut:
+        """The readable images among the first `count` of the split."""
         scenes: Sequence[Scene] = self.collection.scenes if split == "all" else self.splits[split]
-        return HeldOut(lambda number: self._load(scenes[number], size), min(count, len(scenes)))
+        kept = [scene for scene in scenes[:count] if next(self._readable([scene], size), None) is not None]
+        return HeldOut(lambda number: self._load(kept[number], size), len(kept))
 
     def contents(self) -> list[str]:
         return [hashlib.sha256(repr(self.collection.scenes).encode()).hexdigest()]
+
+    def _readable(self, scenes: Sequence[Scene], size: int) -> Iterator[Sample]:
+        for scene in scenes:
+            if scene.file in self._unreadable:
+                continue
+            try:
+                yield self._load(scene, size)
+            except (InputError, LimitExceeded) as error:
+                self._unreadable.add(scene.file)
+                left_out(error)
 
     def _load(self, scene: Scene, size: int) -> Sample:
         path = self.collection.path(scene)

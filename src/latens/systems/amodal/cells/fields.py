@@ -17,8 +17,9 @@ import numpy as np
 
 from latens.data.convert import read_collection
 from latens.data.images import read_image
-from latens.data.instances import label_map, placed_of
+from latens.data.instances import Scene, label_map, placed_of
 from latens.data.labels import IMAGE_MARK, pairs_in, read_label_map
+from latens.data.notes import readable
 from latens.data.stacks import read_frame
 from latens.errors import InputError
 from latens.shapes import Float, Int, UInt8
@@ -69,27 +70,28 @@ class FieldImage(NamedTuple):
 
 
 def read_fields(folder: Path) -> list[FieldImage]:
-    """The images of a folder with their label maps. Raises InputError for unusable files."""
+    """The images of a folder with their label maps; unreadable ones are left out with a warning. Raises InputError."""
     pairs = pairs_in(folder)
     fields = field_names(folder, [image for image, _ in pairs])
-    return [_read(image, labels, fields[image]) for image, labels in pairs]
+    return list(readable(pairs, lambda pair: _read(*pair, fields[pair[0]])))
 
 
 def read_collection_fields(source: str) -> list[FieldImage]:
     """The visible parts of the objects of annotation files (`coco:FILE.json,IMAGES`, `labelme:FOLDER`); an image is a field.
 
-    Raises InputError for unusable files.
+    Unreadable images are left out with a warning. Raises InputError for unusable annotations.
     """
     collection = read_collection(source)
-    images = []
-    for scene in collection.scenes:
+
+    def read(scene: Scene) -> FieldImage:
         placed = placed_of(scene.layers())
         numbers = label_map(placed, (scene.height, scene.width))[0].astype(np.int32)
         pixels = read_frame(collection.path(scene))
         if pixels.shape[:2] != numbers.shape:
             raise InputError("the image and its annotations differ in size", where=str(collection.path(scene)))
-        images.append(field_image(Path(scene.file).name, scene.file, pixels, numbers))
-    return images
+        return field_image(Path(scene.file).name, scene.file, pixels, numbers)
+
+    return list(readable(collection.scenes, read))
 
 
 def of_split(images: Sequence[FieldImage], split: Split, where: str) -> list[FieldImage]:

@@ -19,6 +19,7 @@ from latens.data.images import read_image
 from latens.data.instances import Sample, paint
 from latens.data.labels import pairs_in, read_labels
 from latens.data.masks import window_of
+from latens.data.notes import readable
 from latens.data.splits import place_of
 from latens.errors import InputError
 from latens.shapes import Bool, Float
@@ -50,10 +51,10 @@ class NucleiImage(NamedTuple):
 def read_nuclei(folder: Path, split: Split) -> list[NucleiImage]:
     """The images of a label folder that belong to a split (70, 15, 15 % by the hash of their name) and have whole nuclei.
 
-    Raises InputError if there is none.
+    Unreadable images are left out with a warning. Raises InputError if there is none.
     """
     pairs = [(image, labels) for image, labels in pairs_in(folder) if split_of(image.name) == split]
-    read = [_nuclei_of(image, labels) for image, labels in pairs]
+    read = list(readable(pairs, lambda pair: _nuclei_of(*pair)))
     images = [each for each in read if len(each.nuclei) >= MIN_COUNT]
     if not images:
         raise InputError(f"no image of the {split} split has at least {MIN_COUNT} unoccluded nuclei", where=str(folder))
