@@ -208,15 +208,15 @@ class Annotated:
     def draw(self, rng: np.random.Generator, size: int) -> Sample:
         scenes = self.splits["train"]
         first = int(rng.integers(len(scenes)))
-        sample = next(self._readable([*scenes[first:], *scenes[:first]], size), None)
-        if sample is None:
-            raise InputError("no training image can be read", where=str(self.collection.root))
+        sample = next(self._readable([*scenes[first:], *scenes[:first]], size), None) or self._load(scenes[first], size)
         return rotated(sample, int(rng.integers(4)) if self.rotate else 0, mirror=rng.random() < 0.5)
 
     def held_out(self, split: str, count: int, size: int) -> HeldOut:
-        """The readable images among the first `count` of the split."""
+        """The readable images among the first `count` of the split. Raises the error of the first one if there is none."""
         scenes: Sequence[Scene] = self.collection.scenes if split == "all" else self.splits[split]
         kept = [scene for scene in scenes[:count] if next(self._readable([scene], size), None) is not None]
+        if not kept:
+            self._load(scenes[0], size)
         return HeldOut(lambda number: self._load(kept[number], size), len(kept))
 
     def contents(self) -> list[str]:
