@@ -84,12 +84,22 @@ class Evaluation(Generic[L, O]):
     files: tuple[str, ...] = ()
 
 
+def nothing_trained(scale: Any) -> Mapping[str, AnyTrainConfig]:
+    """No training, the default of `Artifact.trainings`."""
+    return {}
+
+
 @dataclass(frozen=True)
 class Artifact(Generic[L, S]):
-    """A table or figure of a paper: the function that makes it, and its scales by recipe name."""
+    """A table or figure of a paper: the function that makes it, and its scales by recipe name.
+
+    `trainings` gives the training configuration of every row at a scale, with the first seed and without the classes of the
+    data. It is empty if nothing is trained: the report then names the model that was used.
+    """
 
     make: Callable[[ExperimentRunner[L, S]], Report]
     scales: Mapping[str, S]
+    trainings: Callable[[S], Mapping[str, AnyTrainConfig]] = nothing_trained
 
 
 def no_cases(loaded: Any) -> Sequence[Case]:

@@ -86,6 +86,7 @@ def _reproduced(wanted: _Request, folder: Path, *, force: bool, device: str, thr
     from latens.data.folders import MADE_WITH, check_request, check_writable, noting_request
     from latens.experiments.lab import JOURNAL
     from latens.experiments.report import Report
+    from latens.experiments.trainings import with_trainings
     from latens.settings import override, to_dict
 
     system, names = _names_of(wanted.what)
@@ -112,7 +113,7 @@ def _reproduced(wanted: _Request, folder: Path, *, force: bool, device: str, thr
     for each, artifact in artifacts.items():
         with noting_request(folder, each, requests[each], results=[*Report.files(each), JOURNAL]):
             lab = _lab_of(opened, open_model, wanted, scales[each], folder, device, threads)
-            made = artifact.make(lab)
+            made = with_trainings(artifact.make(lab), artifact.trainings(scales[each]))
             request = {**wanted._asdict(), "what": f"{system}/{each}", "model": wanted.model and str(wanted.model)}
             report = replace(made, facts={**made.facts, "system": system, "request": request})
             report.save(folder)

@@ -67,7 +67,7 @@ def laboratory(out: Path, values: Sequence[str] = (), scale: AmodalScale = SCALE
 
 
 def report(name: str, out: Path, **changes: str) -> Report:
-    found = TABLES[name](laboratory(out, (), override(SCALES["tiny"], SMALL | changes)))
+    found = TABLES[name].make(laboratory(out, (), override(SCALES["tiny"], SMALL | changes)))
     found.save(out)
     return found
 
@@ -315,7 +315,7 @@ def test_unusable_data_are_refused(tmp_path: Path) -> None:
     scale = SCALES["tiny"]
     two = annotated(tmp_path / "two", 3, ("a", "b"))
     with pytest.raises(UsageError):
-        TABLES["table1"](laboratory(tmp_path / "o", ["nothing"], scale))
+        TABLES["table1"].make(laboratory(tmp_path / "o", ["nothing"], scale))
     with pytest.raises(InputError):
-        TABLES["table1"](laboratory(tmp_path / "o", [two], replace(scale, test="simulated")))
+        TABLES["table1"].make(laboratory(tmp_path / "o", [two], replace(scale, test="simulated")))
     assert not (tmp_path / "o").exists()

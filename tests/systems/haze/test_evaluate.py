@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -13,16 +14,21 @@ from PIL import Image
 
 from latens.data.source import Source
 from latens.errors import InputError, UnreadableInput, UsageError
+from latens.experiments.lab import ExperimentRunner
 from latens.settings import SettingsError, override
+from latens.systems.haze import artifacts
 from latens.systems.haze import evaluate as evaluation
-from latens.systems.haze.artifacts import ROWS, SCALES, row_config
+from latens.systems.haze.artifacts import SCALES, HazeLab, row_configs, trained_elsewhere, with_all_methods
 from latens.systems.haze.config import LEARNED, PhysicalConfig
 from latens.systems.haze.evaluate import PAPER, evaluate, measure
 from latens.systems.haze.networks import network
 from latens.systems.haze.predict import Haze
 from latens.systems.haze.protocol import AS_DEHAZE, DEHAZE, SYNTHESIS, HazeRow, Protocol, hazy_scene, removal_rows, rows_of
+from latens.systems.haze.recipes import HazeTraining
 from latens.systems.haze.scenes import Scene, find_scenes, load_scene
 from latens.systems.haze.simulator.streets import street
+from latens.systems.haze.system import build
+from latens.training.config import Adam
 
 SMALL = Protocol(side=64, draws=2, scenes=2, max_depth=120.0)
 
@@ -60,7 +66,11 @@ def test_rows_baselines_and_references(haze: Haze) -> None:
     assert means[SYNTHESIS, "true depth, mean haze"][0] > means[SYNTHESIS, "ramp for depth, mean haze"][0]
     assert len(found.rows) == 2 * 2 * len(means)
     assert set(found.missing) == {kind for kind in LEARNED if not haze.has(kind)} == {"unit", "cyclegan"}
-    text = evaluation.report("table1", haze, found).table()
+    made = evaluate(haze, [], SMALL, None)
+    text = made.table()
+    assert made.facts["training"]["physical"] == "model tiny, weights 000000000000"
+    assert "bundled model haze_mmd, weights of step" in made.facts["training"]["mmd"]
+    assert made.facts["training"]["mmd"] in text
     assert "d / 120 m" in text
     assert "there are no weights: unit, cyclegan" in text
     assert f"{PAPER['dcp, full size'][3]:g}" in text
@@ -148,10 +158,47 @@ def test_an_interrupted_evaluation_continues(haze: Haze, tmp_path: Path, monkeyp
     assert measured[4:] == ["a", "b", "a", "b"]
 
 
-def test_every_row_of_table_1_is_a_different_model() -> None:
-    for prefix in ("cpu", "paper"):
-        configs = [row_config(replace(SCALES["cpu"], prefix=prefix), kind) for kind in ROWS]
-        assert [config.model.kind for config in configs] == list(ROWS)
-        assert len({repr((config.model, config.objective)) for config in configs}) == len(ROWS)
-    with pytest.raises(UsageError, match="cpu_dehazenet"):
-        row_config(SCALES["tiny"], "dehazenet")
+def test_every_scale_reaches_every_row_of_table_1() -> None:
+    for name, scale in SCALES.items():
+        configs = row_configs(scale)
+        assert [config.model.kind for config in configs.values()] == list(configs)
+        assert len({repr((config.model, config.objective)) for config in configs.values()}) == len(configs) == len(LEARNED)
+        changed = row_configs(replace(scale, steps=7, border=3))
+        assert all(config.run.steps == 7 and config.data.border == 3 for config in changed.values()), name
+    published = row_configs(SCALES["paper"]).values()
+    assert {(config.recipe, config.run.steps, config.optim, config.data.side) for config in published} == {
+        ("paper", 250_000, Adam(lr=1e-4, warmup=0, decay_share=0.0, clip=1e6, ema=0.0, beta1=0.5), 256)
+    }
+    assert all(config.data.scenes == 0 for config in row_configs(replace(SCALES["paper"], train="apollo:a")).values())
+
+
+def test_rows_are_trained_given_or_found(haze: Haze, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--model, a run of `latens train` that was copied to OUT/runs, and trainings of this command; each row tells which."""
+    elsewhere, own = tmp_path / "runs" / "far" / "best", tmp_path / "runs" / "mmd-1" / "best"
+    for folder, recipe, kind in ((elsewhere, "cpu_unit", "unit"), (own, "cpu_mmd", "mmd")):
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text(json.dumps({"system": "haze", "model": {"kind": kind}, "scores": {"step": 5}}))
+        settings = {"recipe": recipe, "run": {"steps": 9000}, "data": {"batch": 16, "scenes": 0}}
+        (folder.parent / "config.json").write_text(json.dumps(settings))
+        (folder.parent / "metrics.jsonl").write_text('{"kind": "train", "step": 6000}\n')
+        (folder.parent / "environment.json").write_text('{"data": ["rgbd:/far/nyu"]}')
+    (own.parent / "run.json").write_text("{}")
+    assert trained_elsewhere(tmp_path / "runs", "mmd") is None
+    asked: list[tuple[str, int]] = []
+    added: list[Path] = []
+
+    def train(lab: HazeLab, config: HazeTraining, name: str) -> Path:
+        asked.append((name, config.run.steps))
+        return own
+
+    monkeypatch.setattr(artifacts, "trained", train)
+    monkeypatch.setattr(haze, "add", added.append)
+    scale = replace(SCALES["cpu"], steps=300, train="nyu")
+    lab = ExperimentRunner(
+        build=build, open_model=lambda place: haze, sources=[], scale=scale, recipe="cpu", folder=tmp_path, device="cpu"
+    )
+    _, trainings = with_all_methods(lab)
+    assert asked == [("cyclegan", 300), ("dehazenet", 300), ("mmd", 300)]
+    assert added == [elsewhere, own, own, own]
+    assert trainings["physical"].startswith("--model tiny, weights 000000000000; supervised")
+    assert trainings["unit"] == "cpu_unit, 6,000 of 9,000 steps of 16; nyu; unpaired crops"

@@ -16,10 +16,12 @@ from latens.systems.haze.artifacts import SCALES, HazeLab
 from latens.systems.haze.predict import load
 from latens.systems.haze.system import build
 
+TRAININGS = {"mmd": "bundled", "physical": "bundled"}
+
 
 @pytest.fixture
 def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HazeLab:
-    monkeypatch.setattr(figures, "with_all_methods", lambda lab: lab.loaded)  # without UNIT and CycleGAN, which train first
+    monkeypatch.setattr(figures, "with_all_methods", lambda lab: (lab.loaded, TRAININGS))  # with the bundled models
     return lab_of(tmp_path, [])
 
 
@@ -35,6 +37,8 @@ def test_removal_and_synthesis_are_measured_against_the_truth(lab: HazeLab) -> N
     titles = [row["image"] for row in removed.rows if row["scene"] == removed.rows[0]["scene"]]
     assert titles == ["hazy", "He", "Meng", "DehazeNet", "MMD-VAE", "physical"]
     assert {row["scene"] for row in removed.rows} == {row["scene"] for row in hazy.rows}
+    assert "MMD-VAE  " in removed.table()
+    assert removed.facts["training"] == TRAININGS
     by_title = {row["image"]: row["psnr"] for row in removed.rows[:6]}
     assert by_title["physical"] > by_title["hazy"]
 

@@ -219,6 +219,18 @@ def test_the_depth_of_a_crop_is_relative_to_the_crop() -> None:
     assert depth.amax((1, 2, 3)).tolist() == pytest.approx([1.0] * 8)  # the farthest point
 
 
+def test_a_scene_is_hazed_whole_and_then_cropped(tmp_path: Path) -> None:
+    """Columns of a scene have the depths 1 to 100 m. Those of a crop keep their share of the 100 m, as its columns tell."""
+    meters = np.linspace(1, 100, 96, dtype=np.float32)[None].repeat(96, 0)
+    shown = np.rint(255 * meters / 100).astype(np.uint8)[..., None].repeat(3, 2)
+    save(tmp_path / "a.png", shown)
+    np.save(tmp_path / "a_depth.npy", meters)
+    sizes = HazeDataConfig(side=96, crop=48, batch=8, scenes=0, farthest_of="scene")
+    batch = SceneData([tmp_path], sizes, seed=1).batch(0, 0)
+    assert torch.allclose(batch["depth"], batch["truth"][:, :1], atol=0.03)
+    assert float(batch["depth"].amax((1, 2, 3)).min()) < 0.9
+
+
 def test_jitter_of_strength_zero_changes_nothing() -> None:
     rng, image = np.random.default_rng(0), np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
     assert np.array_equal(jitter_camera(image, rng, 0.0), image)

@@ -51,6 +51,16 @@ def test_gray_images_are_written_as_gray_jpegs() -> None:
         assert image.mode == "L"
 
 
+def test_avif_for_psnr_is_tuned_for_it_and_keeps_colors_at_4_4_4() -> None:
+    usual, subsampled, full = available(("AVIF", "AVIF 4:2:0 psnr", "AVIF 4:4:4 psnr"))
+    assert "4:2:0, speed 6, tune=psnr" in subsampled.version
+    assert "4:4:4, speed 6, tune=psnr" in full.version
+    red = LoadedImage(rng.integers(0, 2, (32, 32, 1), np.uint8) * np.array([255, 0, 0], np.uint8), None, False, ())
+    scores = [psnr(decode(each.encode(red, 88)), red.pixels) for each in (subsampled, full)]
+    assert scores[1] > scores[0] + 6  # single red pixels do not survive at half the resolution
+    assert usual.encode(COLOR, 60) != subsampled.encode(COLOR, 60)
+
+
 def test_jpeg_subsamples_color() -> None:
     from PIL.JpegImagePlugin import get_sampling
 

@@ -20,7 +20,7 @@ from latens.inference.page import Table
 from latens.settings import SettingsError, override
 from latens.systems.parts.predict import Parts, load
 from latens.systems.parts.published import TABLE_1, TABLE_2, published_set
-from latens.systems.parts.recipes import TABLE_1_ROWS
+from latens.systems.parts.recipes import RECIPES, TABLE_1_ROWS
 from latens.systems.parts.system import SYSTEM, build
 from latens.systems.parts.tables import TABLES, table1, table2
 from latens.systems.parts.trials import Score, Trials
@@ -124,7 +124,7 @@ def test_a_shorter_run_ends_at_the_temperature_of_the_recipe(labeled: Path, labe
     lab = lab_of("table3", labeled, tmp_path)
     lab.scale = replace(TABLES["table3"].scales["cpu"], steps=300)
     trials = Trials(lab, labeled_source)
-    base, short = trials.base, trials.config(TABLE_1_ROWS["PatchVAE"], 0)
+    base, short = RECIPES["small"](), trials.config(TABLE_1_ROWS["PatchVAE"], 0)
     assert (short.run.steps, short.run.seed) == (300, 0)
     rates = [config.objective.annealing.rate for config in (base, short)]  # type: ignore[union-attr]
     assert rates[1] * 300 == pytest.approx(rates[0] * base.run.steps)

@@ -23,7 +23,7 @@ from latens.systems.video_codec.dataset import ClipData
 from latens.systems.video_codec.measure import RegionClip
 from latens.systems.video_codec.objects import OBJECTS, VISIBLE, SelectionGain, gains_table, pairs_of
 from latens.systems.video_codec.streets import CLASSES, KIND, LABELS, street_clips
-from latens.systems.video_codec.study import SCALES, SCALING, SCALING_STREETS, VARIANTS, Study, VideoLab
+from latens.systems.video_codec.study import SCALES, SCALING, SCALING_STREETS, VARIANTS, Study, VideoLab, training
 from latens.systems.video_codec.system import SYSTEM
 from latens.systems.video_codec.visualization import colored_labels, outlined
 
@@ -171,11 +171,9 @@ def test_methods_start_from_a_named_model(tmp_path: Path) -> None:
         study(tmp_path, [], "vidio_codec").start()
 
 
-def test_latent_scaling_at_paper_scale_is_trained_without_amplifiers(tmp_path: Path) -> None:
-    found = study(tmp_path, [])
+def test_latent_scaling_at_paper_scale_is_trained_without_amplifiers() -> None:
     for scale, share in ((SCALES["tiny"], 0.5), (SCALES["paper"], 0.0)):
-        found.scale = scale
-        model = found.config(VARIANTS[SCALING]).model
+        model = training(scale, VARIANTS[SCALING]).model
         assert isinstance(model, ScaleSpaceFlowConfig)
         assert isinstance(model.method, LatentScaling)
         assert (model.method.amplified_share, model.method.gamma) == (share, 30.0)

@@ -87,6 +87,44 @@ SCALES: Mapping[str, AmodalScale] = MappingProxyType(
 )
 
 
+def row_config(scale: AmodalScale, base: AmodalTraining, variant: Variant, seed: int) -> AmodalTraining:
+    """The training configuration of a row, from the recipe `base` with the classes of the data."""
+    steps = scale.steps or base.run.steps - base.objective.code_steps
+    return with_variant(_scaled(scale, base, steps, seed, max(1, steps // VALIDATIONS)), variant)
+
+
+def code_config(scale: AmodalScale, base: AmodalTraining, seed: int) -> AmodalTraining:
+    """The configuration of a run that trains only a mask code."""
+    steps = scale.code_steps or base.objective.code_steps
+    config = _scaled(scale, base, steps, seed, min(base.run.validate_every, steps))
+    return replace(config, objective=replace(config.objective, code_steps=steps))
+
+
+def _scaled(scale: AmodalScale, base: AmodalTraining, steps: int, seed: int, every: int) -> AmodalTraining:
+    """A configuration with the steps, seed, sizes and validation interval of the scale."""
+    checkpoint = min(base.run.checkpoint_every, every)
+    return replace(
+        base,
+        model=replace(base.model, size=scale.size or base.model.size),
+        data=replace(base.data, batch=scale.batch or base.data.batch),
+        optim=replace(base.optim, warmup=min(base.optim.warmup, steps // 5)),
+        run=replace(base.run, steps=steps, seed=seed, validate_every=every, checkpoint_every=checkpoint, keep=1),
+    )
+
+
+def trainings(variants: Mapping[str, Variant], scale: AmodalScale) -> dict[str, AmodalTraining]:
+    """The training configurations of the rows that are trained, by name, and that of the mask code which they share."""
+    base: AmodalTraining = recipe_of(NAME, scale.recipe)
+    chosen = {name: variant for name, variant in variants.items() if not scale.rows or variant in scale.rows}
+    plan = {name: row_config(scale, base, variant, 0) for name, variant in chosen.items()}
+    return plan if scale.code_from or not any(map(has_code, chosen.values())) else {**shared_code(scale), **plan}
+
+
+def shared_code(scale: AmodalScale) -> dict[str, AmodalTraining]:
+    """The training configuration of the mask code."""
+    return {"mask code": code_config(scale, recipe_of(NAME, scale.code_recipe), CODE_SEED)}
+
+
 class Result(NamedTuple):
     """Evaluation of one variant trained from one seed."""
 
@@ -175,25 +213,11 @@ class Comparison:
 
     def config(self, variant: Variant, seed: int) -> AmodalTraining:
         """The training configuration of a row, without the folder of the shared mask code."""
-        steps = self.scale.steps or self.base.run.steps - self.base.objective.code_steps
-        return with_variant(self._scaled(self.base, steps, seed, max(1, steps // VALIDATIONS)), variant)
+        return row_config(self.scale, self.base, variant, seed)
 
     def code_config(self, seed: int) -> AmodalTraining:
         """The configuration of a run that trains only a mask code."""
-        steps = self.scale.code_steps or self.code_base.objective.code_steps
-        config = self._scaled(self.code_base, steps, seed, min(self.code_base.run.validate_every, steps))
-        return replace(config, objective=replace(config.objective, code_steps=steps))
-
-    def _scaled(self, base: AmodalTraining, steps: int, seed: int, every: int) -> AmodalTraining:
-        """A configuration with the steps, seed, sizes and validation interval of the scale."""
-        checkpoint = min(base.run.checkpoint_every, every)
-        return replace(
-            base,
-            model=replace(base.model, size=self.scale.size or base.model.size),
-            data=replace(base.data, batch=self.scale.batch or base.data.batch),
-            optim=replace(base.optim, warmup=min(base.optim.warmup, steps // 5)),
-            run=replace(base.run, steps=steps, seed=seed, validate_every=every, checkpoint_every=checkpoint, keep=1),
-        )
+        return code_config(self.scale, self.code_base, seed)
 
     # ---------------------------------------------------------------------------------------------------- mask codes
 

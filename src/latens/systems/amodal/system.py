@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from latens.contract import Artifact, Evaluation, Example, System
+from latens.contract import Evaluation, Example, System
 from latens.data.annotations import to_document
 from latens.data.image_output import write_image
 from latens.data.instances import Collection, scene_of
@@ -28,7 +28,6 @@ from latens.systems.amodal.config import EmbryoConfig
 from latens.systems.amodal.dataset import common_classes, open_source
 from latens.systems.amodal.demo import section
 from latens.systems.amodal.evaluate import AmodalEvaluation, evaluate
-from latens.systems.amodal.experiments import SCALES
 from latens.systems.amodal.graphs import graphs
 from latens.systems.amodal.objective import AmodalObjective
 from latens.systems.amodal.pipeline import AmodalRCNN
@@ -163,7 +162,7 @@ SYSTEM = System[AmodalTraining | CellsTraining, Any](
         files=("image-*.png",),
     ),
     cases=cases,
-    artifacts={name: Artifact(make=make, scales=SCALES) for name, make in TABLES.items()},
+    artifacts=TABLES,
     graphs=graphs,
     demo=section,
 )

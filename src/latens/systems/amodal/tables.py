@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from statistics import mean
 from types import MappingProxyType
 from typing import NamedTuple
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from latens.codes.vq import usage
+from latens.contract import Artifact
 from latens.data.source import Source
 from latens.errors import InputError
 from latens.experiments.report import Report, spread
@@ -23,9 +25,18 @@ from latens.shapes import Float
 from latens.systems.amodal.batches import mask_crops
 from latens.systems.amodal.config import STRIDE
 from latens.systems.amodal.dataset import HeldOut
-from latens.systems.amodal.experiments import AmodalLab, Comparison, Result
+from latens.systems.amodal.experiments import (
+    SCALES,
+    AmodalLab,
+    AmodalScale,
+    Comparison,
+    Result,
+    shared_code,
+    trainings,
+)
 from latens.systems.amodal.model import MaskAutoencoder
 from latens.systems.amodal.objective import binary_iou
+from latens.systems.amodal.predict import AmodalSegmenter
 from latens.systems.amodal.variants import Variant
 
 logger = logging.getLogger(__name__)
@@ -153,9 +164,7 @@ def percents(results: Sequence[Result], name: str) -> list[float]:
 
 def codebook(lab: AmodalLab) -> Report:
     """The mask code from several seeds: codewords in use, perplexity, reconstruction of held-out shapes."""
-    scale = replace(
-        lab.scale, size=lab.scale.side - lab.scale.side % STRIDE
-    )  # the code is trained at the size of the test images
+    scale = codebook_scale(lab.scale)
     runs = Comparison(lab, DIVERSE, scale)
     sizes = runs.base.model.code
     crops = held_out_crops(runs.test, sizes.size)
@@ -221,6 +230,21 @@ def code_quality(code: MaskAutoencoder, crops: Float[Tensor, "N 1 S S"]) -> Code
     return CodeQuality(used.share, used.perplexity, float(iou.mean()), float(iou.quantile(0.01)), len(iou))
 
 
-TABLES: Mapping[str, Callable[[AmodalLab], Report]] = MappingProxyType(
-    {"table1": table1, "table2": table2, "table3": table3, "codebook": codebook}
+def codebook_scale(scale: AmodalScale) -> AmodalScale:
+    """The scale of `codebook`: the code is trained at the size of the test images."""
+    return replace(scale, size=scale.side - scale.side % STRIDE)
+
+
+def artifact(make: Callable[[AmodalLab], Report], rows: Sequence[VariantRow]) -> Artifact[AmodalSegmenter, AmodalScale]:
+    """A table whose rows are variants; models that are missing are trained first."""
+    return Artifact(make, SCALES, partial(trainings, {row.name: row.variant for row in rows}))
+
+
+TABLES: Mapping[str, Artifact[AmodalSegmenter, AmodalScale]] = MappingProxyType(
+    {
+        "table1": artifact(table1, TABLE_1),
+        "table2": artifact(table2, TABLE_2),
+        "table3": artifact(table3, TABLE_3),
+        "codebook": Artifact(codebook, SCALES, lambda scale: shared_code(codebook_scale(scale))),
+    }
 )

@@ -9,6 +9,8 @@ from functools import lru_cache, partial
 from types import MappingProxyType
 from typing import Literal
 
+import torch
+
 from latens.systems.amodal.config import AmodalConfig, HeadConfig
 from latens.systems.amodal.pipeline import AmodalRCNN
 from latens.systems.amodal.recipes import AmodalTraining
@@ -74,4 +76,5 @@ def _with_head(model: AmodalConfig, change: Callable[[HeadConfig], HeadConfig]) 
 def parameters(config: AmodalConfig) -> int:
     """Number of parameters of a model, including its frozen mask code; without classes, one class is assumed."""
     sizes = replace(config, classes=config.classes or ("object",))
-    return sum(parameter.numel() for parameter in AmodalRCNN(sizes).parameters())
+    with torch.device("meta"):  # sizes without values
+        return sum(parameter.numel() for parameter in AmodalRCNN(sizes).parameters())

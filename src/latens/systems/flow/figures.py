@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,6 +16,7 @@ from torch.func import jacrev, vmap
 from latens.contract import Artifact
 from latens.data.image_output import png_bytes
 from latens.data.labeled import open_labeled
+from latens.data.source import Source
 from latens.experiments.lab import ExperimentRunner
 from latens.experiments.report import Report
 from latens.inference.page import Block, Figure, Gallery, Table
@@ -27,14 +29,23 @@ from latens.systems.flow.drawing import colored, heat_map, image_grid
 from latens.systems.flow.model import Flow
 from latens.systems.flow.points import log_density
 from latens.systems.flow.predict import DensityModel
-from latens.systems.flow.tables import HYBRID_SCALES, IMAGE_SCALES, LAMBDAS, TOY_ROWS, TOY_SCALES, image_report
+from latens.systems.flow.recipes import FlowTraining
+from latens.systems.flow.tables import (
+    DENSE_LC,
+    HYBRID_SCALES,
+    LAMBDAS,
+    TOY_ROWS,
+    hybrid_rows,
+    image_report,
+    of_images,
+    of_points,
+)
 from latens.systems.flow.trials import (
     FULL_GROWTH,
     ImageScale,
     ToyScale,
     dense,
     full_training,
-    hybrid_training,
     image_source,
     image_training,
     selected_rows,
@@ -128,10 +139,14 @@ def sample_grid(flow: DensityModel) -> bytes:
     return png_bytes(image_grid(list(flow.sample(SHOWN)), columns=6, enlarge=3))
 
 
+def full_row(scale: ImageScale, source: Source | None = None) -> dict[str, FlowTraining]:
+    """The training of the full model that Figures 4.4.2 and B.2 sample."""
+    return {DENSE_LC: full_training(scale, dense(growth=FULL_GROWTH), source)}
+
+
 def figure_4_4_2(lab: ExperimentRunner[DensityModel, ImageScale]) -> Report:
     """Figure 4.4.2: real images and samples."""
-    config = full_training(lab.scale, dense(growth=FULL_GROWTH), image_source(lab))
-    flow = trained(lab, "i-DenseNet+LC", config)
+    flow = trained(lab, DENSE_LC, full_row(lab.scale, image_source(lab))[DENSE_LC])
     assert isinstance(flow.config, ImageFlow)
     figures = [
         Figure(real_grid(lab, flow.config), "Real images", alt="real images", pixelated=True),
@@ -142,7 +157,7 @@ def figure_4_4_2(lab: ExperimentRunner[DensityModel, ImageScale]) -> Report:
 
 def figure_b_2(lab: ExperimentRunner[DensityModel, ImageScale]) -> Report:
     """Figure B.2: real images, and samples at three temperatures."""
-    flow = trained(lab, "i-DenseNet+LC", full_training(lab.scale, dense(growth=FULL_GROWTH), image_source(lab)))
+    flow = trained(lab, DENSE_LC, full_row(lab.scale, image_source(lab))[DENSE_LC])
     assert isinstance(flow.config, ImageFlow)
     figures = [Figure(real_grid(lab, flow.config), "Real images", alt="real images", pixelated=True)]
     for temperature in (1.0, 0.8, 0.6):
@@ -152,26 +167,36 @@ def figure_b_2(lab: ExperimentRunner[DensityModel, ImageScale]) -> Report:
     return image_report(lab, "figureB.2", "Real images and samples", [Gallery(figures, 2)])
 
 
+def shown_hybrids(scale: ImageScale, classes: int = 10) -> dict[str, FlowTraining]:
+    """The trainings of the hybrids of Figure B.3, by row and lambda."""
+    return hybrid_rows(replace(scale, rows=("Dense Blocks",)), LAMBDAS[1:], classes)
+
+
 def figure_b_3(lab: ExperimentRunner[DensityModel, ImageScale]) -> Report:
     """Figure B.3: samples of hybrid models."""
     classes = len(open_labeled(image_source(lab), "train").classes)
     figures = []
-    for weight in LAMBDAS[1:]:
-        flow = trained(lab, f"Dense Blocks {weight}", hybrid_training(lab.scale, dense(growth=FULL_GROWTH), weight, classes))
-        figures.append(Figure(sample_grid(flow), f"lambda = {weight}", alt="samples", pixelated=True))
+    for name, config in shown_hybrids(lab.scale, classes).items():
+        flow = trained(lab, name, config)
+        title = f"lambda = {name.split()[-1]}"
+        figures.append(Figure(sample_grid(flow), title, alt="samples", pixelated=True))
     return image_report(lab, "figureB.3", "Samples of hybrid models", [Gallery(figures, 2)])
+
+
+def depth_rows(scale: ImageScale) -> dict[str, FlowTraining]:
+    """The trainings of Figure 4.5.1."""
+    return {f"depth {depth}": image_training(scale, dense(depth=depth, growth=growth)) for depth, growth in DEPTHS.items()}
 
 
 def figure_4_5_1(lab: ExperimentRunner[DensityModel, ImageScale]) -> Report:
     """Figure 4.5.1: validation during training for depths 2 to 5."""
     lines, rows = [], []
-    for number, (depth, growth) in enumerate(DEPTHS.items()):
-        config = image_training(lab.scale, dense(depth=depth, growth=growth))
-        folder = training_folder(lab, f"depth-{depth}", config)
+    for number, (name, config) in enumerate(depth_rows(lab.scale).items()):
+        folder = training_folder(lab, name.replace(" ", "-"), config)
         steps, bits = curve(folder)
-        lines.append(Line(f"depth {depth}", steps, bits, number, "-o"))
+        lines.append(Line(name, steps, bits, number, "-o"))
         assert isinstance(config.model, ImageFlow)
-        rows.append([str(depth), str(getattr(config.model.block, "growth", "-")), f"{min(bits):.4f}"])
+        rows.append([name.split()[1], str(getattr(config.model.block, "growth", "-")), f"{min(bits):.4f}"])
     image = line_plot([LinePanel("step", "bits/dim (validation)", lines)], columns=1, title="Figure 4.5.1")
     caption = "Published (8.7M parameters, 200 epochs of CIFAR-10): depth 3 best with 3.37, depth 5 last with 3.42."
     table = Table(["depth", "growth", "best bits/dim"], rows, caption)
@@ -185,9 +210,14 @@ def curve(folder: Path) -> tuple[list[float], list[float]]:
     return [record["step"] for record in records], [record["bits_per_dim"] for record in records]
 
 
+def shown_weights(scale: ImageScale) -> dict[str, FlowTraining]:
+    """The training of the small model of Figure B.4."""
+    return {DENSE_LC: image_training(scale, dense())}
+
+
 def figure_b_4(lab: ExperimentRunner[DensityModel, ImageScale]) -> Report:
     """Figure B.4: heat maps of the learned concatenation weights."""
-    flow = trained(lab, "i-DenseNet+LC", image_training(lab.scale, dense()))
+    flow = trained(lab, DENSE_LC, shown_weights(lab.scale)[DENSE_LC])
     rows = concatenations(flow.model)
     blocks: list[Block] = [
         Table(
@@ -239,12 +269,12 @@ def rows_of(found: list[tuple[str, list[list[float]]]]) -> list[list[str]]:
 FIGURES: Mapping[str, Artifact[DensityModel, Any]] = MappingProxyType(
     {
         "figure4.3.1": Artifact(make=figure_4_3_1, scales=FIXED),
-        "figure4.4.1": Artifact(make=figure_4_4_1, scales=TOY_SCALES),
-        "figure4.4.2": Artifact(make=figure_4_4_2, scales=IMAGE_SCALES),
-        "figure4.5.1": Artifact(make=figure_4_5_1, scales=IMAGE_SCALES),
+        "figure4.4.1": of_points(figure_4_4_1, TOY_ROWS),
+        "figure4.4.2": of_images(figure_4_4_2, full_row),
+        "figure4.5.1": of_images(figure_4_5_1, depth_rows),
         "figureB.1": Artifact(make=figure_b_1, scales=FIXED),
-        "figureB.2": Artifact(make=figure_b_2, scales=IMAGE_SCALES),
-        "figureB.3": Artifact(make=figure_b_3, scales=HYBRID_SCALES),
-        "figureB.4": Artifact(make=figure_b_4, scales=IMAGE_SCALES),
+        "figureB.2": of_images(figure_b_2, full_row),
+        "figureB.3": of_images(figure_b_3, shown_hybrids, HYBRID_SCALES),
+        "figureB.4": of_images(figure_b_4, shown_weights),
     }
 )

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from latens.contract import Artifact
 from latens.data.labeled import open_labeled
+from latens.data.source import Source
 from latens.errors import UsageError
 from latens.experiments.lab import ExperimentRunner
 from latens.experiments.report import Report, spread
@@ -29,6 +31,7 @@ from latens.systems.flow.recipes import FlowTraining
 from latens.systems.flow.trials import (
     COUPLINGS,
     FULL_GROWTH,
+    SMALL_STEPS,
     ImageScale,
     ToyScale,
     dense,
@@ -40,10 +43,12 @@ from latens.systems.flow.trials import (
     length,
     measured_bits,
     parameters,
+    planned,
     residual,
     selected_rows,
     toy_excess,
     toy_model,
+    toy_trainings,
     trained,
 )
 from latens.systems.flow.untrained import ACTIVATIONS, UNTRAINED, report
@@ -120,13 +125,18 @@ CIFAR_ONLY = (
 )
 
 
+def concatenation_rows(scale: ImageScale) -> dict[str, FlowTraining]:
+    """The rows of Table 4.4.3."""
+    return {
+        RESIDUAL: image_training(scale, residual()),
+        DENSE: image_training(scale, dense("lipswish", learned=False, growth=124)),
+        DENSE_LC: image_training(scale, dense("lipswish", growth=124)),
+    }
+
+
 def table_4_4_3(lab: ExperimentRunner[DensityModel, ImageScale]) -> Report:
     """Table 4.4.3: small models with and without learnable concatenation, LipSwish."""
-    rows = {
-        RESIDUAL: image_training(lab.scale, residual()),
-        DENSE: image_training(lab.scale, dense("lipswish", learned=False, growth=124)),
-        DENSE_LC: image_training(lab.scale, dense("lipswish", growth=124)),
-    }
+    rows = concatenation_rows(lab.scale)
     published = {RESIDUAL: "3.42", DENSE: "3.41", DENSE_LC: "3.39"}
     return image_report(
         lab, "table4.4.3", "Density of small models", [density_table(lab, rows, published, RESIDUAL, CIFAR_ONLY)]
@@ -136,18 +146,23 @@ def table_4_4_3(lab: ExperimentRunner[DensityModel, ImageScale]) -> Report:
 BUDGET = 0.98  # certified Lipschitz bound to which the last layer scales a block
 
 
+def density_rows(scale: ImageScale, source: Source | None = None) -> dict[str, FlowTraining]:
+    """The rows of Table 4.4.4; at paper scale also the full models."""
+    rows = {
+        RESIDUAL: image_training(scale, residual()),
+        DENSE_LC: image_training(scale, dense()),
+        "+ whole Lipschitz budget (ours)": image_training(scale, replace(dense(), budget=BUDGET)),
+        "+ whitening (ours)": whitened(image_training(scale, dense())),
+    }
+    if scale.size == "paper":
+        rows |= {f"{RESIDUAL}, full": full_training(scale, residual(), source)}
+        rows |= {f"{DENSE_LC}, full": full_training(scale, dense(growth=FULL_GROWTH), source)}
+    return rows
+
+
 def table_4_4_4(lab: ExperimentRunner[DensityModel, ImageScale]) -> Report:
     """Table 4.4.4: density estimation."""
-    rows = {
-        RESIDUAL: image_training(lab.scale, residual()),
-        DENSE_LC: image_training(lab.scale, dense()),
-        "+ whole Lipschitz budget (ours)": image_training(lab.scale, replace(dense(), budget=BUDGET)),
-        "+ whitening (ours)": whitened(image_training(lab.scale, dense())),
-    }
-    if lab.scale.size == "paper":
-        source = image_source(lab)
-        rows |= {f"{RESIDUAL}, full": full_training(lab.scale, residual(), source)}
-        rows |= {f"{DENSE_LC}, full": full_training(lab.scale, dense(growth=FULL_GROWTH), source)}
+    rows = density_rows(lab.scale, image_source(lab))
     published = {RESIDUAL: "3.42 (full: 3.28)", DENSE_LC: "3.37 (full: 3.25)"}
     published |= {f"{RESIDUAL}, full": "3.28", f"{DENSE_LC}, full": "3.25"}
     others = [["Real NVP", "3.49", "4.28"], ["FFJORD", "3.40", "-"], ["Flow++", "3.29", "-"], ["ConvSNF", "3.29", "-"]]
@@ -168,7 +183,17 @@ HYBRID_PUBLISHED = {
     "Residual Blocks": "91.78 | 90.47 @ 3.62 | 70.32 @ 3.39",
     "Dense Blocks": "92.40 | 90.79 @ 3.49 | 75.67 @ 3.31",
 }
-LAMBDAS: tuple[float | Literal["1/D"], ...] = (0.0, "1/D", 1.0)
+Weight: TypeAlias = float | Literal["1/D"]
+LAMBDAS: tuple[Weight, ...] = (0.0, "1/D", 1.0)
+HYBRIDS: Mapping[str, Blocks] = MappingProxyType(
+    {**COUPLINGS, "Residual Blocks": residual(), "Dense Blocks": dense(growth=FULL_GROWTH)}
+)
+
+
+def hybrid_rows(scale: ImageScale, weights: Sequence[Weight] = LAMBDAS, classes: int = 10) -> dict[str, FlowTraining]:
+    """The training of every cell of Table 4.4.5, by row and lambda."""
+    chosen = selected_rows(HYBRIDS, scale.rows)
+    return {f"{name} {one}": hybrid_training(scale, HYBRIDS[name], one, classes) for name in chosen for one in weights}
 
 
 def table_4_4_5(lab: ExperimentRunner[DensityModel, ImageScale]) -> Report:
@@ -176,14 +201,13 @@ def table_4_4_5(lab: ExperimentRunner[DensityModel, ImageScale]) -> Report:
     classes = len(open_labeled(image_source(lab), "train").classes)
     if classes < 2:
         raise UsageError("hybrid models need labeled images", where="--data", hint="give one folder of images for every class")
-    blocks: dict[str, Blocks] = {**COUPLINGS, "Residual Blocks": residual(), "Dense Blocks": dense(growth=FULL_GROWTH)}
+    cells_of = hybrid_rows(lab.scale, classes=classes)
     published = published_for(image_source(lab), HYBRID_PUBLISHED)
     table = []
-    for name in selected_rows(blocks, lab.scale.rows):
+    for name in selected_rows(HYBRIDS, lab.scale.rows):
         cells = []
         for weight in LAMBDAS:
-            config = hybrid_training(lab.scale, blocks[name], weight, classes)
-            found = measured_bits(lab, trained(lab, f"{name} {weight}", config))
+            found = measured_bits(lab, trained(lab, f"{name} {weight}", cells_of[f"{name} {weight}"]))
             bits = "-" if weight == 0 else f"{np.mean(found['bits']):.3f}"
             cells += [f"{100 * found['accuracy']:.2f}", bits]
         table.append([name, *cells, published.get(name, "-")])
@@ -208,17 +232,22 @@ def table_4_5_2(lab: ExperimentRunner[DensityModel, ImageScale]) -> Report:
     return image_report(lab, "table4.5.2", "Activations of small models", [table])
 
 
-def table_b_4(lab: ExperimentRunner[DensityModel, ImageScale]) -> Report:
-    """Table B.4: a Residual Flow with the widths of the dense blocks, and therefore more parameters."""
-    dense_row = image_training(lab.scale, dense("lipswish", growth=124))
+def matching_rows(scale: ImageScale) -> dict[str, FlowTraining]:
+    """The rows of Table B.4."""
+    dense_row = image_training(scale, dense("lipswish", growth=124))
     assert isinstance(dense_row.model, ImageFlow)
     assert isinstance(dense_row.model.block, DenseBlocks)
     wide = WideBlocks(growth=dense_row.model.block.growth, depth=dense_row.model.block.depth)
-    rows = {
-        RESIDUAL: image_training(lab.scale, residual()),
+    return {
+        RESIDUAL: image_training(scale, residual()),
         "+ extended width, equal depth": replace(dense_row, model=replace(dense_row.model, block=wide)),
         DENSE_LC: dense_row,
     }
+
+
+def table_b_4(lab: ExperimentRunner[DensityModel, ImageScale]) -> Report:
+    """Table B.4: a Residual Flow with the widths of the dense blocks, and therefore more parameters."""
+    rows = matching_rows(lab.scale)
     published = {RESIDUAL: "3.42", "+ extended width, equal depth": "7.02", DENSE_LC: "3.39"}
     table = density_table(lab, rows, published, RESIDUAL, CIFAR_ONLY + " Simulated points: tableB.4-toy.")
     return image_report(lab, "tableB.4", "Matching architectures", [table])
@@ -235,7 +264,7 @@ def table_b_4_toy(lab: ExperimentRunner[DensityModel, ToyScale]) -> Report:
 IMAGE_SCALES = {
     "tiny": ImageScale(size="tiny", steps=2, images=6),
     "cpu": ImageScale(),
-    "paper": ImageScale(size="paper", steps=156_250, images=10_000),  # 200 epochs
+    "paper": ImageScale(size="paper", steps=SMALL_STEPS, images=10_000),
 }
 HYBRID_SCALES = {**IMAGE_SCALES, "paper": replace(IMAGE_SCALES["paper"], steps=312_500)}  # 400 epochs
 TOY_SCALES = {
@@ -243,18 +272,34 @@ TOY_SCALES = {
     "cpu": ToyScale(),
     "paper": ToyScale(steps=50_000, seeds=3),
 }
+TINY_HYBRIDS = replace(IMAGE_SCALES["tiny"], rows=("coupling", "Dense Blocks"))
+
+
+def of_images(
+    make: Callable[[ExperimentRunner[DensityModel, ImageScale]], Report],
+    rows: Callable[[ImageScale], Mapping[str, FlowTraining]],
+    scales: Mapping[str, ImageScale] = IMAGE_SCALES,
+) -> Artifact[DensityModel, ImageScale]:
+    """A table or figure of models that are trained on images."""
+    return Artifact(make, scales, lambda scale: planned(scale, rows(scale)))
+
+
+def of_points(
+    make: Callable[[ExperimentRunner[DensityModel, ToyScale]], Report], rows: Mapping[str, Blocks]
+) -> Artifact[DensityModel, ToyScale]:
+    """A table or figure of models that are trained on simulated points."""
+    return Artifact(make, TOY_SCALES, partial(toy_trainings, rows=rows))
+
+
 TABLES: Mapping[str, Artifact[DensityModel, Any]] = MappingProxyType(
     {
         **UNTRAINED,
-        "table4.4.2": Artifact(make=table_4_4_2, scales=TOY_SCALES),
-        "table4.4.3": Artifact(make=table_4_4_3, scales=IMAGE_SCALES),
-        "table4.4.4": Artifact(make=table_4_4_4, scales=IMAGE_SCALES),
-        "table4.4.5": Artifact(
-            make=table_4_4_5,
-            scales={**HYBRID_SCALES, "tiny": replace(IMAGE_SCALES["tiny"], rows=("coupling", "Dense Blocks"))},
-        ),
-        "table4.5.2": Artifact(make=table_4_5_2, scales=IMAGE_SCALES),
-        "tableB.4": Artifact(make=table_b_4, scales=IMAGE_SCALES),
-        "tableB.4-toy": Artifact(make=table_b_4_toy, scales=TOY_SCALES),
+        "table4.4.2": of_points(table_4_4_2, TOY_ROWS),
+        "table4.4.3": of_images(table_4_4_3, concatenation_rows),
+        "table4.4.4": of_images(table_4_4_4, density_rows),
+        "table4.4.5": of_images(table_4_4_5, hybrid_rows, {**HYBRID_SCALES, "tiny": TINY_HYBRIDS}),
+        "table4.5.2": of_images(table_4_5_2, lambda scale: activation_rows(scale)[0]),
+        "tableB.4": of_images(table_b_4, matching_rows),
+        "tableB.4-toy": of_points(table_b_4_toy, B4_ROWS),
     }
 )

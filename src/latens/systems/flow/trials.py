@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -50,6 +51,7 @@ Size: TypeAlias = Literal["tiny", "cpu", "paper"]
 TARGET: Mapping[Size, int] = {"tiny": 3_000, "cpu": 200_000, "paper": 8_700_000}
 GAUSSIAN = "Gaussian, full covariance"
 FULL_SCALES, FULL_GROWTH = (16, 16, 16), 172  # blocks and growth of the full models for CIFAR-10
+SMALL_STEPS = 156_250  # steps of the small models at scale paper: 200 epochs of CIFAR-10
 
 
 @settings
@@ -105,14 +107,19 @@ def small_paper() -> FlowTraining:
     return replace(base, model=ImageFlow(), objective=replace(base.objective, equal_share=25 / 200))
 
 
-def full_training(scale: ImageScale, block: Blocks, source: Source) -> FlowTraining:
-    """A full model of section 4.4.3 with its own epochs at paper scale; as `image_training` at the other scales."""
+def full_training(scale: ImageScale, block: Blocks, source: Source | None = None) -> FlowTraining:
+    """A full model of section 4.4.3 with its own epochs at paper scale; as `image_training` at the other scales.
+
+    Its steps keep their ratio to those of the small models if the scale has other steps.
+    """
     if scale.size != "paper":
         return image_training(scale, block)
     base = paper()
     assert isinstance(base.model, ImageFlow)
-    full = replace(base, model=replace(base.model, block=block), run=replace(base.run, seed=scale.seed))
-    if source.kind != "imagenet32":
+    share = scale.steps / SMALL_STEPS
+    run = replace(base.run, steps=round(base.run.steps * share), seed=scale.seed)
+    full = replace(base, model=replace(base.model, block=block), run=run)
+    if source is None or source.kind != "imagenet32":
         return full
     assert isinstance(base.data, ImagesConfig)
     return replace(
@@ -120,10 +127,17 @@ def full_training(scale: ImageScale, block: Blocks, source: Source) -> FlowTrain
         model=replace(base.model, block=block, scales=(32, 32, 32)),
         data=replace(base.data, flip=False),
         objective=replace(base.objective, equal_share=0.0),
-        run=replace(full.run, steps=IMAGENET32_STEPS),
+        run=replace(run, steps=round(IMAGENET32_STEPS * share)),
     )
 
 
+def planned(scale: ImageScale, rows: Mapping[str, FlowTraining]) -> dict[str, FlowTraining]:
+    """The training configurations of the rows; none if CPU minutes set the steps, which the table then shows."""
+    chosen = [name for name in rows if name in (scale.rows or ())]
+    return {} if scale.minutes else {name: rows[name] for name in chosen or rows}
+
+
+@lru_cache(maxsize=1024)
 def parameters(sizes: FlowConfig) -> int:
     """Number of trainable parameters."""
     assert not isinstance(sizes, IntegerFlow)
@@ -308,6 +322,11 @@ def toy_training(scale: ToyScale, block: Blocks, seed: int) -> FlowTraining:
     assert isinstance(points, PointsConfig)
     points = replace(points, validation_limit=min(points.validation_limit, scale.points))
     return replace(base, model=replace(base.model, block=block, blocks=scale.blocks), data=points, run=run)
+
+
+def toy_trainings(scale: ToyScale, rows: Mapping[str, Blocks]) -> dict[str, FlowTraining]:
+    """The training configurations of the selected rows, which are the same for every distribution."""
+    return {row: toy_training(scale, rows[row], 0) for row in selected_rows(rows, scale.rows)}
 
 
 def toy_model(lab: ExperimentRunner[DensityModel, ToyScale], name: str, row: str, block: Blocks, seed: int) -> DensityModel:

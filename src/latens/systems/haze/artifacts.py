@@ -1,30 +1,41 @@
-"""Table 1 of Li et al. 2019 and an ablation of its prior, on scenes with depth. Missing models are trained first."""
+"""Table 1 of Li et al. 2019 and an ablation of its prior, on scenes with depth. The models of all rows are trained first."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, TypeAlias
 
-from latens.catalogue import recipe_of
 from latens.contract import Artifact
 from latens.data.source import Source, one_source, parse_sources
-from latens.errors import UsageError
-from latens.experiments.lab import ExperimentRunner
+from latens.errors import counted
+from latens.experiments.lab import RUNS, WHAT, ExperimentRunner
 from latens.experiments.report import Report
+from latens.experiments.trainings import settings_of, training_of
 from latens.inference.page import Table
 from latens.settings import Count, Natural, Positive, settings, to_dict
-from latens.systems.haze.config import TRANSLATORS, PriorConfig, TranslationLossConfig
+from latens.systems.haze.config import PriorConfig, TranslationLossConfig
 from latens.systems.haze.evaluate import Measured, folder_of_scenes, measure, report
-from latens.systems.haze.networks import recipe_for
 from latens.systems.haze.predict import Haze
 from latens.systems.haze.protocol import DEHAZE, SYNTHESIS, Protocol
-from latens.systems.haze.recipes import HazeTraining, cyclegan, unit
+from latens.systems.haze.recipes import TABLE_1, HazeTraining
+
+logger = logging.getLogger(__name__)
 
 ROWS = ("unit", "cyclegan", "dehazenet", "mmd", "physical")
+SUPERVISION: Mapping[str, str] = MappingProxyType(
+    {
+        "unit": "unpaired crops",
+        "cyclegan": "unpaired crops",
+        "mmd": "unpaired crops",
+        "dehazenet": "supervised: t of every patch",
+        "physical": "supervised: clear image, depth and haze of every crop",
+    }
+)
 PRIORS: Mapping[str, PriorConfig] = MappingProxyType(
     {
         "none": PriorConfig(kind="none"),
@@ -43,8 +54,8 @@ class TableScale:
 
     minutes: Positive = 60.0  # training time per row and call of the command
     steps: Natural = 0  # training steps; 0: those of the recipe
-    prefix: Literal["tiny", "cpu", "paper"] = "cpu"  # first part of the names of the recipes
-    train: str = ""  # folders of training scenes (A,B) in addition to simulated streets
+    prefix: Literal["tiny", "cpu", "paper"] = "cpu"  # scale of the recipes
+    train: str = ""  # folders of training scenes (A,B), in addition to simulated streets; at scale paper instead of them
     side: Count = 240  # short side of the test scenes in pixels
     draws: Count = 3  # draws of airlight and beta per scene
     scenes: Natural = 0  # largest number of test scenes; 0: all
@@ -62,20 +73,17 @@ HazeLab: TypeAlias = ExperimentRunner[Haze, TableScale]
 
 
 def table1(lab: HazeLab) -> Report:
-    """Table 1; models without weights are trained."""
-    haze = with_all_methods(lab)
-    return with_scale(lab, report("table1", haze, measure(haze, test_folder(lab), protocol_of(lab), lab.folder)))
+    """Table 1. Every learned method is trained at the scale of the table, unless the run folder or --model has its model."""
+    haze, trainings = with_all_methods(lab)
+    found = measure(haze, test_folder(lab), protocol_of(lab), lab.folder)
+    return with_scale(lab, report("table1", found, trainings))
 
 
 def ablation(lab: HazeLab) -> Report:
     """Ablation of the prior of the code: none, KL divergence (UNIT), MMD (the paper) with several weights and kernels."""
     rows: list[list[str]] = []
     found: Measured | None = None
-    for name, prior in PRIORS.items():
-        config = row_config(lab.scale, "mmd")
-        assert isinstance(config.objective, TranslationLossConfig)
-        positions = config.objective.prior.positions
-        config = replace(config, objective=replace(config.objective, prior=replace(prior, positions=positions)))
+    for name, config in prior_configs(lab.scale).items():
         best = trained(lab, config, f"prior-{name.replace(' ', '-').replace(',', '')}")
         found = measure(lab.open_model(best), test_folder(lab), protocol_of(lab), lab.folder)
         means = found.means()
@@ -89,13 +97,40 @@ def ablation(lab: HazeLab) -> Report:
     return with_scale(lab, made)
 
 
-def with_all_methods(lab: HazeLab) -> Haze:
-    """The loaded model with all methods of Table 1; those without weights are trained."""
-    haze = lab.loaded
+def with_all_methods(lab: HazeLab) -> tuple[Haze, dict[str, str]]:
+    """All learned methods, and how each was trained.
+
+    The model given by --model is used for its own method, a model that was trained elsewhere and copied to OUT/runs for the
+    method of its settings. The others are trained here.
+    """
+    haze, trainings = lab.loaded, {}
     for kind in ROWS:
-        if not haze.has(kind):
-            haze.add(trained(lab, row_config(lab.scale, kind), kind))
-    return haze
+        if kind in haze.given:
+            trainings[kind] = f"--model {haze.name}, weights {haze.model_id[:12]}; {SUPERVISION[kind]}"
+            continue
+        folder = trained_elsewhere(lab.folder / RUNS, kind) or trained(lab, row_config(lab.scale, kind), kind)
+        haze.add(folder)
+        trainings[kind] = f"{training_of(folder)}{streets_of(folder)}; {SUPERVISION[kind]}"
+    return haze, trainings
+
+
+def streets_of(model: Path) -> str:
+    """The number of simulated streets among the training data of RUN/best, as text; empty if the run is not known."""
+    streets = settings_of(model.parent).get("data", {}).get("scenes")
+    return f"; {counted(streets, 'simulated street')}" if streets else ""
+
+
+def trained_elsewhere(runs: Path, kind: str) -> Path | None:
+    """The best weights of a run of a method in OUT/runs that this command did not start, for example a run of `latens train`.
+
+    The first by name, if there are several.
+    """
+    for best in sorted(runs.glob("*/best")):
+        found = {} if (best.parent / WHAT).exists() else settings_of(best)
+        if found.get("system") == "haze" and found.get("model", {}).get("kind") == kind:
+            logger.info("%s: %s, which was not trained by this command (%s)", kind, best.parent, training_of(best))
+            return best
+    return None
 
 
 def with_scale(lab: HazeLab, made: Report) -> Report:
@@ -115,25 +150,25 @@ def protocol_of(lab: HazeLab) -> Protocol:
 
 def row_config(scale: TableScale, kind: str) -> HazeTraining:
     """The training configuration of a row."""
-    config: HazeTraining = recipe_of("haze", recipe_name(scale, kind))
-    if scale.prefix != "cpu" and kind in VARIANTS:
-        config = VARIANTS[kind](config)
+    config = TABLE_1[scale.prefix][kind]()
     run = replace(config.run, steps=scale.steps or config.run.steps)
-    data = replace(config.data, border=scale.border or config.data.border)
-    return replace(config, run=run, data=replace(data, scenes=2) if scale.prefix == "tiny" else data)
+    streets = {"tiny": 2, "cpu": config.data.scenes, "paper": 0 if scale.train else config.data.scenes}[scale.prefix]
+    data = replace(config.data, border=scale.border or config.data.border, scenes=streets)
+    return replace(config, run=run, data=data)
 
 
-def recipe_name(scale: TableScale, kind: str) -> str:
-    """The recipe of a row. Raises UsageError if there is none."""
-    if scale.prefix == "tiny":
-        if kind == "dehazenet":
-            hint = "train it with `latens train haze --recipe cpu_dehazenet`"
-            raise UsageError("there is no tiny recipe of dehazenet", hint=hint)
-        return "tiny" if kind == "physical" else "tiny_mmd"
-    return "paper" if scale.prefix == "paper" and kind in TRANSLATORS else recipe_for(kind)
+def row_configs(scale: TableScale) -> dict[str, HazeTraining]:
+    """The training configurations of the rows of Table 1."""
+    return {kind: row_config(scale, kind) for kind in ROWS}
 
 
-VARIANTS: Mapping[str, Callable[[HazeTraining], HazeTraining]] = MappingProxyType({"unit": unit, "cyclegan": cyclegan})
+def prior_configs(scale: TableScale) -> dict[str, HazeTraining]:
+    """The training configurations of the ablation: the paper's model with each prior."""
+    config = row_config(scale, "mmd")
+    assert isinstance(config.objective, TranslationLossConfig)
+    positions = config.objective.prior.positions
+    objectives = {name: replace(config.objective, prior=replace(prior, positions=positions)) for name, prior in PRIORS.items()}
+    return {name: replace(config, objective=objective) for name, objective in objectives.items()}
 
 
 def trained(lab: HazeLab, config: HazeTraining, name: str) -> Path:
@@ -150,5 +185,5 @@ def code_snr(run: Path) -> float:
 
 
 TABLES: Mapping[str, Artifact[Haze, TableScale]] = MappingProxyType(
-    {"table1": Artifact(table1, SCALES), "ablation": Artifact(ablation, SCALES)}
+    {"table1": Artifact(table1, SCALES, row_configs), "ablation": Artifact(ablation, SCALES, prior_configs)}
 )

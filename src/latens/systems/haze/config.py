@@ -136,7 +136,10 @@ class HazeDataConfig:
     crop: Annotated[int, Ge(16)] = 128  # side of a training crop, pixels; for DehazeNet, smallest side of a scene
     batch: Count = 4  # crops
     scenes: Natural = 240  # number of simulated streets
-    max_depth: NonNegative = 0.0  # meters at which relative depth is 1; 0: the farthest point of each crop
+    max_depth: NonNegative = 0.0  # meters at which relative depth is 1; 0: the farthest point of each crop or scene
+    farthest_of: Literal["crop", "scene"] = (
+        "crop"  # scene: the whole scene is hazed, and crops are taken from it, as in the paper
+    )
     draws: Natural = 0  # fixed draws of airlight and beta per image; 0: a new draw for every crop
     validation_share: Share = 0.1  # the last images of every folder, so that neighboring frames stay together
     disjoint: bool = False  # take hazy and clear images of translators from different halves of the scenes
@@ -146,6 +149,9 @@ class HazeDataConfig:
     held_out_from: Natural = 0  # in folders of numbered scenes with this number or more, those are held out; 0: the last share
     gray_airlight: Share = 0.0  # share of the draws whose airlight is nearly gray; the others are drawn channel by channel
     dimming: Share = 0.0  # crops are dimmed to a brightness from 1 - dimming to 1 after hazing
+
+    def without_effect(self) -> dict[str, str]:
+        return {"farthest_of": "max_depth sets the range of the depth"} if self.max_depth else {}
 
     @validator
     def crops_fit(self) -> HazeDataConfig:

@@ -94,32 +94,32 @@ class SceneData:
         loaded = []
         for path in paths:
             try:
-                loaded.append(self._reduced(load_scene(path, border=border)))
+                loaded.append(self._scene(reduced(load_scene(path, border=border), self.config.side)))
             except (InputError, LimitExceeded) as error:
                 left_out(error)
         return loaded
 
-    def _reduced(self, scene: Scene) -> TrainingScene:
-        small = reduced(scene, self.config.side)
-        return TrainingScene(small.image, small.depth)
+    def _scene(self, small: Scene, most: float = math.inf) -> TrainingScene:
+        if self.config.farthest_of == "scene":
+            most = min(farthest(small.depth, most), most)
+        return TrainingScene(small.image, small.depth, most)
 
     def _street(self, scene: Scene) -> TrainingScene:
         """A simulated street with a random largest depth: relative to the farthest point, most of the image would be near."""
         small = reduced(scene, self.config.side)
         drawn = np.random.default_rng([FIXED, *small.image.tobytes()[:64]]).uniform(*STREET_MAX_DEPTH)
-        return TrainingScene(small.image, small.depth, float(drawn))
+        return self._scene(small, float(drawn))
 
     def _relative(self, scene: TrainingScene, sparse: int = 1) -> TrainingScene:
         """The scene with depth in [0, 1], relative to `data.max_depth`, else to its largest depth (at most `scene.max_depth`).
 
-        By default the farthest point of a crop has depth 1, because a crop does not show the scale of its scene.
+        By default the farthest point of a crop has depth 1, because a crop does not show the scale of its scene. With
+        `data.farthest_of=scene` the depth of a crop stays relative to `scene.max_depth`, the largest depth of the whole scene.
         """
-        if self.config.max_depth:
-            return scene._replace(depth=relative_depth(scene.depth, self.config.max_depth))
-        few = scene.depth[::sparse, ::sparse]
-        finite = few[np.isfinite(few)]
-        own = float(np.quantile(finite, QUANTILE)) if finite.size else scene.max_depth
-        return scene._replace(depth=relative_depth(scene.depth, min(own, scene.max_depth)))
+        most = self.config.max_depth or scene.max_depth
+        if not self.config.max_depth and self.config.farthest_of == "crop":
+            most = min(farthest(scene.depth[::sparse, ::sparse], most), most)
+        return scene._replace(depth=relative_depth(scene.depth, most))
 
     def batch(self, step: int, rank: int) -> dict[str, Tensor]:
         rng = generator(self.seed, step, rank)
@@ -168,6 +168,12 @@ class SceneData:
             batch = hazy_batch([whole], draw_haze_parameters(np.random.default_rng([FIXED, index]), 1))
             batches.append({**batch, "clear": batch["truth"]})
         return batches
+
+
+def farthest(depth: np.ndarray, otherwise: float) -> float:
+    """The largest measured depth (its 99.9 % quantile), or `otherwise` if nothing was measured."""
+    finite = depth[np.isfinite(depth)]
+    return float(np.quantile(finite, QUANTILE)) if finite.size else otherwise
 
 
 def _large_enough(scenes: list[TrainingScene], least: int, purpose: str) -> list[TrainingScene]:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from latens.catalogue import MODELS
 from latens.data.duplicates import Distinct, digest_of_files
 from latens.data.notes import left_out
 from latens.data.source import Source, one_source
@@ -21,12 +22,13 @@ from latens.errors import InputError, LatensError, UsageError, counted
 from latens.experiments.journal import Journal, digest
 from latens.experiments.lab import JOURNAL
 from latens.experiments.report import Report
+from latens.experiments.trainings import training_of
 from latens.inference.page import Table
 from latens.metrics.image import mean_db
 from latens.settings import to_dict
 from latens.systems.haze.config import LEARNED
 from latens.systems.haze.predict import MAX_DEPTH, Haze
-from latens.systems.haze.protocol import DEHAZE, SYNTHESIS, HazeRow, Protocol, rows_of
+from latens.systems.haze.protocol import AS_DEHAZE, DEHAZE, SYNTHESIS, HazeRow, Protocol, rows_of
 from latens.systems.haze.scenes import DEPTH_KINDS, HELD_OUT_SEED, Scene, cropped, find_scenes, load_scene, reduced, simulated
 
 logger = logging.getLogger(__name__)
@@ -61,8 +63,8 @@ class Measured(NamedTuple):
             found[key] = (mean_db(values), float(np.mean(similar)) if similar else None, float(np.std(values)))
         return found
 
-    def tables(self) -> list[Table]:
-        """A table for removal and one for synthesis, with the paper's numbers."""
+    def tables(self, trainings: Mapping[str, str]) -> list[Table]:
+        """A table for removal and one for synthesis, with the paper's numbers and the training of every row."""
         tables = []
         for task, offset in ((DEHAZE, 2), (SYNTHESIS, 0)):
             rows = []
@@ -70,8 +72,9 @@ class Measured(NamedTuple):
                 if own_task == task:
                     printed = PAPER.get(method, (None,) * 4)[offset : offset + 2]
                     ours = [f"{decibel:.2f}", f"{spread:.2f}", "-" if similarity is None else f"{similarity:.4f}"]
-                    rows.append([method, *ours, *(("-" if v is None else f"{v:g}") for v in (printed[1], printed[0]))])
-            columns = [task, "PSNR dB", "± over images", "SSIM", "paper's PSNR", "paper's SSIM"]
+                    theirs = [("-" if v is None else f"{v:g}") for v in (printed[1], printed[0])]
+                    rows.append([method, *ours, *theirs, trainings.get(method.removesuffix(AS_DEHAZE), "-")])
+            columns = [task, "PSNR dB", "± over images", "SSIM", "paper's PSNR", "paper's SSIM", "training"]
             tables.append(Table(columns, rows))
         return tables
 
@@ -104,7 +107,16 @@ def evaluate(haze: Haze, sources: Sequence[Source], options: Protocol, folder: P
     Raises UnreadableInput for a folder without such scenes, InputError when none can be used, UsageError for several folders.
     """
     found = measure(haze, folder_of_scenes(one_source(sources)), options, folder)
-    return report("table1", haze, found)
+    made = report("table1", found, trainings_of(haze))
+    about = f"{haze.name}, weights {haze.model_id[:12]}. {made.about}"
+    return replace(made, about=about, facts={"model": haze.name, "model_id": haze.model_id, **made.facts})
+
+
+def trainings_of(haze: Haze) -> dict[str, str]:
+    """The model of every learned method: that of the loaded folder, or a bundled one with its training data."""
+    entries = {kind: MODELS[f"haze_{kind}"] for kind in LEARNED if f"haze_{kind}" in MODELS}
+    bundled = {kind: f"bundled {training_of(entry.folder)}; {entry.trained_on}" for kind, entry in entries.items()}
+    return {**bundled, **dict.fromkeys(haze.given, f"model {haze.name}, weights {haze.model_id[:12]}")}
 
 
 def folder_of_scenes(source: Source | None) -> Path | None:
@@ -115,14 +127,14 @@ def folder_of_scenes(source: Source | None) -> Path | None:
     return None if source is None else source.path
 
 
-def report(name: str, haze: Haze, found: Measured) -> Report:
-    """The report of an evaluation."""
+def report(name: str, found: Measured, trainings: Mapping[str, str]) -> Report:
+    """The report of an evaluation; `trainings` tells how every learned method was trained."""
     return Report(
         name=name,
         title="Haze removal and synthesis",
-        about=f"{haze.name}, weights {haze.model_id[:12]}. {found.setting()}",
-        blocks=found.tables(),
-        facts={"model": haze.name, "model_id": haze.model_id, **found.facts()},
+        about=found.setting(),
+        blocks=found.tables(trainings),
+        facts={**found.facts(), "training": dict(trainings)},
         rows=[row._asdict() for row in found.rows],
         failures=found.failures,
     )

@@ -22,10 +22,19 @@ from latens.data.source import one_source
 from latens.data.tensors import to_pixels, to_tensor
 from latens.errors import InputError, LatensError
 from latens.experiments.report import Report
-from latens.inference.page import Block, Figure
+from latens.inference.page import Block, Figure, Table
 from latens.inference.sheet import column_of, resized, row_of, titled
 from latens.metrics.image import psnr, ssim
-from latens.systems.haze.artifacts import SCALES, HazeLab, TableScale, protocol_of, test_folder, with_all_methods, with_scale
+from latens.systems.haze.artifacts import (
+    SCALES,
+    HazeLab,
+    TableScale,
+    protocol_of,
+    row_configs,
+    test_folder,
+    with_all_methods,
+    with_scale,
+)
 from latens.systems.haze.evaluate import candidates, streets_protocol
 from latens.systems.haze.predict import Haze
 from latens.systems.haze.protocol import FULL_SIZE, Protocol, by_dark_channel, hazy_scene, removal_rows, synthesis_rows
@@ -39,6 +48,7 @@ VISIBILITIES = (400.0, 100.0)  # meters, of the physical model in Figure 4
 REMOVERS = {"dcp, full size": "He", "bccr": "Meng", "dehazenet": "DehazeNet", "unit": "UNIT", "cyclegan": "CycleGAN"}
 TRANSLATED = {"unit": "UNIT", "cyclegan": "CycleGAN"}
 OURS = {"mmd": "MMD-VAE", "physical": "physical"}
+ALL_TITLES = {**REMOVERS, **OURS}
 
 
 class Compared(NamedTuple):
@@ -60,22 +70,22 @@ class Shown:
 
 def figure2(lab: HazeLab) -> Report:
     """Figure 2: removal on scenes with known truth, and a detail of each result."""
-    haze = with_all_methods(lab)
+    haze, trainings = with_all_methods(lab)
 
     def row(scene: Scene, index: int, protocol: Protocol) -> list[Compared]:
         sample = hazy_scene(scene, index, 0, protocol)
         learned = [kind for kind in (*TRANSLATED, "dehazenet", *OURS) if haze.has(kind)]
         made = dict(removal_rows(haze, learned, sample))
         truth = to_pixels(sample.clear[0])
-        return beside_truth(made, {"do nothing": "hazy", **REMOVERS, **OURS}, truth)
+        return beside_truth(made, {"do nothing": "hazy", **ALL_TITLES}, truth)
 
     shown = of_scenes(lab, row)
-    return made_of(lab, "figure2", "Figure 2: haze removal on scenes with known truth", shown, SCENE_CAPTION)
+    return made_of(lab, "figure2", "Figure 2: haze removal on scenes with known truth", shown, trainings, SCENE_CAPTION)
 
 
 def figure5(lab: HazeLab) -> Report:
     """Figure 5: synthesis on scenes with known truth."""
-    haze = with_all_methods(lab)
+    haze, trainings = with_all_methods(lab)
 
     def row(scene: Scene, index: int, protocol: Protocol) -> list[Compared]:
         sample = hazy_scene(scene, index, 0, protocol)
@@ -85,24 +95,25 @@ def figure5(lab: HazeLab) -> Report:
         return beside_truth(made, {"do nothing": "clear", **TRANSLATED, **OURS}, truth)
 
     shown = of_scenes(lab, row)
-    return made_of(lab, "figure5", "Figure 5: haze synthesis on scenes with known truth", shown, SCENE_CAPTION)
+    return made_of(lab, "figure5", "Figure 5: haze synthesis on scenes with known truth", shown, trainings, SCENE_CAPTION)
 
 
 def figure3(lab: HazeLab) -> Report:
     """Figure 3: removal on hazy photographs, which have no truth."""
-    haze = with_all_methods(lab)
+    haze, trainings = with_all_methods(lab)
 
     def row(pixels: Pixels) -> list[tuple[str, Pixels]]:
         tiles = [("hazy", pixels), ("He", by_dark_channel(to_tensor(pixels), FULL_SIZE))]
-        named = {name: title for name, title in {**REMOVERS, **OURS}.items() if name != "dcp, full size" and haze.has(name)}
+        named = {name: title for name, title in ALL_TITLES.items() if name != "dcp, full size" and haze.has(name)}
         return tiles + [(title, haze.published_pixels(pixels, name)) for name, title in named.items()]
 
-    return made_of(lab, "figure3", "Figure 3: haze removal on photographs", of_photographs(lab, row), "No truth is known.")
+    shown = of_photographs(lab, row)
+    return made_of(lab, "figure3", "Figure 3: haze removal on photographs", shown, trainings, "No truth is known.")
 
 
 def figure4(lab: HazeLab) -> Report:
     """Figure 4: synthesis on clear photographs, by the translator and by the physical model."""
-    haze = with_all_methods(lab)
+    haze, trainings = with_all_methods(lab)
 
     def row(pixels: Pixels) -> list[tuple[str, Pixels]]:
         with torch.no_grad():
@@ -111,7 +122,8 @@ def figure4(lab: HazeLab) -> Report:
         return [("clear", pixels), ("MMD-VAE", translated), *hazy]
 
     caption = "Translation by the MMD-VAE, and haze of two visibilities on the depth that the physical model predicts."
-    return made_of(lab, "figure4", "Figure 4: haze synthesis on photographs", of_photographs(lab, row), caption)
+    used = {kind: trainings[kind] for kind in OURS}
+    return made_of(lab, "figure4", "Figure 4: haze synthesis on photographs", of_photographs(lab, row), used, caption)
 
 
 SCENE_CAPTION = "Below each image its center, with PSNR in dB and SSIM of the whole image against the truth."
@@ -175,20 +187,20 @@ def detail(pixels: Pixels) -> Pixels:
     return pixels[top : top + rows, left : left + columns]
 
 
-def made_of(lab: HazeLab, name: str, title: str, shown: Shown, caption: str) -> Report:
-    """The report of a figure. Raises InputError if it has no row."""
-    if not shown.rows:
-        raise InputError("no image could be used", where=str(one_source(lab.sources)), hint=next(iter(shown.failures), None))
-    haze: Haze = lab.loaded
-    blocks: list[Block] = [Figure(png_bytes(column_of(shown.rows)), title, caption, alt=title)]
+def made_of(lab: HazeLab, name: str, title: str, shown: Shown, trainings: Mapping[str, str], caption: str) -> Report:
+    """The report of a figure, with the training of its methods. Raises InputError if it has no row."""
     source = one_source(lab.sources)
+    if not shown.rows:
+        raise InputError("no image could be used", where=str(source), hint=next(iter(shown.failures), None))
+    blocks: list[Block] = [Figure(png_bytes(column_of(shown.rows)), title, caption, alt=title)]
+    blocks.append(Table(["method", "training"], [[ALL_TITLES[kind], text] for kind, text in trainings.items()]))
     images = "Simulated streets and bundled photographs" if source is None else f"Images of {source.path.name}"
-    about = f"{haze.name}, weights {haze.model_id[:12]}. {images}, height {lab.scale.side} pixels."
-    facts: Mapping[str, Any] = {"model": haze.name, "model_id": haze.model_id}
+    about = f"{images}, height {lab.scale.side} pixels."
+    facts = {"training": dict(trainings)}
     made = Report(name=name, title=title, about=about, blocks=blocks, facts=facts, rows=shown.measured, failures=shown.failures)
     return with_scale(lab, made)
 
 
 FIGURES: Mapping[str, Artifact[Haze, TableScale]] = MappingProxyType(
-    {make.__name__: Artifact(make, SCALES) for make in (figure2, figure3, figure4, figure5)}
+    {make.__name__: Artifact(make, SCALES, row_configs) for make in (figure2, figure3, figure4, figure5)}
 )

@@ -76,6 +76,7 @@ class Haze:
         self.device = device
         self.precision = "float32"
         self.default_method = next(iter(loaded), "physical")
+        self.given = frozenset(loaded)  # methods of the model folder that was loaded; bundled models are not among them
 
     def __repr__(self) -> str:
         weights = f"weights {self.model_id[:12]}, " if self.model_id else ""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, features
@@ -33,7 +34,7 @@ def available(names: tuple[str, ...] = ("JPEG", "WebP", "AVIF")) -> tuple[Encode
     unknown = [name for name in names if name not in _MAKERS]
     if unknown:
         raise UsageError(f"no baseline is named {unknown[0]!r}", hint=f"baselines: {', '.join(_MAKERS)}")
-    return tuple(_MAKERS[name]() for name in names if features.check(_FEATURES[name]))
+    return tuple(_MAKERS[name]() for name in names if features.check(_FEATURES[name.split()[0]]))
 
 
 def decode(data: bytes) -> Pixels:
@@ -81,20 +82,30 @@ def _webp() -> Encoder:
     return Encoder("WebP", encode, qualities, (0, 100), f"libwebp {features.version('webp')}, 4:2:0, method 6")
 
 
-def _avif() -> Encoder:
+def _avif(subsampling: str = "4:2:0", tune: str = "") -> Encoder:
+    advanced = {"advanced": {"tune": tune}} if tune else {}
+
     def encode(image: LoadedImage, quality: int) -> bytes:
         # With several threads the bytes may depend on how the work is divided.
-        return _save(image, "AVIF", quality=quality, speed=6, subsampling="4:2:0", max_threads=1)
+        return _save(image, "AVIF", quality=quality, speed=6, subsampling=subsampling, max_threads=1, **advanced)
 
     qualities = (4, 16, 28, 40, 52, 64, 76, 88)
-    return Encoder("AVIF", encode, qualities, (0, 100), f"libavif {features.version('avif')}, 4:2:0, speed 6")
+    name = f"AVIF {subsampling} {tune}" if tune else "AVIF"
+    version = f"libavif {features.version('avif')}, {subsampling}, speed 6, {f'tune={tune}' if tune else 'default tune'}"
+    return Encoder(name, encode, qualities, (0, 100), version)
 
 
-_MAKERS: dict[str, Callable[[], Encoder]] = {"JPEG": _jpeg, "WebP": _webp, "AVIF": _avif}
+_MAKERS: dict[str, Callable[[], Encoder]] = {
+    "JPEG": _jpeg,
+    "WebP": _webp,
+    "AVIF": _avif,
+    "AVIF 4:2:0 psnr": partial(_avif, "4:2:0", "psnr"),
+    "AVIF 4:4:4 psnr": partial(_avif, "4:4:4", "psnr"),
+}
 _FEATURES = {"JPEG": "jpg", "WebP": "webp", "AVIF": "avif"}
 
 
-def _save(image: LoadedImage, kind: str, *, quality: int, **options: bool | int | str) -> bytes:
+def _save(image: LoadedImage, kind: str, *, quality: int, **options: Any) -> bytes:
     buffer = io.BytesIO()
     # WebP has no gray images; Pillow converts them to RGB.
     to_pil(image.pixels, gray=image.gray).save(buffer, format=kind, quality=quality, **options)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Protocol
+from typing import Annotated, Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from annotated_types import Ge
@@ -38,12 +38,15 @@ logger = logging.getLogger(__name__)
 ROWS = "rows.jsonl"
 
 
+Baseline: TypeAlias = Literal["JPEG", "WebP", "AVIF", "AVIF 4:2:0 psnr", "AVIF 4:4:4 psnr"]
+
+
 @settings
 class CodecEvaluation:
     """Codecs and rates of an evaluation."""
 
     qualities: tuple[Annotated[float, Ge(1)], ...] = ()  # of the model; empty: all its integer qualities
-    baselines: tuple[Literal["JPEG", "WebP", "AVIF"], ...] = ("JPEG", "WebP", "AVIF")  # codecs to compare with
+    baselines: tuple[Baseline, ...] = ("JPEG", "WebP", "AVIF", "AVIF 4:2:0 psnr", "AVIF 4:4:4 psnr")  # codecs to compare with
 
 
 def evaluate(codec: Codec, sources: Sequence[Source], options: CodecEvaluation, folder: Path | None) -> Report:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -60,6 +60,7 @@ from latens.systems.parts.trials import (
     Table7Scale,
     TableScale,
     Trials,
+    row_training,
     scales_of,
 )
 
@@ -71,9 +72,17 @@ SCENE_KINDS, SCENE_SIZE, SCORED, SCENE_BATCH = 4, 64, 200, 32
 # ------------------------------------------------------------------------------------------------------------ tables
 
 
+Variants = Mapping[str, Variant]  # by row
+
+
+def rows_of_table1(scale: Table1Scale) -> Variants:
+    """The rows that are trained for Table 1."""
+    return {name: TABLE_1_ROWS[name] for name in scale.rows or TABLE_1_ROWS}
+
+
 def table1(trials: Trials, scale: Table1Scale) -> list[Block]:
     """All rows and probes. Published numbers are for the same data set if available, else for CIFAR-100."""
-    trials.complete([TABLE_1_ROWS[name] for name in scale.rows or TABLE_1_ROWS], scale.probes or PROBES)
+    trials.complete(rows_of_table1(scale).values(), scale.probes or PROBES)
     known = published_set(trials.train.name)
     rows = []
     for name, variant in TABLE_1_ROWS.items():
@@ -88,35 +97,52 @@ def table1(trials: Trials, scale: Table1Scale) -> list[Block]:
     return [Table(columns, rows, caption)]
 
 
+def whole_resnet(config: PartsTraining) -> PartsTraining:
+    """A whole ResNet-18 on images of at least 32 pixels, and 64 parts of 16 dimensions."""
+    model = replace(config.model, encoder="resnet", blocks=4, size=max(32, config.model.size))
+    return replace(config, model=replace(model, parts=64, appearance=16) if isinstance(model, CodeConfig) else model)
+
+
+RESNETS: Mapping[Row, Variant] = MappingProxyType({name: compose(TABLE_1_ROWS[name], whole_resnet) for name in TABLE_2})
+
+
+def rows_of_table2(scale: Table2Scale) -> Variants:
+    """The rows that are trained for Table 2."""
+    return {name: RESNETS[name] for name in scale.rows or TABLE_2}
+
+
 def table2(trials: Trials, scale: Table2Scale) -> list[Block]:
     """A whole ResNet-18; the probe freezes the first convolution and two residual stages."""
-    size = max(32, trials.size)
-
-    def whole_resnet(config: PartsTraining) -> PartsTraining:
-        model = replace(config.model, encoder="resnet", blocks=4, size=size)
-        return replace(config, model=replace(model, parts=64, appearance=16) if isinstance(model, CodeConfig) else model)
-
-    rows_of: Mapping[Row, Variant] = {name: compose(TABLE_1_ROWS[name], whole_resnet) for name in TABLE_2}
-    trials.complete([rows_of[name] for name in scale.rows or TABLE_2], [ABLATED])
+    trials.complete(rows_of_table2(scale).values(), [ABLATED])
     rows = []
     for name, printed in TABLE_2.items():
-        score = trials.score(name, rows_of[name], ABLATED)
+        score = trials.score(name, RESNETS[name], ABLATED)
         rows.append([name, spread(score.top1), spread(score.top5), *(f"{value:.2f}" for value in printed)])
     columns = ["model", "top-1", "top-5", "published top-1 (ImageNet)", "published top-5"]
     return [Table(columns, rows, f"{trials.train.name}; {scale.seeds} seeds.")]
 
 
-def ablation(
-    trials: Trials, title: str, published: Ablation, change: Callable[[PartsTraining, float], PartsTraining]
-) -> list[Block]:
+class Ablated(NamedTuple):
+    """A setting of PatchVAE and its published results."""
+
+    title: str
+    published: Ablation
+    change: Callable[[PartsTraining, float], PartsTraining]
+
+    def variants(self, scale: TableScale) -> Variants:
+        """The rows: PatchVAE with every value of the setting."""
+        return {f"{value:g}": partial(_apply, self.change, value) for value in self.published}
+
+
+def ablation(ablated: Ablated, trials: Trials, scale: TableScale) -> list[Block]:
     """Conv[1-5] of PatchVAE over the values of one setting."""
-    variants: dict[float, Variant] = {value: partial(_apply, change, value) for value in published}
+    variants, title = ablated.variants(scale), ablated.title
     trials.complete(variants.values(), [ABLATED])
     rows = []
-    for value, (cifar, indoor) in published.items():
-        score = trials.score(f"{title} {value:g}", variants[value], ABLATED)
-        rows.append([f"{value:g}", spread(score.top1), f"{cifar:.2f}", f"{indoor:.2f}"])
-    caption = f"{ABLATED}, {trials.train.name}, top-1 in percent, {trials.scale.seeds} seeds; {title} of PatchVAE."
+    for (value, variant), (cifar, indoor) in zip(variants.items(), ablated.published.values(), strict=True):
+        score = trials.score(f"{title} {value}", variant, ABLATED)
+        rows.append([value, spread(score.top1), f"{cifar:.2f}", f"{indoor:.2f}"])
+    caption = f"{ABLATED}, {trials.train.name}, top-1 in percent, {scale.seeds} seeds; {title} of PatchVAE."
     return [Table([title, "ours", "published CIFAR-100", "published Indoor-67"], rows, caption)]
 
 
@@ -134,30 +160,22 @@ def _loss(config: PartsTraining) -> PatchVAELoss:
     return config.objective
 
 
-def table3(trials: Trials, scale: TableScale) -> list[Block]:
-    """The number of parts N."""
-    return ablation(trials, "N", TABLE_3, lambda c, value: replace(c, model=replace(_model(c), parts=int(value))))
+TABLE3 = Ablated("N", TABLE_3, lambda c, value: replace(c, model=replace(_model(c), parts=int(value))))
+TABLE4 = Ablated("d_p", TABLE_4, lambda c, value: replace(c, model=replace(_model(c), appearance=int(value))))
+TABLE5 = Ablated("prior", TABLE_5, lambda c, value: replace(c, objective=replace(_loss(c), prior=value)))
+TABLE6 = Ablated("beta_occ", TABLE_6, lambda c, value: replace(c, objective=replace(_loss(c), beta_occ=value)))
+"""Number of parts; dimensions of an appearance; prior of an occurrence; weight of its divergence for pixels in [0, 1]."""
 
 
-def table4(trials: Trials, scale: TableScale) -> list[Block]:
-    """Dimensions d_p of an appearance."""
-    return ablation(trials, "d_p", TABLE_4, lambda c, value: replace(c, model=replace(_model(c), appearance=int(value))))
-
-
-def table5(trials: Trials, scale: TableScale) -> list[Block]:
-    """Prior probability of an occurrence."""
-    return ablation(trials, "prior", TABLE_5, lambda c, value: replace(c, objective=replace(_loss(c), prior=value)))
-
-
-def table6(trials: Trials, scale: TableScale) -> list[Block]:
-    """Weight of the divergence of the occurrences, in units of pixels in [0, 1]."""
-    return ablation(trials, "beta_occ", TABLE_6, lambda c, value: replace(c, objective=replace(_loss(c), beta_occ=value)))
+def rows_of_table7(scale: Table7Scale) -> Variants:
+    """The rows of Table 7."""
+    return {name: TABLE_1_ROWS[name] for name in TABLE_7}
 
 
 def table7(trials: Trials, scale: Table7Scale) -> list[Block]:
     """Reconstruction quality on test images."""
     features = None if scale.features is None else feature_network(scale.features, trials.lab.device)
-    trials.complete([TABLE_1_ROWS[name] for name in TABLE_7])
+    trials.complete(rows_of_table7(scale).values())
     rows = []
     for name, printed in TABLE_7.items():
         found = []
@@ -183,12 +201,10 @@ def feature_network(model: str, device: str) -> Features:
     return lambda images: encoder(images).mean((2, 3))
 
 
-def discovery(trials: Trials, scale: DiscoveryScale) -> list[Block]:
-    """Part IoU on simulated scenes: PatchVAE with both encoders, and clusters of the features of a beta-VAE."""
-    count = min(SCORED, scale.scenes)
-    tuning, scored = (simulate_scenes(count, size=SCENE_SIZE, kinds=SCENE_KINDS, seed=seed) for seed in (1, 2))
+def rows_of_discovery(scale: DiscoveryScale) -> Variants:
+    """The rows of the table of part IoU."""
     local_parts = compose(_scene_sized, local, weighted)
-    variants: Mapping[str, Variant] = {
+    return {
         "local PatchVAE + L_w": local_parts,
         "local PatchVAE + L_w, one part per cell": compose(local_parts, one_part_per_cell),
         "local PatchVAE + L_w, one part per cell, two views": compose(
@@ -200,6 +216,13 @@ def discovery(trials: Trials, scale: DiscoveryScale) -> list[Block]:
         "local beta-VAE + two views, clustered features": compose(_scene_sized, betavae, local, contrastive(0.2)),
         "local, no training, clustered features": compose(_scene_sized, betavae, local, untrained),
     }
+
+
+def discovery(trials: Trials, scale: DiscoveryScale) -> list[Block]:
+    """Part IoU on simulated scenes: PatchVAE with both encoders, and clusters of the features of a beta-VAE."""
+    count = min(SCORED, scale.scenes)
+    tuning, scored = (simulate_scenes(count, size=SCENE_SIZE, kinds=SCENE_KINDS, seed=seed) for seed in (1, 2))
+    variants = rows_of_discovery(scale)
     trials.complete(variants.values())
     rows = []
     for name, variant in variants.items():
@@ -230,7 +253,9 @@ def write_scenes(count: int, path: Path) -> Source:
 # --------------------------------------------------------------------------------------------------------- artifacts
 
 
-def artifact(name: str, title: str, blocks: Callable[[Trials, S], list[Block]], scales: Mapping[str, S]) -> Artifact[Parts, S]:
+def artifact(
+    name: str, title: str, blocks: Callable[[Trials, S], list[Block]], rows: Callable[[S], Variants], scales: Mapping[str, S]
+) -> Artifact[Parts, S]:
     """A table; models that are missing are trained first."""
 
     def make(lab: ExperimentRunner[Parts, S]) -> Report:
@@ -250,22 +275,30 @@ def artifact(name: str, title: str, blocks: Callable[[Trials, S], list[Block]], 
         left_out = list(trials.left_out)
         return Report(name=name, title=title, about=about, blocks=made, facts=facts, rows=trials.rows, failures=left_out)
 
-    return Artifact(make=make, scales=scales)
+    def trainings(scale: S) -> dict[str, PartsTraining]:
+        return {row: row_training(scale, variant, 0) for row, variant in rows(scale).items()}
+
+    return Artifact(make, scales, trainings)
 
 
-ANY = scales_of(TableScale)
+def ablated(name: str, title: str, of: Ablated) -> Artifact[Parts, TableScale]:
+    """A table of one setting."""
+    return artifact(name, title, partial(ablation, of), of.variants, scales_of(TableScale))
+
+
 SCENES = scales_of(DiscoveryScale)
+SCENES_SCALES = {**SCENES, "tiny": replace(SCENES["tiny"], scenes=48)}
 TABLES: Mapping[str, Artifact[Parts, Any]] = MappingProxyType(
     {
-        "table1": artifact("table1", "Table 1: recognition", table1, scales_of(Table1Scale)),
-        "table2": artifact("table2", "Table 2: recognition with a whole ResNet-18", table2, scales_of(Table2Scale)),
-        "table3": artifact("table3", "Table 3: number of parts", table3, ANY),
-        "table4": artifact("table4", "Table 4: dimensions of an appearance", table4, ANY),
-        "table5": artifact("table5", "Table 5: prior of occurrences", table5, ANY),
-        "table6": artifact("table6", "Table 6: weight of occurrences", table6, ANY),
-        "table7": artifact("table7", "Table 7: reconstruction", table7, scales_of(Table7Scale)),
-        "discovery": artifact(
-            "discovery", "Part IoU on simulated scenes", discovery, {**SCENES, "tiny": replace(SCENES["tiny"], scenes=48)}
+        "table1": artifact("table1", "Table 1: recognition", table1, rows_of_table1, scales_of(Table1Scale)),
+        "table2": artifact(
+            "table2", "Table 2: recognition with a whole ResNet-18", table2, rows_of_table2, scales_of(Table2Scale)
         ),
+        "table3": ablated("table3", "Table 3: number of parts", TABLE3),
+        "table4": ablated("table4", "Table 4: dimensions of an appearance", TABLE4),
+        "table5": ablated("table5", "Table 5: prior of occurrences", TABLE5),
+        "table6": ablated("table6", "Table 6: weight of occurrences", TABLE6),
+        "table7": artifact("table7", "Table 7: reconstruction", table7, rows_of_table7, scales_of(Table7Scale)),
+        "discovery": artifact("discovery", "Part IoU on simulated scenes", discovery, rows_of_discovery, SCENES_SCALES),
     }
 )

@@ -96,13 +96,29 @@ class Score(NamedTuple):
     top5: list[float]
 
 
+def row_training(scale: TableScale, variant: Variant, seed: int) -> PartsTraining:
+    """The training configuration of a row. A run with another number of steps ends at the same temperature."""
+    base = RECIPES[scale.recipe]()
+    run, optim, objective = replace(base.run, seed=seed), base.optim, base.objective
+    if scale.steps:
+        validate_every = max(1, min(run.validate_every, scale.steps // VALIDATIONS))
+        run = replace(run, steps=scale.steps, validate_every=validate_every)
+        optim = replace(optim, warmup=min(optim.warmup, scale.steps // 5))
+        # For the compound schedule no rate ends at the same temperature.
+        if isinstance(objective, PatchVAELoss) and not objective.annealing.compound:
+            rate = objective.annealing.rate * base.run.steps / scale.steps
+            objective = replace(objective, annealing=replace(objective.annealing, rate=rate))
+    data = replace(base.data, limit=scale.images or base.data.limit)
+    model = replace(base.model, size=scale.size or base.model.size)
+    return variant(replace(base, model=model, data=data, objective=objective, optim=optim, run=run))
+
+
 class Trials:
     """Models trained from several seeds on one data set, and their probes. Raises InputError for unusable data."""
 
     def __init__(self, lab: ExperimentRunner[Parts, Any], source: Source) -> None:
         self.lab, self.source = lab, source
         self.scale: TableScale = lab.scale
-        self.base = RECIPES[self.scale.recipe]()
         self.schedule = ProbeConfig(epochs=self.scale.epochs)
         self.train, self.test = open_labeled(source, "train"), open_labeled(source, "test")
         self.identity = self.train.fingerprint(), self.test.fingerprint()
@@ -110,26 +126,9 @@ class Trials:
         self.left_out: dict[str, None] = {}
         self._splits: dict[int, Splits] = {}
 
-    @property
-    def size(self) -> int:
-        """Side of the images."""
-        return self.scale.size or self.base.model.size
-
     def config(self, variant: Variant, seed: int) -> PartsTraining:
-        """The training configuration of a row. A run with another number of steps ends at the same temperature."""
-        base, scale = self.base, self.scale
-        run, optim, objective = replace(base.run, seed=seed), base.optim, base.objective
-        if scale.steps:
-            validate_every = max(1, min(run.validate_every, scale.steps // VALIDATIONS))
-            run = replace(run, steps=scale.steps, validate_every=validate_every)
-            optim = replace(optim, warmup=min(optim.warmup, scale.steps // 5))
-            # For the compound schedule no rate ends at the same temperature.
-            if isinstance(objective, PatchVAELoss) and not objective.annealing.compound:
-                rate = objective.annealing.rate * base.run.steps / scale.steps
-                objective = replace(objective, annealing=replace(objective.annealing, rate=rate))
-        data = replace(base.data, limit=scale.images or base.data.limit)
-        model = replace(base.model, size=self.size)
-        return variant(replace(base, model=model, data=data, objective=objective, optim=optim, run=run))
+        """The training configuration of a row."""
+        return row_training(self.scale, variant, seed)
 
     def model(self, variant: Variant, seed: int) -> Parts:
         """The trained model; a finished run is reused."""

@@ -5,30 +5,38 @@ Perugachi-Diaz 2024 proposes them or reports them without a table.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from types import MappingProxyType
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from annotated_types import Ge
 from torch import Tensor, nn
 
 from latens.data.image_output import png_bytes
 from latens.data.images import Pixels
 from latens.errors import UsageError
+from latens.experiments.lab import ExperimentRunner
 from latens.experiments.report import Report, spread
 from latens.hub import load_model
 from latens.inference.page import Figure, Gallery, Table
+from latens.settings import Count, settings
 from latens.systems.seedlings.chapter_tables import runs_of
 from latens.systems.seedlings.config import TORCHVISION, CropsConfig
 from latens.systems.seedlings.crops import PARTS, UNKNOWN, Crops, split
 from latens.systems.seedlings.dataset import open_crops
 from latens.systems.seedlings.lots import wilson
 from latens.systems.seedlings.model import Grader, normalized
-from latens.systems.seedlings.recipes import RECIPES
+from latens.systems.seedlings.predict import SeedlingGrader
+from latens.systems.seedlings.recipes import RECIPES, SeedlingTraining
 from latens.systems.seedlings.trials import (
     DISPLAY_NAMES,
+    SCALES,
     ChapterLab,
+    ChapterScale,
     Measured,
     Variant,
     about,
@@ -42,8 +50,7 @@ from latens.systems.seedlings.trials import (
 )
 from latens.training.config import RunConfig
 
-FOLDS, REPEATS = 5, 2
-SPECIES_STEPS = 500  # training steps of each fold
+OPTIMIZERS: Mapping[str, Variant] = MappingProxyType({"SGD": Variant(), "Adam": Variant(adam=True)})
 CAM_PLANTS = 4  # plants of each class in the attention maps
 
 
@@ -95,8 +102,7 @@ def _log_odds(measurements: list[Measured]) -> np.ndarray:
 def optimizers(lab: ChapterLab) -> Report:
     """SGD compared with Adam; with --set pretrained=FILE also ImageNet weights compared with random initialization."""
     best, day, rows = lab.scale.best, max(lab.scale.days), []
-    variants = {"SGD": Variant(), "Adam": Variant(adam=True)}
-    for name, variant in variants.items():
+    for name, variant in OPTIMIZERS.items():
         runs = runs_of(lab, best, day, variant)
         losses = [curve(trained(lab, best, day, seed, variant), "loss")[1] for seed in each_run(lab.scale)]
         jumps = [float(np.abs(np.diff(one[len(one) // 2 :])).mean()) if len(one) > 3 else 0.0 for one in losses]
@@ -186,29 +192,57 @@ def _heated(pixels: np.ndarray, heat: Tensor) -> Pixels:
 # ------------------------------------------------------------------------------------------------------ other plants
 
 
-def species(lab: ChapterLab) -> Report:
-    """Class folders (--data FOLDER): accuracy in a repeated cross-validation."""
-    tiny = lab.recipe == "tiny"
-    channels = 3
-    recipe = RECIPES["cpu_classes"]()
-    steps, repeats, folds = (4, 1, 2) if tiny else (SPECIES_STEPS, REPEATS, FOLDS)
-    model = replace(recipe.model, size=32 if tiny else 64, width=4 if tiny else recipe.model.width, channels=channels)
-    scale = lab.scale
-    base = replace(recipe.data, days=scale.days, trays=scale.trays, rows=scale.rows, cols=scale.cols, method=scale.method)
-    crops = open_crops(lab.sources, model, base)
-    crops = crops.take(crops.label != UNKNOWN)
-    often = max(1, steps // 5)
+@settings
+class SpeciesScale(ChapterScale):
+    """Size of the cross-validation on class folders."""
+
+    width: Count = 24  # width of the network
+    folds: Annotated[int, Ge(2)] = 5  # folds of the cross-validation
+    repeats: Count = 2  # repetitions with other folds
+    steps: Count = 500  # training steps of each fold
+
+
+SPECIES_SCALES: Mapping[str, SpeciesScale] = MappingProxyType(
+    {
+        "tiny": SpeciesScale(**vars(SCALES["tiny"]), folds=2, repeats=1, steps=4),
+        "cpu": SpeciesScale(),
+        "paper": SpeciesScale(),
+    }
+)
+
+
+def species_config(scale: SpeciesScale, repeat: int = 0, fold: int = 0) -> SeedlingTraining:
+    """Training configuration of one fold."""
+    recipe, often = RECIPES["cpu_classes"](), max(1, scale.steps // 5)
+    data = replace(recipe.data, days=scale.days, trays=scale.trays, rows=scale.rows, cols=scale.cols, method=scale.method)
     run = RunConfig(
-        steps=steps, precision=precision_of(lab.scale, "small"), log_every=often, validate_every=often, checkpoint_every=steps
+        steps=scale.steps,
+        seed=repeat,
+        precision=precision_of(scale, "small"),
+        log_every=often,
+        validate_every=often,
+        checkpoint_every=scale.steps,
     )
+    return replace(
+        recipe,
+        model=replace(recipe.model, size=scale.size, width=scale.width),
+        data=replace(data, split="plant", split_seed=repeat, fold=fold),
+        run=run,
+    )
+
+
+def species(lab: ExperimentRunner[SeedlingGrader, SpeciesScale]) -> Report:
+    """Class folders (--data FOLDER): accuracy in a repeated cross-validation."""
+    repeats, folds, first = lab.scale.repeats, lab.scale.folds, species_config(lab.scale)
+    crops = open_crops(lab.sources, first.model, first.data)
+    crops = crops.take(crops.label != UNKNOWN)
     rows, hits = [], np.zeros((repeats, crops.size))
     guesses = np.zeros((len(crops.classes), len(crops.classes)), int)
     for repeat in range(repeats):
         for fold in range(folds):
-            data = replace(base, split="plant", split_seed=repeat, fold=fold)
-            config = replace(recipe, model=model, data=data, run=replace(run, seed=repeat))
+            config = species_config(lab.scale, repeat, fold)
             folder = lab.trained(config, name=f"species-{repeat}-{fold}", identity=[crops.fingerprint()])
-            parts = split(crops, "plant", data.train_share, data.validation_share, repeat, fold)
+            parts = split(crops, "plant", config.data.train_share, config.data.validation_share, repeat, fold)
             guess = _guesses(lab, folder, crops, parts["test"])
             hits[repeat, parts["test"]] = guess == crops.label[parts["test"]]
             np.add.at(guesses, (crops.label[parts["test"]], guess), 1)
@@ -228,7 +262,7 @@ def species(lab: ChapterLab) -> Report:
         ),
     ]
     data_text = ", ".join(map(str, lab.sources)) or "simulated trays"
-    setting = f"{data_text}; {folds} folds, {steps} steps each"
+    setting = f"{data_text}; {folds} folds, {lab.scale.steps} steps each"
     return Report(
         name="species",
         title="Classes of plants",
@@ -238,7 +272,7 @@ def species(lab: ChapterLab) -> Report:
     )
 
 
-def _guesses(lab: ChapterLab, folder: Any, crops: Crops, test: np.ndarray) -> np.ndarray:
+def _guesses(lab: ExperimentRunner[SeedlingGrader, SpeciesScale], folder: Any, crops: Crops, test: np.ndarray) -> np.ndarray:
     key = {"guesses": load_model(folder).sha256, "data": crops.fingerprint(), "test": test.tolist()}
     found = lab.once(
         key, lambda: lab.open_model(folder).predict_crops(crops.pixels[test], None).classes.argmax(axis=1).tolist()

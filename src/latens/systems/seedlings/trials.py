@@ -156,16 +156,18 @@ def _data_at(path: Path, changed: int) -> Data:
     return Data(Source("", str(path)), crops, crops.fingerprint())
 
 
-def config_of(scale: ChapterScale, backbone: Backbone, day: int, seed: int, variant: Variant, crops: Crops) -> SeedlingTraining:
-    """Training configuration of one model on one day, or on the days of the variant."""
-    days = variant.days or (day,)
-    data = CropsConfig(
-        days=days,
-        split=variant.split or scale.split,
-        oversample=variant.oversample,
-        augment=variant.augment,
-    )
-    per_epoch = epoch_steps(crops, data)
+def data_config(scale: ChapterScale, day: int, variant: Variant) -> CropsConfig:
+    """Data of one model on one day, or on the days of the variant."""
+    split_by = variant.split or scale.split
+    return CropsConfig(days=variant.days or (day,), split=split_by, oversample=variant.oversample, augment=variant.augment)
+
+
+def config_of(
+    scale: ChapterScale, backbone: Backbone, day: int, seed: int = 0, variant: Variant = CHAPTER, per_epoch: int = 1
+) -> SeedlingTraining:
+    """Training configuration of one model; `per_epoch` is the number of batches of an epoch, which depends on the data."""
+    data = data_config(scale, day, variant)
+    days = data.days
     steps = max(2, scale.epochs * per_epoch)
     paper = scale.protocol == "paper"
     rate, decay = PAPER.get(backbone, (1e-4, 1e-5)) if paper else (RATES.get(backbone, 1e-2), 1e-5)
@@ -214,7 +216,8 @@ def epoch_steps(crops: Crops, config: CropsConfig) -> int:
 def trained(lab: ChapterLab, backbone: Backbone, day: int, seed: int, variant: Variant = CHAPTER) -> Path:
     """Folder of a trained model."""
     data = data_of(lab)
-    config = config_of(lab.scale, backbone, day, seed, variant, data.crops)
+    per_epoch = epoch_steps(data.crops, data_config(lab.scale, day, variant))
+    config = config_of(lab.scale, backbone, day, seed, variant, per_epoch)
     name = f"{backbone}-{'-'.join(map(str, config.data.days))}-{seed}"
     return lab.trained(config, name=name, sources=[data.source], identity=[data.identity])
 

@@ -19,7 +19,7 @@ from latens.inference.page import Block, Figure, Gallery, Table
 from latens.systems.video_codec.claims import claims
 from latens.systems.video_codec.compare import delta
 from latens.systems.video_codec.evaluate import figure, rate_table
-from latens.systems.video_codec.generalization import MISSING, STAND_IN, generalization, street_labels
+from latens.systems.video_codec.generalization import METHODS, MISSING, STAND_IN, generalization, street_labels
 from latens.systems.video_codec.objects import bars, images
 from latens.systems.video_codec.predict import VideoCodec
 from latens.systems.video_codec.speeds import speeds
@@ -37,6 +37,7 @@ from latens.systems.video_codec.study import (
     VideoLab,
     VideoScale,
     single_rate,
+    trainings,
 )
 from latens.systems.video_codec.visualization import (
     DECIBELS,
@@ -164,27 +165,57 @@ def regions_of_both(study: Study) -> list[Block]:
     return [*regions(study), *street_labels(study)]
 
 
-FIVE = (SSF, LOSS, OBIC, IMPLICIT, SCALING)
+FIVE, THREE = (SSF, LOSS, OBIC, IMPLICIT, SCALING), (SSF, IMPLICIT, SCALING)
+TRAINED: Mapping[str, Sequence[str]] = MappingProxyType(
+    {
+        "figure6.1.1": (SSF, SCALING),
+        "figure6.4.1": FIVE,
+        "figure6.4.2": (SSF, SCALING),
+        "figure6.4.3": THREE,
+        "figure6.4.4": METHODS[30],
+        "figure6.4.5": (SSF, SCALING, SCALING_PERLIN),
+        "figureD.1": (),
+        "figureD.2": (*FIVE, SCALING_10),
+        "figureD.3": (*METHODS[10], *METHODS[30]),
+        "figureD.4": (*THREE, SCALING_PERLIN),
+        "figureD.5": (SCALING,),
+        "figureD.6": (SCALING,),
+        "figureD.7": (SCALING,),
+        "figureD.8": (*THREE, SCALING_10),
+        "figureD.9": (SCALING, SCALING_PERLIN),
+        "tableD.1": (SSF, SCALING),
+        "one_rate": (SSF, *map(single_rate, ONE_RATE)),
+        "claims": (*FIVE, SCALING_10, SCALING_PERLIN),
+    }
+)
+"""The methods of every table and figure. `claims` needs one more, trained on streets, if the data have street images."""
+
+
+def curves_of(name: str, note: str) -> Callable[[Study], list[Block]]:
+    """A figure of curves of its methods."""
+    return partial(curves, TRAINED[name], note)
+
+
 MAKERS: Mapping[str, Callable[[Study], list[Block]]] = MappingProxyType(
     {
-        "figure6.1.1": partial(curves, (SSF, SCALING), "Latent scaling and plain scale-space flow"),
-        "figure6.4.1": partial(curves, FIVE, "All methods, gamma 30"),
+        "figure6.1.1": curves_of("figure6.1.1", "Latent scaling and plain scale-space flow"),
+        "figure6.4.1": curves_of("figure6.4.1", "All methods, gamma 30"),
         "figure6.4.2": maps,
-        "figure6.4.3": partial(decoded_frames, (SSF, IMPLICIT, SCALING)),
+        "figure6.4.3": partial(decoded_frames, TRAINED["figure6.4.3"]),
         "figure6.4.4": partial(generalization, (30,)),
-        "figure6.4.5": partial(curves, (SSF, SCALING, SCALING_PERLIN), "Regions of objects and of Perlin noise in training"),
+        "figure6.4.5": curves_of("figure6.4.5", "Regions of objects and of Perlin noise in training"),
         "figureD.1": regions_of_both,
-        "figureD.2": partial(curves, (*FIVE, SCALING_10), "Gamma 30, and latent scaling also at gamma 10"),
+        "figureD.2": curves_of("figureD.2", "Gamma 30, and latent scaling also at gamma 10"),
         "figureD.3": partial(generalization, (10, 30)),
-        "figureD.4": partial(curves, (SSF, IMPLICIT, SCALING, SCALING_PERLIN), "Perlin masks at gamma 30"),
+        "figureD.4": curves_of("figureD.4", "Perlin masks at gamma 30"),
         "figureD.5": images,
         "figureD.6": bars,
         "figureD.7": amplifiers,
-        "figureD.8": partial(decoded_frames, (SSF, IMPLICIT, SCALING, SCALING_10)),
-        "figureD.9": partial(decoded_frames, (SCALING, SCALING_PERLIN)),
-        "tableD.1": speeds,
+        "figureD.8": partial(decoded_frames, TRAINED["figureD.8"]),
+        "figureD.9": partial(decoded_frames, TRAINED["figureD.9"]),
+        "tableD.1": partial(speeds, TRAINED["tableD.1"]),
         "one_rate": one_rate,
-        "claims": claims,
+        "claims": partial(claims, TRAINED["claims"]),
     }
 )
 ON_STREETS = ("figure6.4.4", "figureD.3")
@@ -194,13 +225,15 @@ def report(name: str, lab: VideoLab) -> Report:
     """A table or figure. Raises UsageError or UnreadableInput for the data."""
     study = Study(lab)
     blocks, facts = MAKERS[name](study), study.facts()
-    title, left_out = name.replace("figure", "Figure ").replace("table", "Table "), []
+    title = name.replace("figure", "Figure ").replace("table", "Table ")
+    left_out: list[str] = []
     if name in ON_STREETS:
         title, facts["stand_in"] = f"{title} (substitute for Cityscapes)", STAND_IN
-        left_out = [] if study.street_sources else [f"{name}: {MISSING}"]
+        if not study.street_sources:
+            left_out, facts["training"] = [f"{name}: {MISSING}"], {}
     return Report(name=name, title=title, about=study.about(), blocks=blocks, facts=facts, failures=left_out)
 
 
 ARTIFACTS: Mapping[str, Artifact[VideoCodec, VideoScale]] = MappingProxyType(
-    {name: Artifact(make=partial(report, name), scales=SCALES) for name in MAKERS}
+    {name: Artifact(partial(report, name), SCALES, partial(trainings, TRAINED[name])) for name in MAKERS}
 )

@@ -89,9 +89,9 @@ class Claim(NamedTuple):
         return [self.what, self.published, *ours, self.unit, self.criterion.text, self.verdict()]
 
 
-def claims(study: Study) -> list[Block]:
+def claims(labels: Sequence[str], study: Study) -> list[Block]:
     """All claims in one table."""
-    rows = study.rows([SSF, LOSS, OBIC, IMPLICIT, SCALING, SCALING_10, SCALING_PERLIN])
+    rows = study.rows(labels)
     of = {label: [row for row in rows if row.codec == label] for label in dict.fromkeys(row.codec for row in rows)}
     found = [*_regions(of), *_backgrounds(of), *_variants(of), *_rates(study, of), *_choices(study), *_bits(study)]
     if study.street_sources:

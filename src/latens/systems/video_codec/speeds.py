@@ -12,14 +12,14 @@ from latens.inference.page import Block, Table
 from latens.systems.video_codec.measure import RATE, RegionClip
 from latens.systems.video_codec.model import ScaleSpaceFlow
 from latens.systems.video_codec.predict import VideoCodec
-from latens.systems.video_codec.study import SCALING, SSF, VARIANTS, Study
+from latens.systems.video_codec.study import VARIANTS, Study
 
 
-def speeds(study: Study) -> list[Block]:
+def speeds(labels: Sequence[str], study: Study) -> list[Block]:
     """Table D.1 on this machine; the paper has 1280 x 720 on a V100."""
     clip = study.clips[0]
     rows = []
-    for label in (SSF, SCALING):
+    for label in labels:
         codec = study.model(label)
         key = {"speed": label, "model": codec.model_id, "clip": clip.digest, "threads": torch.get_num_threads()}
         rates = study.lab.once(key, partial(frame_rates, codec, clip, region=VARIANTS[label].aware))

@@ -113,6 +113,32 @@ VARIANTS: Mapping[str, Variant] = MappingProxyType(
 )
 
 
+def training(scale: VideoScale, variant: Variant) -> VideoTraining:
+    """The training configuration of a variant."""
+    base = RECIPES[scale.recipe]()
+    model = base.model
+    assert isinstance(model, ScaleSpaceFlowConfig)
+    method = variant.method
+    if isinstance(method, LatentScaling) and isinstance(model.method, LatentScaling):
+        method = replace(method, gain=model.method.gain)  # sizes of the recipe
+    if isinstance(method, LatentScaling) and scale.recipe == "paper":
+        method = replace(method, amplified_share=0.0)  # the thesis amplifies gains only after training
+    run = base.run
+    if scale.steps:
+        run = replace(run, steps=scale.steps, validate_every=min(run.validate_every, scale.steps))
+    data, loss = replace(base.data, masks=variant.masks), base.objective
+    if variant.quality:
+        loss = replace(loss, quality=variant.quality, levels=(variant.quality,))
+    return replace(base, model=replace(model, method=method), data=data, objective=loss, run=run)
+
+
+def trainings(labels: Sequence[str], scale: VideoScale) -> dict[str, VideoTraining]:
+    """The training configurations of variants; all start from one plain model, which is trained too if the scale names none."""
+    plan = {label: training(scale, VARIANTS[label]) for label in labels}
+    start = {} if scale.start or not labels else {"plain model that all start from": training(scale, VARIANTS[SSF])}
+    return {**start, **plan}
+
+
 class Study:
     """Models, clips and measurements of a `ExperimentRunner`. Raises UsageError or UnreadableInput for the data."""
 
@@ -131,25 +157,6 @@ class Study:
         frames = len(self.clips[0].frames)
         return [clip for each in self.street_sources for clip in street_clips(each, "val", frames, self.scale.streets)]
 
-    def config(self, variant: Variant) -> VideoTraining:
-        """The training configuration of a variant."""
-        base = RECIPES[self.scale.recipe]()
-        model = base.model
-        assert isinstance(model, ScaleSpaceFlowConfig)
-        method = variant.method
-        if isinstance(method, LatentScaling) and isinstance(model.method, LatentScaling):
-            method = replace(method, gain=model.method.gain)  # sizes of the recipe
-        if isinstance(method, LatentScaling) and self.scale.recipe == "paper":
-            method = replace(method, amplified_share=0.0)  # the thesis amplifies gains only after training
-        run = base.run
-        if self.scale.steps:
-            every = min(run.validate_every, self.scale.steps)
-            run = replace(run, steps=self.scale.steps, validate_every=every)
-        data, loss = replace(base.data, masks=variant.masks), base.objective
-        if variant.quality:
-            loss = replace(loss, quality=variant.quality, levels=(variant.quality,))
-        return replace(base, model=replace(model, method=method), data=data, objective=loss, run=run)
-
     def start(self) -> Path:
         """The plain model that all methods start from: `scale.start`, or one that is trained for as many steps."""
         if self.scale.start:
@@ -160,7 +167,7 @@ class Study:
                 raise UsageError(what, where=str(folder), hint=hint)
             return folder
         plain = VARIANTS[SSF]
-        return self.lab.trained(self.config(plain), name="start", sources=self.sources(plain))
+        return self.lab.trained(training(self.scale, plain), name="start", sources=self.sources(plain))
 
     def sources(self, variant: Variant) -> list[Source]:
         """Training data of a variant."""
@@ -172,7 +179,9 @@ class Study:
         """The trained codec of the variant `label`, a key of VARIANTS. The first call trains it or opens its finished run."""
         if label not in self._loaded:
             name, variant = label.replace(",", "").replace(" ", "_"), VARIANTS[label]
-            folder = self.lab.trained(self.config(variant), name=name, init=self.start(), sources=self.sources(variant))
+            folder = self.lab.trained(
+                training(self.scale, variant), name=name, init=self.start(), sources=self.sources(variant)
+            )
             self._loaded[label] = self.lab.open_model(folder)
         return self._loaded[label]
 
