@@ -28,6 +28,7 @@ from latens.systems.parts.config import (
 from latens.training.config import Adam, RunConfig, TrainConfig
 
 NO_CLIP = 1e9
+GAN_WEIGHT = 0.051  # the released 1, which applies to normalized pixels, in units of pixels in [0, 1]
 T = TypeVar("T")
 
 
@@ -200,7 +201,7 @@ def weighted(config: PartsTraining) -> PartsTraining:
 
 def gan(config: PartsTraining) -> PartsTraining:
     """The -GAN variant."""
-    objective, optim = replace(_elbo(config), adversarial=100.0), replace(_adam(config), beta1=0.5)
+    objective, optim = replace(_elbo(config), adversarial=GAN_WEIGHT), replace(_adam(config), beta1=0.5)
     return replace(config, objective=objective, optim=optim)
 
 
