@@ -115,10 +115,14 @@ def test_unlisted_pages_are_read_or_reported(tmp_path: Path, monkeypatch: pytest
 def test_other_readers_read_written_stacks(shape: tuple[int, ...], big: bool) -> None:
     pages = np.random.default_rng(0).integers(0, 255, shape).astype(np.uint8)
     target = io.BytesIO()
-    writer = StackWriter(target, big=big)
-    for page in pages:
-        writer.write(page)
+    writer = StackWriter(target, big=big, pixel_um=(0.5, 0.25))
+    names = ["", "one", "a name that is longer than an entry"]
+    for page, name in zip(pages, names, strict=False):
+        writer.write(page, name)
     assert np.array_equal(tifffile.imread(io.BytesIO(target.getvalue())), pages)
+    with tifffile.TiffFile(io.BytesIO(target.getvalue())) as file:
+        assert [page.description for page in file.pages] == names[: len(pages)]
+        assert file.pages[1].get_resolution("CENTIMETER") == (20_000, 40_000)
     with Image.open(target) as image:
         for number, page in enumerate(pages):
             image.seek(number)

@@ -14,6 +14,7 @@ from cyclopts.validators import Number
 from latens.cli.batch import FileBatch, save_image
 from latens.cli.common import PARTIAL, Force, ImageComputeOptions, Model, Output, Reporter, To
 from latens.cli.pipes import Name, check_name
+from latens.cli.soft_maps import SaveMaps, check_map_names, map_file, map_files
 from latens.cli.watching import WatchOptions
 from latens.errors import UsageError, counted
 from latens.launch import announce
@@ -51,6 +52,7 @@ def dehaze(
         str | None,
         Parameter(help="Size of raw RGB frames from standard input, WIDTHxHEIGHT; the result is raw frames of this size."),
     ] = None,
+    save_maps: SaveMaps = None,
     strip: Annotated[
         bool, Parameter(show_default=False, help="Leave out EXIF and XMP (date, place, camera), which are carried otherwise.")
     ] = False,
@@ -64,11 +66,13 @@ def dehaze(
 
     Without -o each result is written next to its input as NAME.clear.png (or .clear.mp4). A folder is mirrored into OUT.
     Finished files (same input, same settings) are skipped. dcp and bccr need no weights. Borders and transparent pixels stay
-    as they are. Of a damaged clip the readable frames are written, with exit status 4.
+    as they are. Of a damaged clip the readable frames are written, with exit status 4. --save-maps saves the transmission of
+    images, to the power of --strength.
 
         latens dehaze foggy.jpg -o clear.png
         latens dehaze foggy.jpg -o clear.jpg --strength 0.6 --keep-brightness 0.5
         latens dehaze foggy/ clip.mp4 -o clear/ --method dcp
+        latens dehaze foggy/ -o clear/ --save-maps transmission/
         latens dehaze - --raw 1280x720 < foggy.rgb > clear.rgb
     """
     from latens.data.clips.formats import CLIP_ENDINGS
@@ -80,8 +84,9 @@ def dehaze(
     from latens.inference.finished import Request
 
     check_name(name, inputs)
-    if raw is not None and (to is not None or strip or name is not None or list(map(Path, inputs)) != [STANDARD_STREAM]):
-        what = "raw frames come from standard input alone, and have no format, metadata or name"
+    given = to is not None or strip or name is not None or save_maps is not None
+    if raw is not None and (given or list(map(Path, inputs)) != [STANDARD_STREAM]):
+        what = "raw frames come from standard input alone, and have no format, metadata, maps or name"
         raise UsageError(what, where=f"--raw {raw}", hint="write latens dehaze - --raw 1280x720")
     if raw is not None and out not in (None, STANDARD_STREAM):
         raise UsageError("raw frames go to standard output", where=f"-o {out}", hint="leave -o out, and redirect with > or |")
@@ -89,13 +94,14 @@ def dehaze(
 
     def find() -> list[Job]:
         files = find_inputs(inputs, IMAGE_ENDINGS | CLIP_ENDINGS, out, skip_results=True, marks=[".clear"], name=name)
+        check_map_names(files, save_maps)
         return plan(files, out, to)
 
     batch = FileBatch(watching.jobs(inputs, out, find), out, options, force=force)
     if batch.jobs and not is_clip(batch.jobs[0].input):
         batch.check_image_ending(to)
 
-    from latens.systems.haze.config import CLASSICAL
+    from latens.systems.haze.config import CLASSICAL, TRANSLATORS
     from latens.systems.haze.predict import load
 
     haze = load(model, device=options.device, threads=options.threads)
@@ -103,6 +109,8 @@ def dehaze(
     check_method(haze, chosen)
     announce(haze.used(chosen))
     logger.info(f"method {chosen}")
+    if save_maps is not None and chosen in TRANSLATORS:
+        raise UsageError(f"the method {chosen} estimates no transmission", where="--save-maps", hint="choose another --method")
 
     incomplete: list[Path] = []
     look: dict[str, Any] = {"method": chosen, "strength": strength, "keep_brightness": keep_brightness}
@@ -112,7 +120,9 @@ def dehaze(
 
     def work(job: Job, on_progress: OnProgress) -> dict[str, Any]:
         if not is_clip(job.input):
-            return dehaze_image(haze, job, look, strip=strip, to=to)
+            return dehaze_image(haze, job, look, strip=strip, to=to, maps=map_file(job, save_maps))
+        if save_maps is not None:
+            raise UsageError("maps of clips are not saved", where="--save-maps", hint="give a folder of the frames")
         found = dehaze_clip(haze, job, look)
         if found["damaged"] or found["missing"]:
             incomplete.append(job.input)
@@ -123,7 +133,9 @@ def dehaze(
     request |= {"keep_brightness": keep_brightness} if keep_brightness else {}
     request |= {"strip": True} if strip else {}
     request |= options.choice()
-    return batch.run(work, Request("dehazing", request)).exit_status or (PARTIAL if incomplete else 0)
+    maps = map_files(save_maps)
+    asked = Request("dehazing", request, lambda job: [*maps(job), job.output], needed=maps)
+    return batch.run(work, asked).exit_status or (PARTIAL if incomplete else 0)
 
 
 def check_method(haze: Haze, method: str | None) -> None:
@@ -166,14 +178,23 @@ def plan(files: list[InputFile], out: Path | None, to: str | None = None) -> lis
     return [planned[file.path] for file in files]
 
 
-def dehaze_image(haze: Haze, job: Job, look: dict[str, Any], *, strip: bool, to: str | None = None) -> dict[str, Any]:
-    """Dehaze one image; return the record of the result. `look` holds the method and the controls of `Haze.remove`."""
+def dehaze_image(
+    haze: Haze, job: Job, look: dict[str, Any], *, strip: bool, to: str | None = None, maps: Path | None = None
+) -> dict[str, Any]:
+    """Dehaze one image; return the record of the result. `look` holds the method and the controls of `Haze.remove`.
+
+    The transmission is written to the file `maps`, if it is given.
+    """
     from latens.data.images import read_image
+    from latens.data.soft_maps import write_maps
 
     started = time.perf_counter()
-    image, notes = haze.remove(read_image(job.input), **look, strip=strip)
+    image, notes, transmission = haze.remove(read_image(job.input), **look, strip=strip, transmission=maps is not None)
+    if maps is not None and transmission is not None:
+        write_maps(maps, {"transmission": transmission})
     save_image(job, image, to)
-    return {**look, **record(job, image.width, image.height, look["method"], time.perf_counter() - started, notes)}
+    found = record(job, image.width, image.height, look["method"], time.perf_counter() - started, notes)
+    return {**look, **found, **({} if maps is None else {"maps": str(maps)})}
 
 
 def dehaze_clip(haze: Haze, job: Job, look: dict[str, Any]) -> dict[str, Any]:

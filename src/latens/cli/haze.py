@@ -184,7 +184,8 @@ def haze(
     }
     request |= {"strip": True} if strip else {}
     outputs, sources = (lambda job: outputs_of(job, save_depth)), (lambda job: sources_of(job, maps))
-    return batch.run(work, Request("hazing", request, outputs, sources)).exit_status
+    needed = lambda job: outputs(job)[:-1]  # noqa: E731
+    return batch.run(work, Request("hazing", request, outputs, sources, needed=needed)).exit_status
 
 
 def check_stems(files: list[InputFile]) -> None:

@@ -14,8 +14,9 @@ from cyclopts.validators import Number
 from latens.cli.batch import FileBatch, Readable, save_image
 from latens.cli.common import Force, ImageComputeOptions, Model, Reporter
 from latens.cli.pipes import Emit, Name, through_pipe
+from latens.cli.soft_maps import SaveMaps, check_map_names, map_file, map_files
 from latens.cli.watching import WatchOptions
-from latens.errors import LimitExceeded, counted
+from latens.errors import LimitExceeded, UsageError, counted
 from latens.launch import announce
 from latens.progress import OnProgress
 
@@ -57,6 +58,7 @@ def parts(
     clusters: Annotated[int | None, Parameter(help="Number of clusters of your images, as a start for names.")] = None,
     sure: Annotated[float, Parameter(help="Probability below which a pixel gets no name.")] = 0.0,
     find: Annotated[str | None, Parameter(help="Print the images that this selects, such as 'sky and not tree > 5%'.")] = None,
+    save_maps: SaveMaps = None,
     export: Annotated[str | None, Parameter(help="Write the names for another tool, too: coco, labelme or cvat.")] = None,
     model: Model = "parts",
     emit: Emit = None,
@@ -82,14 +84,15 @@ def parts(
         latens parts more/ --names named/names -o more-named/ --find 'sky and not tree > 5%' --export coco
         latens parts - -o - --emit json < photo.jpg > parts.json
 
-    --emit is map (default), gallery, json or page; with names labels (default), arrays, names, images or page.
+    --save-maps saves the probability of every part, a pixel for each cell of the network; with names, the NPZ files have those
+    of the names. --emit is map (default), gallery, json or page; with names labels (default), arrays, names, images or page.
     """
     from latens.cli.parts_names import Naming, name_images
 
     def run(inputs: list[str], out: Path | None) -> int:
         return parts(
             inputs, out=out or DEFAULT_OUT, most=most, resolution=resolution, teach=teach, names=names, clusters=clusters,
-            sure=sure, find=find, export=export, model=model, force=force, options=options,
+            sure=sure, find=find, export=export, save_maps=save_maps, model=model, force=force, options=options,
         )  # fmt: skip
 
     naming = Naming(teach, names, clusters, sure, find, export)
@@ -107,12 +110,16 @@ def parts(
 
     naming.check()
     if naming.asked:
+        if save_maps is not None:
+            what = "with names, the probabilities are in the NPZ file of every image"
+            raise UsageError(what, where="--save-maps", hint="leave it out")
         loaded = load(model, device=options.device, threads=options.threads)
         finder = loaded if resolution is None else loaded.at(resolution)
         return name_images(inputs, naming, out, finder, watching=watching, force=force, options=options)
 
     def plan() -> list[Job]:
         files = without_results(find_inputs(inputs, IMAGE_ENDINGS, out, skip_results=True), out)
+        check_map_names(files, save_maps)
         return plan_jobs(files, f"{out}/", ENDING)
 
     batch = FileBatch(watching.jobs(inputs, out, plan), out, options, force=force, check=False)
@@ -129,7 +136,7 @@ def parts(
     measured: dict[Path, Measured] = {}
 
     def work(job: Job, on_progress: OnProgress) -> dict[str, Any]:
-        record, measured[job.input] = map_one(finder, job)
+        record, measured[job.input] = map_one(finder, job, map_file(job, save_maps))
         return record
 
     request = {"model": finder.model_id, "resolution": finder.resolution, **options.choice()}
@@ -139,7 +146,9 @@ def parts(
     if any(map(os.path.isabs, (earlier_request(out, SUMMARIZING) or {}).get("images", []))):  # of an earlier version
         whole["images"] = sorted(os.path.realpath(job.input) for job in batch.jobs if str(job.input) != "-")
     check_request(out, SUMMARIZING, whole, force=force)
-    report = batch.run(work, Request("mapping parts of", request, is_ours=lambda job: earlier))
+    maps = map_files(save_maps)
+    asked = Request("mapping parts of", request, lambda job: [*maps(job), job.output], is_ours=lambda job: earlier, needed=maps)
+    report = batch.run(work, asked)
     failed = {failure.input for failure in report.failed}
     kept = {job.input: job.relative for job in batch.jobs if str(job.input) not in {*failed, "-"}}
     skipped = [
@@ -174,17 +183,23 @@ def without_results(found: list[InputFile], out: Path) -> list[InputFile]:
     return files
 
 
-def map_one(finder: Parts, job: Job) -> tuple[dict[str, Any], Measured]:
-    """Write the map of one image; return the record of the result, and the measurements for the summary."""
+def map_one(finder: Parts, job: Job, maps: Path | None) -> tuple[dict[str, Any], Measured]:
+    """Write the map of one image; return the record of the result, and the measurements for the summary.
+
+    The probabilities of all parts are written to the file `maps`, if it is given.
+    """
     from PIL import Image
 
     from latens.data.images import read_image
+    from latens.data.soft_maps import write_maps
     from latens.systems.parts.drawing import occurrence_sheet
 
     started = time.perf_counter()
     image = read_image(job.input)
     measured = finder.measure(image)
     code = measured.code
+    if maps is not None:
+        write_maps(maps, {f"part {n}": values for n, values in enumerate(code.occurrence)})
     save_image(job, Image.fromarray(occurrence_sheet(image.pixels, code)))
     found, seconds = code.present(), time.perf_counter() - started
     notes = "".join(f"; {note}" for note in image.notes)
@@ -195,7 +210,7 @@ def map_one(finder: Parts, job: Job) -> tuple[dict[str, Any], Measured]:
         "notes": list(image.notes),
         "text": f"{job.output}: {counted(len(found), 'part')}, {seconds:.2f} s{notes}",
     }
-    return record, measured
+    return record | ({} if maps is None else {"maps": str(maps)}), measured
 
 
 def summarize(

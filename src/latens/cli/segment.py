@@ -13,6 +13,7 @@ from cyclopts.validators import Number
 from latens.cli.batch import FileBatch
 from latens.cli.common import Force, ImageComputeOptions, Model, Output
 from latens.cli.pipes import Emit, Name, through_pipe
+from latens.cli.soft_maps import SaveMaps, check_map_names, map_file, map_files
 from latens.cli.watching import WatchOptions
 from latens.errors import UsageError, counted
 from latens.launch import announce
@@ -21,6 +22,7 @@ from latens.progress import OnProgress
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from latens.data.soft_maps import SoftMaps
     from latens.inference.batch import Job
     from latens.systems.amodal.segmenter import Segmenter
 
@@ -54,6 +56,7 @@ def segment(
             validator=Number(gt=0), help="Typical diameter of the nuclei in pixels (model cells); estimated if left out."
         ),
     ] = None,
+    save_maps: SaveMaps = None,
     model: Model = "cells",
     emit: Emit = None,
     name: Name = None,
@@ -73,11 +76,14 @@ def segment(
         latens segment embryo.png -o out/ --model embryo
         latens segment - --emit labels --name slide7 < slide.tif > labels.tif
 
-    --emit is json (default), overlay, cells, frames, labels, overlap, masks or rois.
+    --save-maps saves the probabilities of foreground and overlap (model cells), or of the whole and the visible mask of every
+    object (model embryo). --emit is json (default), overlay, cells, frames, labels, overlap, masks or rois.
     """
 
     def run(inputs: list[str], out: Path | None) -> int:
-        return segment(inputs, out=out, score=score, diameter=diameter, model=model, force=force, options=options)
+        return segment(
+            inputs, out=out, score=score, diameter=diameter, save_maps=save_maps, model=model, force=force, options=options
+        )
 
     watching.check(inputs, out)
     piped = through_pipe(run, inputs, out, PRODUCTS, emit, name)
@@ -90,6 +96,7 @@ def segment(
 
     def find() -> list[Job]:
         files = find_inputs(inputs, IMAGE_ENDINGS, out, skip_results=True, marks=[".overlay"], companions=COMPANIONS)
+        check_map_names(files, save_maps)
         return plan_jobs(files, out, ENDING)
 
     batch = FileBatch(watching.jobs(inputs, out, find), out, options, force=force)
@@ -118,13 +125,14 @@ def segment(
 
     def work(job: Job, on_progress: OnProgress) -> dict[str, Any]:
         nonlocal without_rois
-        record = segment_one(segmenter, job, score)
+        record = segment_one(segmenter, job, score, map_file(job, save_maps))
         without_rois += bool(record["left_out"])
         return record
 
     request = {"model": segmenter.model_id, "score": score, "diameter": diameter, **options.choice()}
-    outputs, ours = (lambda job: [*family(job.output), job.output]), (lambda job: is_ours(job.output))
-    done = batch.run(work, Request("segmenting", request, outputs, is_ours=ours))
+    maps, ours = map_files(save_maps), (lambda job: is_ours(job.output))
+    outputs = lambda job: [*maps(job), *family(job.output), job.output]  # noqa: E731
+    done = batch.run(work, Request("segmenting", request, outputs, is_ours=ours, needed=maps))
     if without_rois:
         of = counted(without_rois, "file")
         logger.warning("ROIs for Fiji of %s were left out; the extra `micro` writes them: pip install 'latens[micro]'", of)
@@ -133,10 +141,11 @@ def segment(
     return done.exit_status
 
 
-def segment_one(segmenter: Segmenter[Any], job: Job, score: float) -> dict[str, Any]:
-    """Segment one file; return the record of the result."""
+def segment_one(segmenter: Segmenter[Any], job: Job, score: float, maps: Path | None = None) -> dict[str, Any]:
+    """Segment one file; return the record of the result. Soft maps are written to the file `maps`, if it is given."""
     from latens.data.images import frames_note
     from latens.data.planes import Plane, read_planes
+    from latens.data.soft_maps import writing_maps
     from latens.data.stacks import TIFF_ENDINGS, count_frames
     from latens.systems.amodal.outputs import Frame, write_outputs
 
@@ -145,15 +154,21 @@ def segment_one(segmenter: Segmenter[Any], job: Job, score: float) -> dict[str, 
     planes = iter(read_planes(job.input))
     warned: list[str] = []
 
-    def segmented() -> Iterator[Frame]:
-        for number, (pixels, found) in enumerate(segmenter.segment_frames(job.input, least_score=score), start=1):
+    def segmented(soft: SoftMaps | None) -> Iterator[Frame]:
+        frames = segmenter.segment_frames(job.input, least_score=score, maps=soft is not None)
+        for number, (pixels, found) in enumerate(frames, start=1):
             place = f"page {number}: " if count > 1 else ""
             warned.extend(f"{place}{text}" for text in found.facts.get("warnings", ()))
-            yield Frame(pixels, found, next(planes, Plane()))
+            plane = next(planes, Plane())
+            if soft is not None:
+                soft.add(found.maps, plane.pixel_um)
+            yield Frame(pixels, found, plane)
 
     info = {"model": segmenter.name, "weights": segmenter.model_id, "trained_on": segmenter.trained_on, "least_score": score}
     source = job.relative or job.input.name
-    written = write_outputs(segmented(), job.output, source, count=count, info=info, as_label_maps=segmenter.as_label_maps)
+    labels = segmenter.as_label_maps
+    with writing_maps(maps, count) as soft:
+        written = write_outputs(segmented(soft), job.output, source, count=count, info=info, as_label_maps=labels)
     seconds = time.perf_counter() - started
     note = None if job.input.suffix.lower() in TIFF_ENDINGS else frames_note(job.input)  # all pages of a TIFF are segmented
     for text in warned[:SHOWN]:
@@ -166,6 +181,7 @@ def segment_one(segmenter: Segmenter[Any], job: Job, score: float) -> dict[str, 
         "frames": len(written.objects),
         "objects": written.objects,
         "files": [str(path) for path in written.files],
+        **({} if maps is None else {"maps": str(maps)}),
         "left_out": list(written.left_out),
         "seconds": round(seconds, 3),
         "notes": [*([note] if note else []), *warned],

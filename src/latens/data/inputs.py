@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from latens.data.files import STANDARD_STREAM, fitting_name, is_file, reading
 from latens.data.heic import HEIC_ENDINGS, with_heic
-from latens.data.origins import DRAWN, drawn, with_origin
+from latens.data.origins import DRAWN, SOFT_MAPS, drawn, with_origin
 from latens.errors import UnreadableInput, UsageError, counted
 
 logger = logging.getLogger(__name__)
@@ -75,8 +75,8 @@ def find_inputs(
     - with `skip_results`, results of latens according to the record of their folder, if the file that they were made from is an
       input as well: a folder or the shell's *.png may hold both. A result that is named alone is taken;
     - with `skip_drawn`, figures, label maps and other results that are no images, unless all inputs are such files by name;
-    - files with a mark of `companions` before their ending, if the file that they belong to is an input as well:
-      photo_depth.png next to photo.jpg.
+    - files with a mark of `companions` or that of soft maps before their ending, if the file that they belong to is an input as
+      well: photo_depth.png next to photo.jpg.
 
     `name` is the relative path of standard input, in place of stdin.
     A mark of `marks` is that of a result, photo.clear.png; without a record such files are taken, with a warning.
@@ -101,6 +101,7 @@ def find_inputs(
         _leave_out(found, with_origin(list(found)), "which latens made from other inputs; name a file alone to take it")
     if skip_drawn:
         _leave_out(found, _drawn_among(found), f"{DRAWN}; name a file alone to take it")
+    companions = (*companions, SOFT_MAPS)
     _leave_out(found, _marked(found, companions), f"which belong to other inputs ({', '.join(companions)})")
     taken = [place for place in _marked(found, marks) if not found[place].named]
     if taken:

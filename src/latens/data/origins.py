@@ -13,6 +13,7 @@ from latens.errors import UnreadableInput, counted
 logger = logging.getLogger(__name__)
 
 DRAWN = "figures, label maps or depth maps that latens wrote"
+SOFT_MAPS = "_maps65535"  # after the name of an input, in the name of its file of soft maps
 NO_IMAGES = {  # by the command of a record: endings of its results that show or label images
     DRAWING: "",
     "segmenting": "",
@@ -20,6 +21,7 @@ NO_IMAGES = {  # by the command of a record: endings of its results that show or
     "finding parts": "",
     "naming parts": "",
     "hazing": "_depth256.png",
+    "dehazing": f"{SOFT_MAPS}.tif",
 }
 
 

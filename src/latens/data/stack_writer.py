@@ -14,9 +14,11 @@ from latens.errors import LimitExceeded
 BITS, DESCRIPTION = 258, 270  # tags
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT, CENTIMETER = 282, 283, 296, 3
 UM_PER_CM = 10_000
-RATIONAL = 5  # type of an entry
+ASCII, RATIONAL = 2, 5  # types of an entry
 MASKS = b"msk\0"  # description of a page that is the mask of one object; four bytes fit into an entry
 CLASSIC_LIMIT = 2**32 - 2**20  # bytes that a TIFF with 32-bit offsets can address, minus space for the last directory
+
+Entry = tuple[int, int, int, int | bytes]  # tag, type, number of values, and the values
 
 
 class StackWriter:
@@ -41,8 +43,8 @@ class StackWriter:
         self._position = 16 if big else 8
         self._link = 8 if big else 4  # position at which the offset of the next directory is written
 
-    def write(self, page: np.ndarray) -> None:
-        """Append a page of uint8, uint16 or uint32 values; other types are converted to uint8."""
+    def write(self, page: np.ndarray, description: str = "") -> None:
+        """Append a page of uint8, uint16 or uint32 values; other types are converted to uint8. The description is ASCII."""
         kept = page.ndim == 2 and page.dtype in (np.uint16, np.uint32)
         plain = np.ascontiguousarray(page if kept else page.astype(np.uint8))
         data = zlib.compress(plain.astype(plain.dtype.newbyteorder("<")).tobytes(), 6)
@@ -51,11 +53,12 @@ class StackWriter:
         channels = 1 if page.ndim == 2 else page.shape[2]
         gap = len(data) % 2  # directories start at even offsets
         start, directory = self._position, self._position + len(data) + gap
-        bits = 8 * plain.itemsize if channels == 1 else 0
-        entries = [
-            (256, 4, 1, page.shape[1]), (257, 4, 1, page.shape[0]), (258, 3, channels, bits), (259, 3, 1, 8),
+        bits = struct.pack(f"<{channels}H", *[8 * plain.itemsize] * channels)
+        text = MASKS if self._masks else f"{description}\0".encode("ascii") if description else b""
+        entries: list[Entry] = [
+            (256, 4, 1, page.shape[1]), (257, 4, 1, page.shape[0]), (BITS, 3, channels, bits), (259, 3, 1, 8),
             (262, 3, 1, 1 if channels == 1 else 2),
-            *([(DESCRIPTION, 2, 4, int.from_bytes(MASKS, "little"))] if self._masks else ()),
+            *([(DESCRIPTION, ASCII, len(text), text)] if text else ()),
             (273, 16 if self._big else 4, 1, start), (277, 3, 1, channels),
             (278, 4, 1, page.shape[0]), (279, 16 if self._big else 4, 1, len(data)),
             *((tag, RATIONAL, 1, value) for tag, value in zip((X_RESOLUTION, Y_RESOLUTION), self._scale, strict=False)),
@@ -70,27 +73,26 @@ class StackWriter:
         self._link = directory + (8 + 20 * len(entries) if self._big else 2 + 12 * len(entries))
         self.pages += 1
 
-    def _directory(self, entries: list[tuple[int, int, int, int]], place: int) -> bytes:
+    def _directory(self, entries: list[Entry], place: int) -> bytes:
         """The directory at `place`: number of entries, entries, no next directory, and values too wide for an entry."""
-        count, entry, end = ("<Q", "<HHQQ", "<Q") if self._big else ("<H", "<HHII", "<I")
+        count, entry, end, fitting = ("<Q", "<HHQQ", "<Q", 8) if self._big else ("<H", "<HHII", "<I", 4)
         after = place + struct.calcsize(count) + len(entries) * struct.calcsize(entry) + struct.calcsize(end)
         tail = b""
         packed = struct.pack(count, len(entries))
         for tag, kind, number, value in entries:
-            wide = struct.pack("<Q", value) if kind == RATIONAL else b""
-            if tag == BITS and number == 3:
-                wide = struct.pack("<3H", 8, 8, 8)
-            if wide and not self._big:  # more than the four bytes of an entry
-                value = after + len(tail)
-                tail += wide + bytes(-len(wide) % 4)
-            elif wide:
-                value = int.from_bytes(wide, "little")
-            packed += struct.pack(entry, tag, kind, number, value)
+            if isinstance(value, int):
+                stored = value
+            elif len(value) <= fitting:
+                stored = int.from_bytes(value, "little")
+            else:
+                stored = after + len(tail)
+                tail += value + bytes(-len(value) % 4)
+            packed += struct.pack(entry, tag, kind, number, stored)
         return packed + struct.pack(end, 0) + tail
 
 
-def _rational(value: float) -> int:
-    """A number as a TIFF rational: numerator in the low, denominator in the high 32 bits. Clamped to what fits."""
+def _rational(value: float) -> bytes:
+    """A number as a TIFF rational: numerator and denominator. Clamped to what fits."""
     found = Fraction(min(max(value, 2.0**-31), 2.0**31)).limit_denominator(max(1, int(2**31 / max(value, 1))))
     found = found or Fraction(1, 2**31)
-    return found.numerator | found.denominator << 32
+    return struct.pack("<II", found.numerator, found.denominator)

@@ -36,6 +36,11 @@ def input_only(job: Job) -> Sequence[Path]:
     return [job.input]
 
 
+def no_file(job: Job) -> Sequence[Path]:
+    """No file: a job whose output alone shows that it is finished."""
+    return []
+
+
 def never(job: Job) -> bool:
     """For results that do not show who wrote them."""
     return False
@@ -45,8 +50,9 @@ class Request(NamedTuple):
     """What decides the results of a batch besides the inputs.
 
     `what` is the command, as "compressing". `settings` are serializable as JSON; those that are missing or None have the values
-    of `defaults`. `outputs` are all files that the work on a job may write, `sources` all that it reads. `is_ours` recognizes
-    results of versions that kept no records.
+    of `defaults`. `outputs` are all files that the work on a job may write, `sources` all that it reads. `needed` are the
+    outputs besides the first without which a job is not finished, such as maps that an earlier run was not asked for.
+    `is_ours` recognizes results of versions that kept no records.
     """
 
     what: str = "working"
@@ -55,6 +61,7 @@ class Request(NamedTuple):
     sources: Callable[[Job], Sequence[Path]] = input_only
     is_ours: Callable[[Job], bool] = never
     defaults: Mapping[str, Any] = NO_SETTINGS
+    needed: Callable[[Job], Sequence[Path]] = no_file
 
 
 class Verdict(NamedTuple):
@@ -101,7 +108,25 @@ class Results:
         changed = self._changed(entry.request)
         if changed:
             return Verdict("refuse", f"this result was made with other settings: {'; '.join(changed)}")
-        return Verdict("skip", "finished")
+        return self._complete(job)
+
+    def _complete(self, job: Job) -> Verdict:
+        """The verdict on a job whose output is finished."""
+        lacking = [path for path in self.request.needed(job) if not self._is_finished(path, job)]
+        if not lacking:
+            return Verdict("skip", "finished")
+        verdict = self._aside(job)
+        return verdict if verdict.do == "refuse" else Verdict("work", f"made again with {_listed(lacking)}")
+
+    def _is_finished(self, path: Path, job: Job) -> bool:
+        entry = self._records.entry(path) if _is_output(path) else None
+        return (
+            entry is not None
+            and (entry.what, entry.state) == (self.request.what, "done")
+            and entry.is_of(job.input, self.request.sources(job))
+            and entry.is_unchanged(path)
+            and not self._changed(entry.request)
+        )
 
     def _without_record(self, job: Job) -> Verdict:
         if self._earlier is None and not self.request.is_ours(job):

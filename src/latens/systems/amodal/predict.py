@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from latens.arguments import real
 from latens.data.instances import Layers, Placed, Scene, placed_of, scene_of
+from latens.data.soft_maps import Maps
 from latens.data.tensors import to_tensor
 from latens.errors import counted
 from latens.hub import load_network, locate
@@ -42,6 +43,7 @@ class Segmentation:
     scores: Float[np.ndarray, "N"]
     classes: tuple[str, ...]
     codes: Int[np.ndarray, "N M M"] | None = None  # most likely codewords of every object
+    maps: Maps = field(default_factory=dict)  # soft maps by name (`soft_masks`), if they were asked for
     window: Window | None = None  # the part of the image in which an embryo was found; None: the whole image
 
     def __len__(self) -> int:
@@ -89,14 +91,16 @@ class AmodalSegmenter(Segmenter[Segmentation]):
         self.model = model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
         self.searches = self.trained_on is not None
 
-    def segment_pixels(self, pixels: UInt8[np.ndarray, "H W 3"], *, least_score: float = SCORE_THRESHOLD) -> Segmentation:
-        """The objects of an image given as uint8 pixels."""
+    def segment_pixels(
+        self, pixels: UInt8[np.ndarray, "H W 3"], *, least_score: float = SCORE_THRESHOLD, maps: bool = False
+    ) -> Segmentation:
+        """The objects of an image given as uint8 pixels; with `maps`, probabilities of their whole and visible masks."""
         height, width = pixels.shape[:2]
         found, scale = self._detected(pixels)
         window = find_embryo(pixels, self._boxes(pixels, found), self._search) if self.searches else None
         if window is not None:
             found, scale = self._detected(window.of(pixels))
-        return self._finish(found, scale, window, (height, width), least_score)
+        return self._finish(found, scale, window, (height, width), least_score, maps=maps)
 
     @torch.no_grad()
     def _detected(self, pixels: UInt8[np.ndarray, "h w 3"]) -> tuple[Detections, tuple[float, float]]:
@@ -123,20 +127,31 @@ class AmodalSegmenter(Segmenter[Segmentation]):
         window: Window | None,
         size: tuple[int, int],
         least_score: float,
+        *,
+        maps: bool,
     ) -> Segmentation:
         kept = found.scores >= real(least_score, "least_score")
         boxes = found.boxes[kept].float() / torch.tensor([*scale, *scale], device=found.boxes.device)
         if window is not None:
             boxes = boxes + torch.tensor([window.left, window.top] * 2, device=boxes.device)
-        amodal = paste_each(found.mask[kept], boxes, size) > SCORE_THRESHOLD
-        visible = paste_each(found.visible[kept], boxes, size)
+        whole, visible = (paste_each(masks[kept], boxes, size) for masks in (found.mask, found.visible))
+        amodal = whole > SCORE_THRESHOLD
         scores = found.scores[kept].float().cpu().numpy()
         label = found.label[kept].cpu().numpy()
         filled = amodal.any((1, 2))
         amodal, visible, scores, label = amodal[filled], visible[filled], scores[filled], label[filled]
         layers = ordered(amodal, visible, scores, label)
         codes = None if found.code is None else found.code[kept].cpu().numpy()[filled]
-        return Segmentation(layers=layers, scores=scores, classes=self.classes, codes=codes, window=window)
+        soft = soft_masks(whole[filled], visible) if maps else {}
+        return Segmentation(layers=layers, scores=scores, classes=self.classes, codes=codes, window=window, maps=soft)
+
+
+def soft_masks(whole: Float[np.ndarray, "N H W"], visible: Float[np.ndarray, "N H W"]) -> Maps:
+    """The largest probability of any object, and the probabilities of the whole and the visible mask of every object."""
+    found = {"any object": whole.max(0, initial=0)}
+    for number, pair in enumerate(zip(whole, visible, strict=True), start=1):
+        found |= {f"object {number}, whole": pair[0], f"object {number}, visible": pair[1]}
+    return found
 
 
 def network_image(pixels: np.ndarray, size: int) -> tuple[Float[Tensor, "1 3 h w"], tuple[float, float]]:

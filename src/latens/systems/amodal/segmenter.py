@@ -13,6 +13,7 @@ import torch
 from latens.catalogue import MODELS
 from latens.data.images import ImageLike, LoadedImage
 from latens.data.instances import Layers, Placed, Scene
+from latens.data.soft_maps import Maps
 from latens.data.stacks import memory_frame, read_frame, read_frames
 from latens.inference.device import transform_precision
 from latens.inference.many import OnError, many
@@ -48,6 +49,11 @@ class Found(Protocol):
         ...
 
     @property
+    def maps(self) -> Maps:
+        """Soft maps by name, if they were asked for."""
+        ...
+
+    @property
     def facts(self) -> dict[str, Any]:
         """Further facts about the image, for files: an estimated diameter, warnings."""
         ...
@@ -80,25 +86,30 @@ class Segmenter(ABC, Generic[F]):
         return f"{type(self).__name__}({self.name}, weights {self.model_id[:12]}, {self.device}, classes {classes})"
 
     @abstractmethod
-    def segment_pixels(self, pixels: UInt8[np.ndarray, "H W 3"], *, least_score: float = SCORE_THRESHOLD) -> F:
+    def segment_pixels(
+        self, pixels: UInt8[np.ndarray, "H W 3"], *, least_score: float = SCORE_THRESHOLD, maps: bool = False
+    ) -> F:
         """The objects of an image given as uint8 pixels."""
 
-    def segment(self, image: ImageLike | LoadedImage, *, least_score: float = SCORE_THRESHOLD) -> F:
+    def segment(self, image: ImageLike | LoadedImage, *, least_score: float = SCORE_THRESHOLD, maps: bool = False) -> F:
         """Objects of an image (of a TIFF stack: its first page) with a score of at least `least_score`.
 
+        With `maps`, the attribute `maps` of the result has soft maps: values in [0, 1] for every pixel, by name.
         Values of more than 8 bits are stretched from their 0.1 to their 99.9 percentile, in arrays and PIL images as in files.
         Raises InputError for input that is not an image, LimitExceeded for an image that is too large.
         """
-        return self.segment_pixels(pixels_of(image), least_score=least_score)
+        return self.segment_pixels(pixels_of(image), least_score=least_score, maps=maps)
 
     def segment_many(self, images: Iterable[ImageLike], *, on_error: OnError | None = None, **options: Any) -> Iterator[F]:
         """Yield the objects of images, one at a time; options as in `segment`. See `latens.inference.many`."""
         return many(self.segment, images, on_error, options)
 
-    def segment_frames(self, path: Path, *, least_score: float = SCORE_THRESHOLD) -> Iterator[tuple[np.ndarray, F]]:
+    def segment_frames(
+        self, path: Path, *, least_score: float = SCORE_THRESHOLD, maps: bool = False
+    ) -> Iterator[tuple[np.ndarray, F]]:
         """Yield (pixels uint8 (H, W, 3), objects) for every page of a TIFF stack, or for the image of any other file."""
         for pixels in read_frames(path):
-            yield pixels, self.segment_pixels(pixels, least_score=least_score)
+            yield pixels, self.segment_pixels(pixels, least_score=least_score, maps=maps)
 
 
 def pixels_of(image: ImageLike | LoadedImage) -> UInt8[np.ndarray, "H W 3"]:

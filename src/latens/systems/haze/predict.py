@@ -118,21 +118,23 @@ class Haze:
         strength: float = 1.0,
         keep_brightness: float = 0.0,
         strip: bool = False,
+        transmission: bool = False,
     ) -> Removed:
-        """The dehazed image, and notes on conversions, borders and exposure.
+        """The dehazed image, and notes on conversions, borders and exposure; with `transmission`, also that map.
 
         `strength` in [0, 1] is the power of the transmission: 0 returns the same pixels, 1 removes all haze that was found.
         Airlight and exposure are held; where haze was bright, the image becomes darker, and `keep_brightness` in [0, 1]
         restores that share of its mean brightness. Borders and transparent pixels stay as they are.
 
-        Raises InputError, ModelMissing, UsageError.
+        Raises InputError, ModelMissing, and UsageError, also for the transmission of a translator, which estimates none.
         """
         loaded = image if isinstance(image, LoadedImage) else read_image(image)
         notes: list[str] = []
-        controls = Controls(strength, keep_brightness)
-        pixels = self.dehaze_pixels(loaded.pixels, method or self.default_method, controls, alpha=loaded.alpha, notes=notes)
+        chosen, controls = method or self.default_method, Controls(strength, keep_brightness)
+        t = np.ones(loaded.pixels.shape[:2], np.float32) if transmission else None
+        pixels = self.dehaze_pixels(loaded.pixels, chosen, controls, alpha=loaded.alpha, notes=notes, transmission=t)
         made = to_pil(pixels, loaded.alpha, loaded.gray)
-        return Removed(made if strip else carry_metadata(loaded, made), (*loaded.notes, *notes))
+        return Removed(made if strip else carry_metadata(loaded, made), (*loaded.notes, *notes), t)
 
     def dehaze_pixels(
         self,
@@ -142,10 +144,15 @@ class Haze:
         *,
         alpha: Pixels | None = None,
         notes: list[str] | None = None,
+        transmission: Float[np.ndarray, "H W"] | None = None,
     ) -> Pixels:
-        """Dehazed pixels (H, W, 3) uint8, as `dehaze` returns them; `alpha` (H, W). Notes are added to `notes`."""
+        """Dehazed pixels (H, W, 3) uint8, as `dehaze` returns them; `alpha` (H, W).
+
+        Notes are added to `notes`. The values of `transmission` are overwritten where haze is removed.
+        """
         check_controls(controls)
-        self.has(method)  # raises for an unknown one
+        if self.has(method) and method in TRANSLATORS and transmission is not None:
+            raise no_estimate(method)
         if controls.strength == 0:
             return pixels
         content = content_of(pixels, alpha)
@@ -156,7 +163,7 @@ class Haze:
             made = content.filled(moved)
             found: list[str] = []
         else:
-            made, found = dehazed(content, self._method(method), controls)
+            made, found = dehazed(content, self._method(method), controls, transmission)
         if notes is not None:
             notes += [note for note in (content.note, *found) if note]
         return made

@@ -19,6 +19,7 @@ from latens.data.images import LoadedImage, Pixels
 from latens.data.masks import window_of
 from latens.errors import UsageError
 from latens.nn.filters import luminance
+from latens.shapes import Float
 from latens.systems.haze.borders import Box, SteadyBorders, content_box
 from latens.systems.haze.readers import read
 from latens.systems.haze.rendering import cleared, full_width
@@ -31,10 +32,14 @@ DIM = 0.6  # exposure below which a note says so
 
 
 class Removed(NamedTuple):
-    """A dehazed image (PIL), and notes for people: conversions, borders, exposure."""
+    """A dehazed image (PIL), and notes for people: conversions, borders, exposure.
+
+    `transmission` in [0, 1] is the power `strength` of the estimate, and 1 where nothing is removed; None unless asked for.
+    """
 
     image: Image.Image
     notes: tuple[str, ...]
+    transmission: Float[np.ndarray, "H W"] | None = None
 
 
 class Method(NamedTuple):
@@ -51,16 +56,21 @@ class Content(NamedTuple):
     pixels: Pixels  # (h, w, 3)
     mask: np.ndarray | None  # (h, w), True where pixels are visible; None if all are
     result: Pixels  # (H, W, 3), a copy of the image
-    place: Pixels  # the part of `result`, as a view
+    box: Box  # the place of the part in the image
     note: str  # about borders; empty without
 
     def filled(self, made: Pixels) -> Pixels:
         """The image with its visible content replaced."""
-        if self.mask is None:
-            self.place[:] = made
-        else:
-            self.place[self.mask] = made[self.mask]
+        self.fill(self.result, made)
         return self.result
+
+    def fill(self, whole: np.ndarray, made: np.ndarray) -> None:
+        """Replace the values of the visible content in an image or a map of its size."""
+        place = self.box.of(whole)
+        if self.mask is None:
+            place[:] = made
+        else:
+            place[self.mask] = made[self.mask]
 
 
 def content_of(pixels: Pixels, alpha: Pixels | None) -> Content:
@@ -81,7 +91,7 @@ def content_of(pixels: Pixels, alpha: Pixels | None) -> Content:
     filled = box.of(fill_hidden(image).pixels)
     if field is not None and mask is not None:
         filled = filled_outside(mask, filled)
-    return Content(filled, mask, result, box.of(result), "; ".join(notes))
+    return Content(filled, mask, result, box, "; ".join(notes))
 
 
 def filled_outside(mask: np.ndarray, pixels: Pixels) -> Pixels:
@@ -90,14 +100,20 @@ def filled_outside(mask: np.ndarray, pixels: Pixels) -> Pixels:
 
 
 @torch.no_grad()
-def dehazed(content: Content, method: Method, controls: Controls) -> tuple[Pixels, list[str]]:
-    """The dehazed image and a note on its exposure, if it is dim."""
+def dehazed(
+    content: Content, method: Method, controls: Controls, transmission: Float[np.ndarray, "H W"] | None = None
+) -> tuple[Pixels, list[str]]:
+    """The dehazed image and a note on its exposure, if it is dim. The visible content of `transmission` is overwritten."""
     moved = torch.from_numpy(np.array(content.pixels)).to(method.device)
     mask = None if content.mask is None else torch.from_numpy(content.mask.copy()).to(method.device)
     working = working_image(moved, mask)
     plan = plan_of(read(working, method.name, method.model), working, controls)
     notes = [] if working.exposure >= DIM else [f"read at {1 / working.exposure:.3g} times its brightness"]
-    return content.filled(cleared(moved, plan).cpu().numpy()), notes
+    t = None if transmission is None else torch.empty(moved.shape[:2], device=moved.device)
+    made = content.filled(cleared(moved, plan, t).cpu().numpy())
+    if transmission is not None and t is not None:
+        content.fill(transmission, t.cpu().numpy())
+    return made, notes
 
 
 def dehazed_clip(frames: Iterable[Pixels], method: Method, controls: Controls, notes: list[str] | None) -> Iterator[Pixels]:

@@ -59,11 +59,15 @@ def full_width(plan: Plan, height: int, width: int) -> FullWidth:
     return FullWidth(wide, plan, height)
 
 
-def cleared(pixels: UInt8[Tensor, "H W 3"], plan: Plan) -> UInt8[Tensor, "H W 3"]:
-    """The dehazed image."""
+def cleared(
+    pixels: UInt8[Tensor, "H W 3"], plan: Plan, transmission: Float[Tensor, "H W"] | None = None
+) -> UInt8[Tensor, "H W 3"]:
+    """The dehazed image. The transmission, to the power of the strength, is written into `transmission` if it is given."""
     wide = full_width(plan, pixels.shape[0], pixels.shape[1])
     result = torch.empty_like(pixels)
     for band in bands(pixels, 1):
         t = wide.transmission(band.colors, band.first)
+        if transmission is not None:
+            transmission[band.first : band.last] = t[0, 0]
         result[band.first : band.last] = wide.clear(band.colors, t)
     return result

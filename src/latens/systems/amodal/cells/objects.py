@@ -8,6 +8,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from latens.shapes import Float, UInt8
 from latens.systems.amodal.cells.config import STRIDE
 from latens.systems.amodal.cells.decode import REACH, Candidates, Piece, refined
 from latens.systems.amodal.cells.frame import Frame
@@ -37,6 +38,14 @@ def objects_of(frame: Frame, size: tuple[int, int]) -> Objects:
     order = sorted(found)
     chosen = kept.take(np.array(order, dtype=np.int64))
     return Objects([found[index] for index in order], chosen.score, diameters(chosen))
+
+
+def image_map(map_: UInt8[np.ndarray, "h w"], size: tuple[int, int], stride: int = 1) -> Float[np.ndarray, "H W"]:
+    """A map of the frame, at a stride, as probabilities of the pixels of an image: those that decide its objects."""
+    whole = np.empty(size, dtype=np.float32)
+    for top, left, bottom, right in _blocks(size):
+        whole[top:bottom, left:right] = _of_window(map_, (top, left, bottom, right), size, stride) / np.float32(255)
+    return whole
 
 
 def diameters(candidates: Candidates) -> np.ndarray:

@@ -14,11 +14,11 @@ from latens.data.instances import Placed
 from latens.errors import UsageError
 from latens.inference.device import in_float32
 from latens.shapes import UInt8
-from latens.systems.amodal.cells.config import StarConfig
+from latens.systems.amodal.cells.config import STRIDE, StarConfig
 from latens.systems.amodal.cells.fields import Contrast, Kind, contrast_of, kind_of
 from latens.systems.amodal.cells.frame import Frame, computed
 from latens.systems.amodal.cells.network import StarNet, fused
-from latens.systems.amodal.cells.objects import Objects, diameters, objects_of
+from latens.systems.amodal.cells.objects import Objects, diameters, image_map, objects_of
 from latens.systems.amodal.cells.result import CellSegmentation
 from latens.systems.amodal.cells.scores import Fit, image_features, object_features
 from latens.systems.amodal.order import SCORE_THRESHOLD
@@ -83,9 +83,14 @@ class CellSegmenter(Segmenter[CellSegmentation]):
         self.diameter: float | None = None  # typical diameter of the objects in pixels; None: estimated for every image
 
     def segment_pixels(
-        self, pixels: UInt8[np.ndarray, "H W 3"], *, least_score: float = SCORE_THRESHOLD, diameter: float | None = None
+        self,
+        pixels: UInt8[np.ndarray, "H W 3"],
+        *,
+        least_score: float = SCORE_THRESHOLD,
+        maps: bool = False,
+        diameter: float | None = None,
     ) -> CellSegmentation:
-        """The objects of an image given as uint8 pixels.
+        """The objects of an image given as uint8 pixels; with `maps`, the probabilities of foreground and overlap.
 
         `diameter` is the typical diameter of the objects in pixels; by default the attribute `diameter`, or an estimate.
         Raises UsageError for one outside of DIAMETERS.
@@ -99,8 +104,13 @@ class CellSegmenter(Segmenter[CellSegmentation]):
         order = order[scores[order] >= real(least_score, "least_score")]
         pieces = [seen.objects.pieces[index] for index in order]
         placed = [Placed(piece.top, piece.left, piece.amodal, piece.visible) for piece in pieces]
+        size = (pixels.shape[0], pixels.shape[1])
+        frame = seen.frame
         return CellSegmentation(
-            size=(pixels.shape[0], pixels.shape[1]),
+            size=size,
+            maps={"foreground": image_map(frame.foreground, size), "overlap": image_map(frame.overlap, size, STRIDE)}
+            if maps
+            else {},
             placed=placed,
             scores=scores[order].astype(np.float32),
             classes=self.classes,

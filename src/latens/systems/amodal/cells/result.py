@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from latens.data.instances import Layers, Placed, Scene, label_map, layers_of_placed, scene_of_placed
+from latens.data.soft_maps import Maps
 from latens.errors import LimitExceeded, counted
 from latens.shapes import Bool, Float, Int
 
@@ -32,6 +33,7 @@ class CellSegmentation:
     inverted: bool = False  # the image is gray with a light background, so light and dark were exchanged
     known: float = 1.0  # probability that the image is of a kind that the model knows, a factor of every score
     warnings: tuple[str, ...] = field(default=())  # reasons to doubt the result
+    maps: Maps = field(default_factory=dict)  # soft maps by name, if they were asked for: foreground and overlap
 
     def __len__(self) -> int:
         return len(self.placed)
