@@ -168,3 +168,28 @@ def test_the_summary_names_the_most_unusual_images() -> None:
         summary([(str(number), 1.0, 0.0, 1.0) for number in range(9)], 1) == "9 scored, 1 failed; most unusual (1.00): 9 images"
     )
     assert summary([("a", 1.0, 0.0, ""), ("b", 1.0, 0.0, "")], 0) == "2 scored"  # a model without a reference
+
+
+def test_a_folder_gets_a_file_for_every_image_and_one_table(album: Path, model: Path, capsys: Capture) -> None:
+    out = album.parent / "scores"
+    words = ["density", str(album), "--model", str(model), "--device", "cpu", "--format", "json", "-o"]
+    assert main([*words, str(album.parent / "all.csv")]) == 0
+    (album / "bad.png").write_text("no image")
+    assert main([*words, str(out)]) == 3
+    assert (out / "failures.jsonl").is_file()
+    one, together = (list(csv.DictReader(place.open())) for place in (album.parent / "all.csv", out / "scores.csv"))
+    assert [row["file"] for row in together] == ["0.png", "1.png", "2.png"]
+    assert [row["bits_per_dim"] for row in together] == [row["bits_per_dim"] for row in one]
+    assert json.loads((out / "1.density.json").read_text())["bits_per_dim"] == float(together[1]["bits_per_dim"])
+    (album / "0.png").unlink()
+    (out / "1.density.json").unlink()
+    capsys.readouterr()
+    assert main([*words, str(out)]) == 3
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [record["status"] for record in records] == ["done", "skipped", "failed"]
+    assert len(list(csv.DictReader((out / "scores.csv").open()))) == 3  # with the image that is gone
+    assert main([*words, str(out), "--draws", "2"]) == 2  # other settings
+    (out / "scores.csv").write_text("mine")
+    assert main([*words, str(out)]) == 3
+    assert "is not a table of latens and is kept" in capsys.readouterr().err
+    assert (out / "scores.csv").read_text() == "mine"

@@ -94,7 +94,7 @@ def test_an_empty_folder_is_watched(
     assert "1 done" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("verb", ["compress", "decompress", "dehaze", "haze", "segment", "parts", "grade"])
+@pytest.mark.parametrize("verb", ["compress", "decompress", "dehaze", "haze", "segment", "parts", "grade", "density"])
 def test_what_cannot_be_watched_is_refused(verb: str, album: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(album)
     for words, message in (
@@ -138,3 +138,30 @@ def test_the_summary_of_parts_is_written_at_the_end(album: Path, capsys: Capture
     between_looks([lambda: shutil.copy(album / "a.png", album / "newer.png")])
     assert main(words) == 0
     assert "1 done, 3 skipped" in capsys.readouterr().err
+
+
+def test_the_table_of_scores_grows_with_the_folder(album: Path, capsys: Capture, between_looks: Steps) -> None:
+    (album / "c.jpg").unlink()
+    out, seen = album.parent / "out", list[int]()
+    words = ["density", str(album), "-o", str(out), "--watch", "--settle", "0s", "--draws", "1", "--device", "cpu"]
+    between_looks(
+        [
+            lambda: seen.append(len((out / "scores.csv").read_text().splitlines())),
+            lambda: shutil.copy(album / "a.png", album / "new.png"),
+        ]
+    )
+    assert main(words) == 0
+    assert "3 done" in capsys.readouterr().err
+    assert seen == [3]
+    assert [line.split(",")[0] for line in (out / "scores.csv").read_text().splitlines()] == [
+        "file",
+        "a.png",
+        "new.png",
+        "trip/b.jpg",
+    ]
+    between_looks([])
+    assert main(words) == 0  # a restart
+    assert "0 done, 3 skipped" in capsys.readouterr().err
+    assert main([*words[:3], "scores.csv", "--watch"]) == 2
+    assert "scores of a watched folder go into a folder" in capsys.readouterr().err
+    assert main(["density", "--sample", "2", "-o", str(out), "--watch"]) == 2

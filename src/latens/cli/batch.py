@@ -84,20 +84,26 @@ class FileBatch:
             if check_ending(output) != format_name(to or output.suffix[1:]):
                 raise UsageError(f"--to {to} contradicts this name", where=str(output), hint="leave --to out")
 
-    def run(self, work: Work, request: Request, *, parts: int = 1) -> BatchReport:
+    def run(
+        self, work: Work, request: Request, *, parts: int = 1, after_group: Callable[[], None] = lambda: None
+    ) -> BatchReport:
         """Run `work` on every job and print the result of each file; the summary goes to stderr.
 
-        `work` may call its second argument with how many of the `parts` of a file are done, and a note. Raises OutputExists if
-        finished results were made with other settings than those of `request`, and for a single file that is in the way.
+        `work` may call its second argument with how many of the `parts` of a file are done, and a note. `after_group` is called
+        at the end, and after every group of files of a watched folder. Raises OutputExists if finished results were made with
+        other settings than those of `request`, and for a single file that is in the way.
         """
         if self.watching is not None:
-            return self._watch(self.watching, work, request, parts)
+            return self._watch(self.watching, work, request, parts, after_group)
         done = self._run(self.jobs, work, request, parts)
+        after_group()
         if len(self.jobs) > 1:
             report_summary(done)
         return done
 
-    def _watch(self, watching: Watching, work: Work, request: Request, parts: int) -> BatchReport:
+    def _watch(
+        self, watching: Watching, work: Work, request: Request, parts: int, after_group: Callable[[], None]
+    ) -> BatchReport:
         """Run the jobs of watched folders until Ctrl-C or a full disk."""
         from latens.inference.batch import FAILURES, BatchReport, FailureLog
 
@@ -106,10 +112,12 @@ class FileBatch:
             for jobs in watching.groups():
                 self.jobs = list({job.input: job for job in [*self.jobs, *jobs]}.values())
                 stopped = self._run(jobs, work, request, parts, log).stopped
+                after_group()
                 if stopped is not None:
                     break
         except KeyboardInterrupt:
             logger.info("stopped watching")
+            after_group()
         counts = self._counts
         total = BatchReport(counts["done"], counts["skipped"], tuple(log.failures), 0, stopped, log.written)
         report_summary(total)

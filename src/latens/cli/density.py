@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from latens.cli.batch import Readable
+from latens.cli.batch import FileBatch, Readable
 from latens.cli.common import Force, ImageComputeOptions, Model, Reporter
+from latens.cli.density_folder import COLUMNS, ENDING, Row, line_of, most_unusual, row_of, score_folder
 from latens.cli.pipes import Name, check_name
+from latens.cli.watching import WatchOptions
 from latens.errors import InputError, OutputExists, UsageError
 from latens.launch import announce
 
@@ -21,13 +23,12 @@ if TYPE_CHECKING:
     import numpy as np
 
     from latens.data.inputs import InputFile
+    from latens.inference.batch import Job
     from latens.systems.flow.predict import DensityModel
 
 logger = logging.getLogger(__name__)
 BATCH = 32  # images that are scored together
-NAMED = 3  # names in the summary
 MAX_IN_GRID = 4096  # samples in one image
-SCORE_COLUMNS = ("file", "bits_per_dim", "standard_error", "unusual")
 
 
 def density(
@@ -37,7 +38,8 @@ def density(
     out: Annotated[
         Path | None,
         Parameter(
-            name=["--out", "-o"], help="Scores: .csv. Samples: .png, .npy or a folder; for a model of tables .csv or .npy."
+            name=["--out", "-o"],
+            help="Scores: .csv or a folder. Samples: .png, .npy or a folder; for a model of tables .csv or .npy.",
         ),
     ] = None,
     sample: Annotated[int | None, Parameter(validator=Number(gte=1), help="Number of samples to draw from the model.")] = None,
@@ -47,6 +49,7 @@ def density(
     temperature: Annotated[float, Parameter(validator=Number(gte=0), help="Factor on the latents of the samples.")] = 1.0,
     model: Model = "flow",
     name: Name = None,
+    watching: WatchOptions = WatchOptions(),  # noqa: B008
     force: Force = False,
     options: ImageComputeOptions = ImageComputeOptions(),  # noqa: B008
 ) -> int:
@@ -56,9 +59,10 @@ def density(
     unusual, by typicality, complexity and goodness of fit combined; near 1 the image is unlike the training images.
     The bundled model has learned photographs of 32 x 32 pixels (CIFAR-10), so that many large photographs score near 1. To find
     the odd image among your own, train for hours on usual ones (`latens train flow --data usual/ -o mine`), and give
-    --model mine/best.
+    --model mine/best. A folder as -o gets a JSON file for every image and the table scores.csv; finished images are skipped.
 
         latens density images/ -o scores.csv
+        latens density inbox/ -o scores/ --watch
         latens density --sample 64 -o samples.png
         latens density - --name photo < photo.jpg
         latens density rows.csv --model runs/flow/best -o scores.csv
@@ -66,6 +70,7 @@ def density(
     from latens.data.files import STANDARD_STREAM
     from latens.data.images import IMAGE_ENDINGS
     from latens.data.inputs import find_inputs
+    from latens.inference.batch import plan_jobs
 
     asked = [bool(inputs), sample is not None, certify]
     if sum(asked) != 1:
@@ -74,8 +79,18 @@ def density(
     if out is not None and out.is_file() and not force:
         raise OutputExists("the output exists already", where=str(out), hint="--force overwrites it; -o names another")
     check_name(name, inputs or [])
-    if inputs and out is not None and out != STANDARD_STREAM and out.suffix.lower() != ".csv":
-        raise UsageError("scores are written as .csv", where=str(out), hint="name a file such as scores.csv with -o")
+    watching.check(inputs or [], out)
+    if watching.watch and (not inputs or (out is not None and out.suffix.lower() == ".csv")):
+        raise UsageError("scores of a watched folder go into a folder", where="--watch", hint="name a folder with -o")
+    batch = None
+    if inputs and out is not None and (out.is_dir() or not out.suffix) and out != STANDARD_STREAM:
+
+        def find() -> list[Job]:
+            return plan_jobs(find_inputs(inputs, IMAGE_ENDINGS, out, skip_results=True, name=name), f"{out}/", ENDING)
+
+        batch = FileBatch(watching.jobs(inputs, out, find), out, options, force=force)
+    elif inputs and out is not None and out != STANDARD_STREAM and out.suffix.lower() != ".csv":
+        raise UsageError("scores are written as .csv", where=str(out), hint="name a folder, or a file such as scores.csv")
     from latens.systems.flow.config import VectorFlow
     from latens.systems.flow.predict import load
 
@@ -88,7 +103,11 @@ def density(
         draw_samples(flow, sample, out, seed, temperature, force, reporter)
         return 0
     if isinstance(flow.config, VectorFlow):
+        if batch is not None:
+            raise UsageError("scores of tables are written as .csv", where=str(out), hint="name a file such as scores.csv")
         return score_tables(flow, inputs or [], out, reporter)
+    if batch is not None and out is not None:
+        return score_folder(flow, batch, out, draws, options)
     return score_files(flow, find_inputs(inputs or [], IMAGE_ENDINGS, name=name), out, draws, reporter)
 
 
@@ -98,7 +117,7 @@ def score_files(flow: DensityModel, files: list[InputFile], out: Path | None, dr
     from latens.inference.batch import SOME_FAILED
     from latens.systems.flow.predict import one_square
 
-    rows: list[tuple[Any, ...]] = []
+    rows: list[Row] = []
     reading = Readable(files, lambda file: one_square(file.path, flow.config), reporter)  # type: ignore[arg-type]
     readable = iter(reading)
     with reporter.progress(len(files), "scoring") as show:
@@ -106,31 +125,22 @@ def score_files(flow: DensityModel, files: list[InputFile], out: Path | None, dr
             found = flow.density_of([square for _, square in group], draws=draws)
             for (file, _), one in zip(group, found, strict=True):
                 plain, place = one.to_dict(), shown_name(file.path, file.relative)
-                rows.append((place, *("" if plain[name] is None else plain[name] for name in SCORE_COLUMNS[1:])))
-                spread = "" if draws == 1 else f" ± {one.standard_error:.3f}"
-                notes = "".join(f"; {note}" for note in one.notes)
-                text = f"{place}: {one.bits_per_dim:.3f}{spread} bits/dim, unusual {one.unusual:.2f}{notes}"
-                reporter.result({"input": place, **plain}, text)
+                rows.append(row_of(place, plain))
+                reporter.result({"input": place, **plain}, line_of(place, one, draws))
             show(len(rows) + reading.failed)
     if not rows:
         raise InputError("none of the images can be used", where=", ".join(str(file.path) for file in files))
     if out is not None:
-        write_csv(out, SCORE_COLUMNS, rows)
+        write_csv(out, COLUMNS, rows)
     if len(files) > 1:
         logger.info(summary(rows, reading.failed))
     return SOME_FAILED if reading.failed else 0
 
 
-def summary(rows: list[tuple[Any, ...]], failed: int) -> str:
-    """Number of scored and failed images, and the most unusual ones (or their number, if there are more than NAMED)."""
+def summary(rows: list[Row], failed: int) -> str:
+    """Number of scored and failed images, and the most unusual ones."""
     counts = f"{len(rows)} scored" + (f", {failed} failed" if failed else "")
-    known = [(float(row[3]), row[0]) for row in rows if row[3] != ""]
-    if not known:
-        return counts
-    top = max(value for value, _ in known)
-    names = [name for value, name in known if value == top]
-    shown = ", ".join(names) if len(names) <= NAMED else f"{len(names)} images"
-    return f"{counts}; most unusual ({top:.2f}): {shown}"
+    return "; ".join(part for part in (counts, most_unusual(rows)) if part)
 
 
 def score_tables(flow: DensityModel, inputs: list[str], out: Path | None, reporter: Reporter) -> int:

@@ -36,9 +36,10 @@ from PIL import Image
 
 from latens.data.annotations import to_document
 from latens.data.csv_files import csv_bytes
-from latens.data.files import STANDARD_STREAM, fitting_name, has_temporary, writing
+from latens.data.files import fitting_name, has_temporary, writing
 from latens.data.inputs import files_under
 from latens.data.instances import Collection, Placed, label_map
+from latens.data.joint_tables import may_replace_table, write_table
 from latens.data.masks import encode
 from latens.data.planes import Plane
 from latens.data.records import Records
@@ -54,10 +55,8 @@ FAMILY = ("overlay.png", "overlay.tif", "cells.csv", "frames.csv", "masks.tif", 
 MADE_BY = {"made_by": "latens segment"}
 MARK = b'"made_by": "latens'
 HEAD = 2**14  # bytes of a JSON file that show whether it is ours
-COPIED = 2**20  # bytes that are compared at once
 SPOOL = 2**24  # bytes of the list of frames that stay in memory
 BIG = 2**32 - 2**28  # bytes of pixels above which overlays are BigTIFF (64-bit offsets)
-JOINING = "joining tables"  # of the record of the joint tables
 JOINT: Mapping[str, Sequence[str]] = MappingProxyType({"cells.csv": CELL_COLUMNS, "frames.csv": FRAME_COLUMNS})
 UM_PER_INCH = 25_400
 
@@ -167,48 +166,15 @@ def join_tables(folder: Path) -> list[Path]:
     for name, columns in JOINT.items() if len(results) > 1 else ():
         parts = [path for result in results for path in family(result) if path.name.endswith(f".{name}") and path.is_file()]
         target = folder / name
-        if not _is_table(target, columns):
-            logger.warning("%s: this file is not a table of latens and is kept; the joint table was not written", target)
-            continue
-        entry = records.entry(target)
-        if entry is not None and entry.state == "done" and target.is_file() and not entry.is_unchanged(target):
-            logger.warning("%s: this table was changed since latens wrote it and is kept; move it to get a new one", target)
+        if not may_replace_table(target, columns, records):
             continue
         try:
-            _write_if_changed(target, joined_tables(parts, columns), records)
+            write_table(target, joined_tables(parts, columns), records)
         except UnreadableInput as error:
             logger.warning("%s: the joint table was not written: %s", target, error)
             continue
         written.append(target)
     return written
-
-
-def _write_if_changed(target: Path, rows: Iterable[bytes], records: Records) -> None:
-    """Write a file and record it, but leave one with the same contents as it is."""
-    with tempfile.SpooledTemporaryFile(SPOOL) as spool:
-        spool.writelines(rows)
-        size = spool.tell()
-        spool.seek(0)
-        if target.is_file() and target.stat().st_size == size:
-            with target.open("rb") as file:
-                if all(file.read(COPIED) == part for part in iter(lambda: spool.read(COPIED), b"")):
-                    return
-        spool.seek(0)
-        records.start([target], JOINING, STANDARD_STREAM, None, {})
-        with writing(target) as file:
-            shutil.copyfileobj(spool, file)
-        records.finish("done", [target], JOINING, STANDARD_STREAM, None, {})
-
-
-def _is_table(path: Path, columns: Sequence[str]) -> bool:
-    """False for an existing file that is no table with these columns."""
-    try:
-        with path.open("rb") as file:
-            return file.readline(HEAD) == csv_bytes([columns])
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
 
 
 class _Files:
