@@ -25,7 +25,7 @@ def pages(path: Path) -> dict[str, np.ndarray]:
     """The maps of a file by name, in [0, 1]."""
     with tifffile.TiffFile(path) as file:
         assert all(page.dtype == np.uint16 for page in file.pages)
-        return {page.description: page.asarray() * UNIT for page in file.pages}
+        return {page.aspage().description: page.asarray() * UNIT for page in file.pages}
 
 
 @pytest.fixture

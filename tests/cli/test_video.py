@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
 from clip_maker import HEIGHT, WIDTH, make_clip
 
+import latens
 from latens.cli.main import main
 from latens.data.clips.reader import open_clip
 
@@ -164,3 +168,80 @@ def test_neural_options_are_refused_elsewhere_and_the_other_way_round(tmp_path: 
     assert main(["video", "decompress", str(tmp_path / "text.ltv")]) == 3
     assert main(["inspect", str(tmp_path / "text.ltv")]) == 3
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def coded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A .ltv file of 3 frames of 48 x 32 pixels at 12.5 frames per second."""
+    folder = tmp_path_factory.mktemp("coded")
+    pixels = np.random.default_rng(0).integers(60, 200, (32, 48, 3), dtype=np.uint8)
+    clip = make_clip(folder / "a.mp4", images=[pixels] * 3, times=range(3), size=(48, 32), base=Fraction(2, 25))
+    assert main(["video", "compress", str(clip), "-o", str(folder / "a.ltv"), "--quality", "2"]) == 0
+    return folder / "a.ltv"
+
+
+def test_raw_frames_leave_and_enter(coded: Path, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    """Both codecs take what `video decompress --raw` writes; a search for a size reads it several times."""
+    assert main(["video", "decompress", str(coded), "--raw", "--format", "json"]) == 0
+    data, said = capfdbinary.readouterr()
+    expected = np.stack([frame.pixels for frame in latens.load("video_codec").frames(coded)])
+    assert data == expected.tobytes()
+    assert b"raw frames of 48x32, 12.5 frames per second" in said
+    assert json.loads(said.splitlines()[-1])["frames"] == 3
+    assert main(["video", "decompress", str(coded), "--raw", "-o", str(tmp_path / "a.rgb")]) == 0
+    assert (tmp_path / "a.rgb").read_bytes() == data
+
+    raw = ["video", "compress", "-", "--raw", "48x32", "--fps", "12.5", "--threads", "1", "-o"]
+    for more in (["a.mp4"], ["b.mp4", "--size", "20kB"], ["c.ltv", "--quality", "2"]):
+        with as_stdin(tmp_path / "a.rgb"):
+            assert main([*raw, str(tmp_path / more[0]), *more[1:]]) == 0
+    with open_clip(tmp_path / "b.mp4") as clip:
+        assert clip.info.rate == Fraction(25, 2)
+        assert len(list(clip.frames())) == 3
+    again = np.stack([frame.pixels for frame in latens.load("video_codec").frames(tmp_path / "c.ltv")])
+    assert np.abs(again.astype(int) - expected).mean() < 12
+
+    (tmp_path / "cut.rgb").write_bytes(data[:-5])
+    with as_stdin(tmp_path / "cut.rgb"):
+        assert main([*raw, str(tmp_path / "cut.mp4")]) == 3
+    assert b"frame 3 is incomplete" in capfdbinary.readouterr().err
+    with open_clip(tmp_path / "cut.mp4") as clip:
+        assert len(list(clip.frames())) == 2
+
+
+@contextmanager
+def as_stdin(path: Path) -> Iterator[None]:
+    """A file as standard input."""
+    before = sys.stdin
+    with path.open() as sys.stdin:
+        try:
+            yield
+        finally:
+            sys.stdin = before
+
+
+def test_a_reader_that_leaves_ends_raw_frames(coded: Path) -> None:
+    words = [sys.executable, "-m", "latens", "video", "decompress", str(coded), "--raw"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.close()
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 141
+    assert "Traceback" not in said
+    assert "latens:" not in said
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["decompress", "C/..", "--raw"], "those of one file"),
+        (["decompress", "C", "--raw", "-o", "x.mp4"], "no container"),
+        (["compress", "C", "--raw", "48x32", "--fps", "25", "-o", "x.mp4"], "standard input alone"),
+        (["compress", "-", "--raw", "48x32", "-o", "x.mp4"], "have no times"),
+        (["compress", "-", "--raw", "48", "--fps", "25", "-o", "x.mp4"], "not a size of frames"),
+    ],
+)
+def test_raw_frames_that_cannot_be(words: list[str], said: str, coded: Path, capsys: Capture) -> None:
+    places = {"C": str(coded), "C/..": str(coded.parent)}
+    assert main(["video", *(places.get(word, word) for word in words)]) == 2
+    assert said in capsys.readouterr().err

@@ -121,8 +121,8 @@ def test_other_readers_read_written_stacks(shape: tuple[int, ...], big: bool) ->
         writer.write(page, name)
     assert np.array_equal(tifffile.imread(io.BytesIO(target.getvalue())), pages)
     with tifffile.TiffFile(io.BytesIO(target.getvalue())) as file:
-        assert [page.description for page in file.pages] == names[: len(pages)]
-        assert file.pages[1].get_resolution("CENTIMETER") == (20_000, 40_000)
+        assert [page.aspage().description for page in file.pages] == names[: len(pages)]
+        assert file.pages[1].aspage().get_resolution("CENTIMETER") == (20_000, 40_000)
     with Image.open(target) as image:
         for number, page in enumerate(pages):
             image.seek(number)

@@ -49,7 +49,7 @@ VERBS = (
     Verb("compress", "latens.cli.compress:compress", "Compress photographs into small .ltn files."),
     Verb("decompress", "latens.cli.decompress:decompress", "Decompress .ltn files into images."),
     Verb("video compress", "latens.cli.video:compress", "Compress clips for any player, with a sharp region."),
-    Verb("video decompress", "latens.cli.video:decompress", "Decompress .ltv files of the neural codec into clips."),
+    Verb("video decompress", "latens.cli.video_decompress:decompress", "Decompress .ltv files of the neural codec into clips."),
     Verb(
         "inspect", "latens.cli.inspect:inspect", "Show the contents of a .ltn or .ltv file: model, sizes, bits of every part."
     ),

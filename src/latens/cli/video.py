@@ -1,8 +1,9 @@
-"""`latens video compress`, `latens video decompress`"""
+"""`latens video compress`"""
 
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
@@ -10,16 +11,17 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from latens.cli.batch import FileBatch
-from latens.cli.common import PARTIAL, Force, Output, ReadComputeOptions, ReadOptions, human_size, parse_size
+from latens.cli.common import PARTIAL, Force, Output, ReadOptions, human_size, parse_size
 from latens.cli.watching import WatchOptions
-from latens.errors import LatensError, UsageError, counted
+from latens.errors import UsageError, counted
 from latens.launch import announce
 from latens.progress import OnProgress
 
 if TYPE_CHECKING:
+    from latens.data.clips.memory import FramesLike
+    from latens.data.clips.raw import RawFrames
     from latens.inference.batch import Job
-    from latens.systems.video_codec.output import WrittenClip
-    from latens.systems.video_codec.predict import EncodedClip, VideoCodec
+    from latens.systems.video_codec.predict import EncodedClip
     from latens.video.compress import Compressed
 
 logger = logging.getLogger(__name__)
@@ -72,7 +74,12 @@ def compress(
             help=".ltv: factor by which errors in the background count less; larger is coarser.",
         ),
     ] = None,
-    fps: Annotated[float | None, Parameter(validator=Number(gt=0), help="Frames per second of a folder of images.")] = None,
+    fps: Annotated[
+        float | None, Parameter(validator=Number(gt=0), help="Frames per second of a folder of images or of --raw.")
+    ] = None,
+    raw: Annotated[
+        str | None, Parameter(help="Size of raw RGB frames from standard input, WIDTHxHEIGHT; needs --fps and -o.")
+    ] = None,
     threads: Annotated[
         int | None, Parameter(validator=Number(gte=1, lte=1024), help="CPU threads.  [default: all cores]")
     ] = None,
@@ -92,14 +99,21 @@ def compress(
         latens video compress frames/ --fps 25 --roi labels/ --roi-id 2,5 --codec h265
         latens video compress clip.mp4 --roi masks/ --quality 4 --gain 8 -o clip.ltv
         latens video compress clip.mp4 --kbps 1500 -o clip.ltv
+        latens video compress - --raw 1280x720 --fps 25 -o small.mp4 < clip.rgb
     """
+    from latens.data.files import STANDARD_STREAM
+    from latens.data.inputs import STDIN, InputFile
     from latens.data.regions.words import parse_ids
     from latens.inference.batch import plan_jobs
     from latens.inference.finished import Request
 
     neural = codec == NEURAL or (codec is None and out is not None and out.suffix.lower() == NEURAL_ENDING)
 
+    frames = None if raw is None else raw_frames(raw, clips, fps)
+
     def find() -> list[Job]:
+        if frames is not None:
+            return plan_jobs([InputFile(STANDARD_STREAM, STDIN)], out, NEURAL_ENDING if neural else ENDING)
         found = clip_inputs(clips, out, folders=not watching.watch)
         return plan_jobs(found, out, NEURAL_ENDING if neural else ENDING)
 
@@ -114,7 +128,7 @@ def compress(
                 raise UsageError("this option is for --codec h264, h265 and av1", where=option, hint="use --quality and --gain")
         wanted = None if size is None else parse_size(size)
         choice = Choice(roi, parse_ids(roi_id), track, quality, wanted, kbps, gain, fps)
-        return compress_neural(batch, choice, model, device, threads)
+        return compress_neural(batch, choice, model, device, threads, frames)
     for option, given in (("--gain", gain is not None), ("--model", model != "video_codec"), ("--device", device != "auto")):
         if given:
             raise UsageError("this option is for .ltv files", where=option, hint="add -o NAME.ltv or --codec latens")
@@ -129,7 +143,7 @@ def compress(
 
         region = roi if roi is None or batch.single else region_for(roi, job.input)
         done = compress_clip(
-            job.input,
+            frames_of(job, frames, several_passes=size is not None or kbps is not None),
             job.output,
             roi=region,
             roi_ids=ids,
@@ -164,7 +178,30 @@ def compress(
     }
     defaults = {"quality": DEFAULT_QUALITY, "strength": DEFAULT_STRENGTH, "codec": "h264"}
     asked = Request("compressing clips", request, sources=sources, defaults=defaults)
-    return batch.run(work, asked).exit_status or (PARTIAL if incomplete else 0)
+    status = batch.run(work, asked).exit_status or (PARTIAL if incomplete else 0)
+    if frames is not None:
+        frames.check()
+    return status
+
+
+def raw_frames(raw: str, clips: list[str], fps: float | None) -> RawFrames:
+    """The raw frames of standard input. Raises UsageError."""
+    from latens.data.clips.raw import RawFrames, parse_geometry
+    from latens.data.files import STANDARD_STREAM
+
+    if list(map(Path, clips)) != [STANDARD_STREAM]:
+        what = "raw frames come from standard input alone"
+        raise UsageError(what, where=f"--raw {raw}", hint="write latens video compress - --raw 1280x720 --fps 25")
+    if fps is None:
+        raise UsageError("raw frames have no times", where=f"--raw {raw}", hint="add their rate, such as --fps 25")
+    return RawFrames(sys.stdin.buffer, *parse_geometry(raw))
+
+
+def frames_of(job: Job, raw: RawFrames | None, *, several_passes: bool) -> FramesLike:
+    """What is compressed: the input of a job, or raw frames, which are stored if they are read several times."""
+    if raw is None:
+        return job.input
+    return raw.stored() if several_passes else iter(raw)
 
 
 class Choice(NamedTuple):
@@ -180,8 +217,10 @@ class Choice(NamedTuple):
     fps: float | None
 
 
-def compress_neural(batch: FileBatch, choice: Choice, model: str, device: str, threads: int | None) -> int:
-    """Compress every clip with the neural codec; return the exit status."""
+def compress_neural(
+    batch: FileBatch, choice: Choice, model: str, device: str, threads: int | None, frames: RawFrames | None
+) -> int:
+    """Compress every clip, or the raw frames, with the neural codec; return the exit status."""
     if any(job.output.suffix.lower() != NEURAL_ENDING for job in batch.jobs):
         raise UsageError("the neural codec writes .ltv files", where=str(batch.jobs[0].output), hint="end the name in .ltv")
     from latens.inference.finished import Request
@@ -195,8 +234,9 @@ def compress_neural(batch: FileBatch, choice: Choice, model: str, device: str, t
         from latens.data.files import writing
 
         roi = choice.roi if choice.roi is None or batch.single else region_for(choice.roi, job.input)
+        source = frames_of(job, frames, several_passes=choice.size is not None or choice.kbps is not None)
         with writing(job.output) as stream:
-            done = codec.encode(job.input, stream, **(choice._asdict() | {"roi": roi}))
+            done = codec.encode(source, stream, **(choice._asdict() | {"roi": roi}))
         if done.damaged or done.missing:
             incomplete.append(job.input)
         return neural_record(done, job)
@@ -209,7 +249,10 @@ def compress_neural(batch: FileBatch, choice: Choice, model: str, device: str, t
     request["roi_ids"] = None if choice.roi_ids is None else sorted(choice.roi_ids)
     defaults = {"quality": codec.default_quality}
     asked = Request("compressing to .ltv", request, sources=sources, defaults=defaults)
-    return batch.run(work, asked).exit_status or (PARTIAL if incomplete else 0)
+    status = batch.run(work, asked).exit_status or (PARTIAL if incomplete else 0)
+    if frames is not None:
+        frames.check()
+    return status
 
 
 def neural_record(done: EncodedClip, job: Job) -> dict[str, Any]:
@@ -225,80 +268,6 @@ def neural_record(done: EncodedClip, job: Job) -> dict[str, Any]:
         "text": f"{job.output}: {human_size(done.bytes)}{wanted}, {done.kbps:.0f} kbit/s, {done.width} x {done.height}, "
         f"{counted(done.frames, 'frame')}, {quality}{region}, {done.seconds:.1f} s{notes}",
     }
-
-
-def decompress(
-    inputs: Annotated[list[str], Parameter(help="Files, folders, patterns such as 'small/*.ltv'.")],
-    /,
-    *,
-    out: Output = None,
-    model: Annotated[
-        str, Parameter(help="Folder of the model that wrote the file, if it is not the bundled one.")
-    ] = "video_codec",
-    watching: WatchOptions = WatchOptions(),  # noqa: B008
-    force: Force = False,
-    options: ReadComputeOptions = ReadComputeOptions(),  # noqa: B008
-) -> int:
-    """Decompress .ltv files into clips, or into folders of PNG images if OUT has no ending of a clip.
-
-    No mask and no setting is needed. Of a truncated or damaged file the readable frames are written, with exit status 4.
-
-        latens video decompress clip.ltv -o clip.mp4
-        latens video decompress clip.ltv -o frames/
-    """
-    from latens.data.clips.formats import CLIP_ENDINGS
-    from latens.data.inputs import find_inputs
-    from latens.inference.batch import plan_jobs
-    from latens.inference.finished import Request
-
-    def find() -> list[Job]:
-        return plan_jobs(find_inputs(inputs, frozenset({NEURAL_ENDING}), out), out, ".mp4")
-
-    jobs = watching.jobs(inputs, out, find)
-    alone = jobs[0] if isinstance(jobs, list) and len(jobs) == 1 and jobs[0].named else None
-    if alone is not None and out is not None and out.suffix.lower() not in CLIP_ENDINGS:
-        jobs = [alone._replace(output=out)]
-        # Images go into a folder that may exist; its files are checked when they are written.
-        batch = FileBatch(jobs, out, options, force=force or out.is_dir(), check=False)
-    else:
-        batch = FileBatch(jobs, out, options, force=force)
-    if batch.to_stdout:
-        raise UsageError("a clip cannot go to standard output", where="-o -", hint="name a file with -o")
-
-    from latens.systems.video_codec.predict import load
-
-    codec = load(model, device=options.device, threads=options.threads)
-    announce(codec)
-    damaged: list[Path] = []
-
-    def work(job: Job, on_progress: OnProgress) -> dict[str, Any]:
-        done = decompress_one(codec, job, options.threads, force=force)
-        if done.damage:
-            damaged.append(job.input)
-        return written_record(done)
-
-    # A folder of images is not recorded: it is refused unless it is empty.
-    outputs = lambda job: [job.output] if job.output.suffix.lower() in CLIP_ENDINGS else []  # noqa: E731
-    report = batch.run(work, Request("decompressing clips", {"model": codec.model_id}, outputs))
-    return report.exit_status or (PARTIAL if damaged else 0)
-
-
-def decompress_one(codec: VideoCodec, job: Job, threads: int | None, *, force: bool) -> WrittenClip:
-    """Decompress one file; errors name it."""
-    try:
-        return codec.decompress(job.input, job.output, force=force, threads=threads or 0)
-    except LatensError as error:
-        raise error.at(str(job.input)) from error
-
-
-def written_record(done: WrittenClip) -> dict[str, Any]:
-    """The record of a decompressed clip and its line of text."""
-    lost = f"; damaged: {'; '.join(done.damage)}" if done.damage else ""
-    notes = "".join(f"; {note}" for note in done.notes)
-    record = done._asdict() | {"damage": list(done.damage), "notes": list(done.notes)}
-    del record["path"]
-    text = f"{done.path}: {done.width} x {done.height}, {done.frames} frames, {done.seconds:.1f} s{lost}{notes}"
-    return record | {"text": text}
 
 
 def clip_inputs(words: list[str], out: Path | None = None, *, folders: bool = True) -> list[Any]:

@@ -7,9 +7,10 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -35,6 +36,9 @@ from latens.video.request import (
     check_targets,
     choose_codec,
 )
+
+if TYPE_CHECKING:
+    from latens.data.clips.memory import FramesLike
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +79,7 @@ class Pass(NamedTuple):
 
 
 def compress_clip(
-    source: str | Path,
+    source: FramesLike,
     out: str | Path,
     *,
     roi: Roi | None = None,
@@ -94,6 +98,8 @@ def compress_clip(
 ) -> Compressed:
     """Compress `source` (a file, or a folder of images with `fps`) to `out` with H.264, H.265 or AV1.
 
+    Frames in memory are taken as well: an array (T, H, W, 3) uint8, a tensor (T, 3, H, W) in [0, 1], or an iterator of images,
+    which is read once and does not go with `size` and `kbps`.
     `roi` is box:x0,y0,x1,y1, ellipse:x0,y0,x1,y1, a mask image, a folder of masks, a mask video, or an array of masks (T, H, W)
     or (H, W), bool or uint8 weights. `quality`, 1 to 8, applies to the region, or to whole frames without a region; `strength`
     above 0, at most 1, sets how much the background is degraded. `size` in bytes or `kbps` start a search for the quality; the
@@ -106,7 +112,7 @@ def compress_clip(
     check_targets({"quality": quality, "size": size, "kbps": kbps})
     check_region_options(roi, roi_ids, track, strength)
     request = Request(
-        source=Path(source),
+        source=Path(source) if isinstance(source, str) else source,
         out=Path(out),
         roi=parse_region(roi) if isinstance(roi, str | Path) else roi,
         roi_ids=roi_ids,
@@ -117,10 +123,12 @@ def compress_clip(
         encoder_options=encoder_options or {},
         threads=threads,
     )
-    if os.path.realpath(source) == os.path.realpath(out):
+    if isinstance(source, str | Path) and os.path.realpath(source) == os.path.realpath(out):
         raise UsageError("the output would overwrite the input", where=str(source), hint="choose another output with -o")
     if request.out.exists() and not force:
         raise OutputExists("the file exists already", where=str(out), hint="choose another output, or add --force")
+    if isinstance(source, Iterator) and not (size is None and kbps is None):
+        raise UsageError("an iterator can be read only once, and size and kbps need several passes", hint="give an array")
     masks = MaskFiles(Path(save_masks), force=force) if save_masks is not None else None
     if masks is not None and roi is None:
         raise UsageError("there are no masks to save without a region", where="--save-masks", hint="add --roi")
@@ -144,8 +152,8 @@ def _encode(request: Request, factor: float, place: Path, masks: MaskFiles | Non
     codec = request.codec
     options = codec.encoder_options(factor, request.encoder_options, request.threads)
     coding = Coding(codec.library, options)
-    with open_clip(request.source, fps=request.fps) as clip, _regions(request, clip, recorded) as regions:
-        sound = request.source if clip.info.sound else None
+    with _opened(request) as clip, _regions(request, clip, recorded) as regions:
+        sound = clip.path if clip.info.sound else None
         with open_writer(request.out, clip.info, coding, sound=sound, threads=request.threads, rename_to=place) as writer:
             reducer = BackgroundReducer(request, writer, options) if regions is not None else None
             last, duration = -1, Fraction(0)
@@ -167,6 +175,14 @@ def _encode(request: Request, factor: float, place: Path, masks: MaskFiles | Non
         regions.lost_at if regions is not None else None,
         tuple(regions.notes) if regions is not None else (),
     )
+
+
+def _opened(request: Request) -> AbstractContextManager[Clip]:
+    if isinstance(request.source, str | Path):
+        return open_clip(Path(request.source), fps=request.fps)
+    from latens.data.clips.memory import open_frames  # imports torch
+
+    return open_frames(request.source, fps=request.fps)
 
 
 @contextlib.contextmanager
@@ -230,11 +246,11 @@ def _to_size(
         return passes[factor].bytes
 
     try:
-        with open_clip(request.source, fps=request.fps) as clip:
+        with _opened(request) as clip:
             info = clip.info
         length = info.seconds or (info.frames / float(info.rate) if info.frames else None)
         if length is None:
-            with open_clip(request.source, fps=request.fps) as clip:
+            with _opened(request) as clip:
                 length = float(sum(frame.duration for frame in clip.frames()))
         wanted = float(size) if size is not None else 125.0 * (kbps or 0) * length
         pixels = info.width * info.height * max(1.0, length * float(info.rate))

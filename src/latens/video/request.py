@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from latens.data.regions.words import Shape
 from latens.errors import UsageError
 from latens.video.codecs import BEST_QUALITY, CODECS, Codec, CodecName
 
+if TYPE_CHECKING:
+    from latens.data.clips.memory import FramesLike
+
 DEFAULT_QUALITY, DEFAULT_STRENGTH = 5.0, 0.5
 Roi: TypeAlias = "str | Path | Shape | np.ndarray[Any, Any]"
 
@@ -21,7 +24,7 @@ Roi: TypeAlias = "str | Path | Shape | np.ndarray[Any, Any]"
 class Request(NamedTuple):
     """Checked options of a compression."""
 
-    source: Path
+    source: FramesLike
     out: Path
     roi: Shape | Path | np.ndarray[Any, Any] | None
     roi_ids: frozenset[int] | None

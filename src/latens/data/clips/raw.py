@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -41,6 +42,17 @@ class RawFrames:
             self.count += 1
             yield np.frombuffer(data, np.uint8).reshape(self.height, self.width, 3)
         self.rest = len(data)
+
+    def stored(self) -> np.ndarray:
+        """All frames (T, H, W, 3) uint8 as a temporary file, for readers that need them several times. Raises as `check`."""
+        file = tempfile.TemporaryFile()
+        for frame in self:
+            file.write(frame.data)
+        if not self.count:
+            self.check()
+        file.flush()
+        shape = (self.count, self.height, self.width, 3)
+        return np.memmap(file, np.uint8, "r", shape=shape)
 
     def check(self) -> None:
         """Raise UnreadableInput if the stream held no frame, or ended within one."""

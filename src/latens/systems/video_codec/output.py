@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from PIL import Image
 
@@ -53,32 +53,58 @@ def write_decoded(decoded: DecodedClip, out: Path, *, force: bool = False, threa
     Frames of damaged groups are left out; the other frames of a clip keep their times. Raises Truncated if no frame can be
     decoded, OutputExists, UsageError, StreamError or StorageFull.
     """
-    started = time.perf_counter()
-    first = next(decoded, None)
-    if first is None:
-        reason = decoded.damage[0].reason if decoded.damage else "the file holds no group of frames"
-        raise Truncated(f"no frame can be decoded: {reason}", have=0, need=1, hint="copy or download the file again")
-    header = decoded.header
     tally = _Tally()
+    first = _first(decoded)
     if out.suffix.lower() in CLIP_ENDINGS:
         notes = _write_clip(decoded, first, out, tally, threads)
     else:
         notes = _write_images(decoded, first, out, tally, force=force)
-    return WrittenClip(
-        out,
-        header.width,
-        header.height,
-        tally.frames,
-        round(float(tally.duration), 6),
-        tuple(f"at byte {part.offset:,}: {part.reason}" for part in decoded.damage),
-        round(time.perf_counter() - started, 3),
-        tuple(notes),
-    )
+    return tally.written(decoded, out, notes)
+
+
+def write_raw(decoded: DecodedClip, target: BinaryIO, out: Path) -> WrittenClip:
+    """Write the frames of a file as RGB bytes, row by row and without headers, into an open file or pipe.
+
+    Frames of damaged groups are left out. `out` is the name of the target in the result. Raises Truncated if no frame can be
+    decoded, StreamError, and the errors of the target.
+    """
+    tally = _Tally()
+    first = _first(decoded)
+    uneven = False
+    for frame in tally.all(first, decoded):
+        target.write(frame.pixels.tobytes())
+        target.flush()
+        uneven = uneven or frame.duration != first.duration
+    notes = ["sound is left out"] if decoded.sound else []
+    return tally.written(decoded, out, [*notes, "the frame rate varies; raw frames have no times"] if uneven else notes)
+
+
+def _first(decoded: DecodedClip) -> ClipFrame:
+    first = next(decoded, None)
+    if first is None:
+        reason = decoded.damage[0].reason if decoded.damage else "the file holds no group of frames"
+        raise Truncated(f"no frame can be decoded: {reason}", have=0, need=1, hint="copy or download the file again")
+    return first
 
 
 class _Tally:
+    """Number and duration of the written frames, and the time since decoding began."""
+
     def __init__(self) -> None:
-        self.frames, self.duration = 0, Fraction(0)
+        self.frames, self.duration, self._started = 0, Fraction(0), time.perf_counter()
+
+    def written(self, decoded: DecodedClip, out: Path, notes: list[str]) -> WrittenClip:
+        """The result of all frames."""
+        return WrittenClip(
+            out,
+            decoded.header.width,
+            decoded.header.height,
+            self.frames,
+            round(float(self.duration), 6),
+            tuple(f"at byte {part.offset:,}: {part.reason}" for part in decoded.damage),
+            round(time.perf_counter() - self._started, 3),
+            tuple(notes),
+        )
 
     def all(self, first: ClipFrame, rest: DecodedClip) -> Iterator[ClipFrame]:
         """All frames; counts them and their duration."""
