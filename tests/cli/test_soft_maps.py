@@ -16,6 +16,7 @@ import latens
 from latens.cli.main import main
 from latens.data.inputs import find_inputs
 from latens.data.records import RECORDS
+from latens.errors import UsageError
 
 Capture = pytest.CaptureFixture[str]
 UNIT = 1 / 65535
@@ -46,11 +47,13 @@ def test_the_transmission_is_that_of_the_result(album: Path, capsys: Capture) ->
     assert main([*words, "--save-maps", str(maps), "--format", "json"]) == 0
     first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert (first["maps"], second["maps"]) == (str(maps / "a_maps65535.tif"), str(maps / "trip" / "b_maps65535.tif"))
-    removed = latens.load("haze").remove(album / "a.png", method="dcp", strength=0.6, transmission=True)
-    assert removed.transmission is not None
-    assert np.all(removed.transmission[:10] == 1)
-    assert removed.transmission[12:].min() < 0.9
-    assert np.allclose(pages(maps / "a_maps65535.tif")["transmission"], removed.transmission, atol=UNIT)
+    found = np.zeros((72, 80), np.float32)
+    latens.load("haze").remove(album / "a.png", method="dcp", strength=0.6, transmission=found)
+    assert np.all(found[:10] == 1)
+    assert found[12:].min() < 0.9
+    assert np.allclose(pages(maps / "a_maps65535.tif")["transmission"], found, atol=UNIT)
+    with pytest.raises(UsageError, match="not of the size"):
+        latens.load("haze").remove(album / "a.png", method="dcp", transmission=found[1:])
     assert pages(maps / "trip" / "b_maps65535.tif")["transmission"].shape == (40, 50)
 
 

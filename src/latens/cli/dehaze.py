@@ -185,11 +185,15 @@ def dehaze_image(
 
     The transmission is written to the file `maps`, if it is given.
     """
+    import numpy as np
+
     from latens.data.images import read_image
     from latens.data.soft_maps import write_maps
 
     started = time.perf_counter()
-    image, notes, transmission = haze.remove(read_image(job.input), **look, strip=strip, transmission=maps is not None)
+    loaded = read_image(job.input)
+    transmission = None if maps is None else np.ones(loaded.pixels.shape[:2], np.float32)
+    image, notes = haze.remove(loaded, **look, strip=strip, transmission=transmission)
     if maps is not None and transmission is not None:
         write_maps(maps, {"transmission": transmission})
     save_image(job, image, to)

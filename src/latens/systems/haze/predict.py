@@ -118,23 +118,31 @@ class Haze:
         strength: float = 1.0,
         keep_brightness: float = 0.0,
         strip: bool = False,
-        transmission: bool = False,
+        transmission: Float[np.ndarray, "H W"] | None = None,
     ) -> Removed:
-        """The dehazed image, and notes on conversions, borders and exposure; with `transmission`, also that map.
+        """The dehazed image, and notes on conversions, borders and exposure.
 
         `strength` in [0, 1] is the power of the transmission: 0 returns the same pixels, 1 removes all haze that was found.
         Airlight and exposure are held; where haze was bright, the image becomes darker, and `keep_brightness` in [0, 1]
         restores that share of its mean brightness. Borders and transparent pixels stay as they are.
+
+        An array `transmission` of the size of the image is filled with the transmission to the power `strength`; it is 1 where
+        nothing is removed.
 
         Raises InputError, ModelMissing, and UsageError, also for the transmission of a translator, which estimates none.
         """
         loaded = image if isinstance(image, LoadedImage) else read_image(image)
         notes: list[str] = []
         chosen, controls = method or self.default_method, Controls(strength, keep_brightness)
-        t = np.ones(loaded.pixels.shape[:2], np.float32) if transmission else None
-        pixels = self.dehaze_pixels(loaded.pixels, chosen, controls, alpha=loaded.alpha, notes=notes, transmission=t)
+        if transmission is not None:
+            if transmission.shape != loaded.pixels.shape[:2]:
+                raise UsageError(
+                    f"an array of shape {transmission.shape} is not of the size of the image", where="transmission"
+                )
+            transmission[:] = 1
+        pixels = self.dehaze_pixels(loaded.pixels, chosen, controls, alpha=loaded.alpha, notes=notes, transmission=transmission)
         made = to_pil(pixels, loaded.alpha, loaded.gray)
-        return Removed(made if strip else carry_metadata(loaded, made), (*loaded.notes, *notes), t)
+        return Removed(made if strip else carry_metadata(loaded, made), (*loaded.notes, *notes))
 
     def dehaze_pixels(
         self,

@@ -32,14 +32,10 @@ DIM = 0.6  # exposure below which a note says so
 
 
 class Removed(NamedTuple):
-    """A dehazed image (PIL), and notes for people: conversions, borders, exposure.
-
-    `transmission` in [0, 1] is the power `strength` of the estimate, and 1 where nothing is removed; None unless asked for.
-    """
+    """A dehazed image (PIL), and notes for people: conversions, borders, exposure."""
 
     image: Image.Image
     notes: tuple[str, ...]
-    transmission: Float[np.ndarray, "H W"] | None = None
 
 
 class Method(NamedTuple):
