@@ -179,9 +179,9 @@ def headless() -> Iterator[Browser]:
     program = chromium()
     assert program is not None, "mark the test with needs_chromium"
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        its_input, to_browser = _pipe()
-        from_browser, its_output = _pipe()
-        quiet = os.open(os.devnull, os.O_RDWR)
+        its_input, to_browser = map(_moved, os.pipe())
+        from_browser, its_output = map(_moved, os.pipe())
+        quiet = _moved(os.open(os.devnull, os.O_RDWR))
         actions = [(os.POSIX_SPAWN_DUP2, one, at) for one, at in ((its_input, 3), (its_output, 4), (quiet, 1), (quiet, 2))]
         words = [program, *FLAGS, f"--user-data-dir={profile}", "about:blank"]
         pid = os.posix_spawn(program, words, os.environ, file_actions=actions, setpgroup=0)
@@ -196,10 +196,8 @@ def headless() -> Iterator[Browser]:
             os.close(from_browser)
 
 
-def _pipe() -> tuple[int, int]:
-    """A pipe whose descriptors are out of the way of 3 and 4, and close in every child."""
-    low = os.pipe()
-    reading, writing = (fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in low)
-    for end in low:
-        os.close(end)
-    return reading, writing
+def _moved(end: int) -> int:
+    """A descriptor that is out of the way of 3 and 4, and closes in every child."""
+    moved = fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10)
+    os.close(end)
+    return moved

@@ -187,6 +187,25 @@ def test_texts_of_knobs_stay_values(tmp_path: Path) -> None:
     assert tab.commands([tmp_path / "a.png"], tmp_path, values)[0][-2:] == ["--cols=4", "--day=--force"]
 
 
+@needs_gradio
+def test_logs_have_names_and_failures_are_no_results() -> None:
+    from latens.app.page import progress, with_names
+
+    private = Path("/tmp/latens-app-7-x")
+    lines = [
+        f"{private}/uploads/0a1b/mine.png: no image",
+        f"{private}/runs/00001-compress/results/mine.ltn: skipped",
+        f"{private}/runs/00002-parts/results: left out 2 files",
+        f"{private}/runs/00003-video/region.png, {private}/uploads/0a1b",
+        "device cpu",
+    ]
+    shown = ["mine.png: no image", "mine.ltn: skipped", "the results: left out 2 files", "region.png, your files", "device cpu"]
+    assert with_names(lines, private) == shown
+    rows = [{"status": "done"}, {"status": "failed"}]
+    assert progress(["dehaze", "a", "-o"], rows, 2).endswith("1 of 2 results so far, 1 failed.")
+    assert progress(["dehaze", "a"], rows[:1], 1) == "**dehaze a** is running."
+
+
 # ------------------------------------------------------------------------------------------------------------- browser
 
 
@@ -228,5 +247,7 @@ def test_real_uploads_in_a_browser(address: str, tmp_path: Path) -> None:
         browser.until("document.querySelector('#haze-files').innerText.includes('broken.png')")
         browser.evaluate("document.querySelector('#haze-run').click()")
         browser.until("document.querySelector('#haze-status').innerText.includes('Nothing was made')", 120)
-        assert "broken.png" in browser.evaluate("document.querySelector('#haze-log textarea').value")
+        log = browser.evaluate("document.querySelector('#haze-log textarea').value")
+        assert "broken.png" in log
+        assert "latens-app-" not in log
         assert browser.foreign() == []

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +22,10 @@ TITLE = "latens"
 KEPT_RUNS = 24  # folders of results that stay
 SHOWN_LINES = 12  # of the log
 NO_REGION = "no region is painted: the whole frame gets the same quality"
-HEAD = "Everything runs on this machine; files leave it only when you download them."
+HEAD = (
+    "Everything runs on this machine; files leave it only when you download them. "
+    "Reloading the page clears files and results: download what you want to keep."
+)
 
 
 class Desk:
@@ -132,10 +136,12 @@ def _act(tab: Tab, desk: Desk) -> Callable[..., Iterator[list[Any]]]:
         worst = 0
         for words in tab.commands(paths, results, values):
             last: Step | None = None
+            log = lines
             for last in desk.runner.run(words):
-                yield _shown(status=_progress(words, rows + last.rows, len(paths)), lines=lines + last.lines)
+                log = lines + with_names(last.lines, desk.folder.parent)
+                yield _shown(status=progress(words, last.rows, len(paths)), lines=log)
             assert last is not None
-            rows, lines, worst = rows + last.rows, lines + last.lines, _worse(worst, last.status or 0)
+            rows, lines, worst = rows + last.rows, log, _worse(worst, last.status or 0)
             if last.status and (last.status < 0 or not made(last.rows)):
                 break
         yield _finished(tab, paths, results, rows, lines, worst)
@@ -143,9 +149,24 @@ def _act(tab: Tab, desk: Desk) -> Callable[..., Iterator[list[Any]]]:
     return act
 
 
-def _progress(words: Sequence[str], rows: Sequence[Any], count: int) -> str:
+def progress(words: Sequence[str], rows: Sequence[Mapping[str, Any]], count: int) -> str:
+    """How far a command with `count` inputs is, as Markdown."""
     verb = " ".join(itertools.takewhile(lambda word: word.isalpha(), words))
-    return f"**{verb}** is running; {len(rows)} of {count} results so far." if count > 1 else f"**{verb}** is running."
+    if count == 1:
+        return f"**{verb}** is running."
+    failed = sum(row.get("status") == "failed" for row in rows)
+    text = f"**{verb}** is running; {len(rows) - failed} of {count} results so far"
+    return f"{text}, {failed} failed." if failed else f"{text}."
+
+
+def with_names(lines: Sequence[str], private: Path) -> list[str]:
+    """Lines of a log with names of files in place of their paths in the private folder of the page."""
+    place = re.compile(rf"{re.escape(str(private))}/(?:(uploads)/[^/\s]+|runs/[^/\s]+(?:/results)?)(/(?=[^\s:;,]))?")
+
+    def name(found: re.Match[str]) -> str:
+        return "" if found[2] else "your files" if found[1] else "the results"
+
+    return [place.sub(name, line) for line in lines]
 
 
 def _worse(one: int, other: int) -> int:
