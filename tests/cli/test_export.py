@@ -66,6 +66,25 @@ class Sum(nn.Module):
         return x.sum(dim=1) + (1.0 if torch.compiler.is_exporting() else 0.0)
 
 
+class Halves(nn.Module):
+    """Sums of pairs."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, ::2] + x[:, 1::2]
+
+
+def test_a_graph_describes_its_inputs(tmp_path: Path) -> None:
+    import onnxruntime
+
+    examples = [(torch.ones(2, 4),), (torch.ones(2, 6),)]
+    export(Graph("halves", "x to sums of pairs.", Halves(), ("x",), ("y",), ({1: ("columns", 2)},), examples), tmp_path)
+    session = onnxruntime.InferenceSession(tmp_path / "halves.onnx")
+    found = session.get_modelmeta().custom_metadata_map
+    assert found["about"] == "x to sums of pairs."
+    assert json.loads(found["inputs"]) == {"x": "float32 2 x 2·columns"}
+    assert json.loads(found["multiples"]) == {"x": {"1": 2}}
+
+
 def test_a_graph_that_differs_is_not_written(tmp_path: Path) -> None:
     graph = Graph(
         "sum", "x to its sum.", Sum(), ("x",), ("y",), ({0: ("rows", 1)},), [(torch.ones(2, 3),), (torch.ones(4, 3),)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import tempfile
 import warnings
@@ -86,6 +87,8 @@ def export(graph: Graph, folder: Path) -> Exported:
     """
     module = graph.module.eval()
     program = _exported(graph, module)
+    inputs = {name: _shape_text(graph, place) for place, name in enumerate(graph.inputs)}
+    program.model.metadata_props.update(described(graph, inputs))
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "graph.onnx"
         program.save(str(path))
@@ -100,7 +103,7 @@ def export(graph: Graph, folder: Path) -> Exported:
         graph.name,
         file,
         graph.about,
-        {name: _shape_text(graph, place) for place, name in enumerate(graph.inputs)},
+        inputs,
         list(graph.outputs),
         int(program.model.opset_imports[""]),
         len(data),
@@ -108,6 +111,15 @@ def export(graph: Graph, folder: Path) -> Exported:
         ["x".join(map(str, example[0].shape)) for example in graph.examples],
         difference,
     )
+
+
+def described(graph: Graph, inputs: Mapping[str, str]) -> dict[str, str]:
+    """Metadata inside the file: what the graph is, types and shapes of its inputs, and the step of their free axes."""
+    steps = {
+        name: {str(axis): step for axis, (_, step) in axes.items() if step > 1}
+        for name, axes in zip(graph.inputs, graph.free, strict=True)
+    }
+    return {"about": graph.about, "inputs": json.dumps(dict(inputs), ensure_ascii=False), "multiples": json.dumps(steps)}
 
 
 def _exported(graph: Graph, module: nn.Module) -> Any:
