@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from latens.cli.common import human_size
 from latens.cli.main import main
 
 Capture = pytest.CaptureFixture[str]
@@ -43,9 +44,17 @@ def test_a_folder_is_mirrored_and_a_bad_file_does_not_stop_it(album: Path, tiny_
     (failure,) = [json.loads(line) for line in (out / "failures.jsonl").read_text().splitlines()]
     assert failure["input"] == str(album / "c.jpg")
 
+    sources = [album / "a.png", album / "trip" / "b.jpg"]
+    sizes = [path.stat().st_size for path in sources], [path.stat().st_size for path in (out / "a.ltn", out / "trip/b.ltn")]
+    assert [by_name[path.name]["source_bytes"] for path in sources] == sizes[0]
+    before, after = map(sum, sizes)
+    total = f"total: 2 files, {human_size(before)} in, {human_size(after)} out ({100 * after / before:.1f} %)"
+    assert shown.err.splitlines()[-1] == total
+
     before = (out / "a.ltn").stat().st_mtime_ns
     assert main(command) == 3
-    assert [record["status"] for record in records(capsys)].count("skipped") == 2
+    skipped = [record for record in records(capsys) if record["status"] == "skipped"]
+    assert [record["bytes"] for record in skipped] == sizes[1]
     assert (out / "a.ltn").stat().st_mtime_ns == before
     assert main([*command, "--force"]) == 3
     assert (out / "a.ltn").stat().st_mtime_ns > before

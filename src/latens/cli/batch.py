@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
-from latens.cli.common import OutputOptions, Reporter
-from latens.errors import InputError, LimitExceeded, OutputExists, UsageError
+from latens.cli.common import OutputOptions, Reporter, human_size
+from latens.errors import InputError, LimitExceeded, OutputExists, UsageError, counted
 from latens.progress import OnProgress
 
 if TYPE_CHECKING:
@@ -25,6 +25,23 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 Work = Callable[["Job", OnProgress], dict[str, Any]]  # writes the output of a job; returns its record
+
+
+class Sizes(NamedTuple):
+    """Bytes of inputs and outputs of files that are done or were done before; pipes and folders do not count."""
+
+    files: int = 0
+    before: int = 0
+    after: int = 0
+
+    def plus(self, before: int, after: int) -> Sizes:
+        """The sums with one file more."""
+        return Sizes(self.files + 1, self.before + before, self.after + after)
+
+    def line(self) -> str:
+        """The line for people."""
+        share = f"{100 * self.after / self.before:.1f} %" if self.before else "from empty files"
+        return f"total: {counted(self.files, 'file')}, {human_size(self.before)} in, {human_size(self.after)} out ({share})"
 
 
 class FileBatch:
@@ -44,6 +61,7 @@ class FileBatch:
         self.jobs = jobs if isinstance(jobs, list) else []
         self.out, self.force = out, force
         self._counts: Counter[str] = Counter()  # outcomes by status
+        self._sizes: Sizes | None = None  # sums, of verbs with sizes
         self.to_stdout = any(job.output == STANDARD_STREAM for job in self.jobs)
         self.reporter = Reporter(options, results_to_stderr=self.to_stdout)
         if check:
@@ -85,20 +103,28 @@ class FileBatch:
                 raise UsageError(f"--to {to} contradicts this name", where=str(output), hint="leave --to out")
 
     def run(
-        self, work: Work, request: Request, *, parts: int = 1, after_group: Callable[[], None] = lambda: None
+        self,
+        work: Work,
+        request: Request,
+        *,
+        parts: int = 1,
+        with_sizes: bool = False,
+        after_group: Callable[[], None] = lambda: None,
     ) -> BatchReport:
         """Run `work` on every job and print the result of each file; the summary goes to stderr.
 
         `work` may call its second argument with how many of the `parts` of a file are done, and a note. `after_group` is called
-        at the end, and after every group of files of a watched folder. Raises OutputExists if finished results were made with
-        other settings than those of `request`, and for a single file that is in the way.
+        at the end, and after every group of files of a watched folder. `with_sizes` adds `source_bytes` and `bytes` to the
+        results, and their sums to the summary. Raises OutputExists if finished results were made with other settings than those
+        of `request`, and for a single file that is in the way.
         """
+        self._sizes = Sizes() if with_sizes else None
         if self.watching is not None:
             return self._watch(self.watching, work, request, parts, after_group)
         done = self._run(self.jobs, work, request, parts)
         after_group()
         if len(self.jobs) > 1:
-            report_summary(done)
+            report_summary(done, self._sizes)
         return done
 
     def _watch(
@@ -120,7 +146,7 @@ class FileBatch:
             after_group()
         counts = self._counts
         total = BatchReport(counts["done"], counts["skipped"], tuple(log.failures), 0, stopped, log.written)
-        report_summary(total)
+        report_summary(total, self._sizes)
         return total
 
     def _run(self, jobs: list[Job], work: Work, request: Request, parts: int, log: FailureLog | None = None) -> BatchReport:
@@ -131,7 +157,7 @@ class FileBatch:
 
             def report(outcome: Outcome) -> None:
                 nonlocal finished
-                report_outcome(outcome, self.reporter)
+                report_outcome(outcome, self.reporter, self._counted(outcome))
                 self._counts[outcome.status] += 1
                 finished += parts
                 show(finished)
@@ -140,6 +166,19 @@ class FileBatch:
                 return work(job, lambda done, note="": show(finished + done, note))
 
             return run_batch(jobs, run, request=request, force=self.force, folder=self.folder, on_result=report, log=log)
+
+    def _counted(self, outcome: Outcome) -> dict[str, int]:
+        """The sizes of a job, which are added to the sums; empty for verbs without sizes, failed jobs, pipes and folders."""
+        from latens.data.files import STANDARD_STREAM
+
+        job = outcome.job
+        if self._sizes is None or outcome.status == "failed" or STANDARD_STREAM in (job.input, job.output):
+            return {}
+        if not (job.input.is_file() and job.output.is_file()):
+            return {}
+        before, after = job.input.stat().st_size, job.output.stat().st_size
+        self._sizes = self._sizes.plus(before, after)
+        return {"source_bytes": before, "bytes": after}
 
 
 class Readable(Generic[T]):
@@ -169,8 +208,8 @@ class Readable(Generic[T]):
             yield file, value
 
 
-def report_outcome(outcome: Outcome, reporter: Reporter) -> None:
-    """Print the result of one job, or log why there is none."""
+def report_outcome(outcome: Outcome, reporter: Reporter, sizes: Mapping[str, int]) -> None:
+    """Print the result of one job, with its sizes in JSON, or log why there is none."""
     from latens.data.inputs import shown_name
 
     job = outcome.job
@@ -183,14 +222,14 @@ def report_outcome(outcome: Outcome, reporter: Reporter) -> None:
         report_failure(record, outcome.failure, outcome.error, reporter)
     elif outcome.record is None:
         if reporter.format == "json":
-            reporter.result(record | {"reason": outcome.note}, "")
+            reporter.result({**record, **sizes, "reason": outcome.note}, "")
         logger.info("%s: skipped, %s; --force makes it again", job.output, outcome.note)
     else:
         if outcome.note:
             logger.info("%s: %s", job.output, outcome.note)
         details = dict(outcome.record)
         text = details.pop("text", str(job.output))
-        reporter.result(record | details, text)
+        reporter.result({**record, **sizes, **details}, text)
 
 
 def report_failure(record: dict[str, Any], failure: Failure, error: Exception | None, reporter: Reporter) -> None:
@@ -202,11 +241,13 @@ def report_failure(record: dict[str, Any], failure: Failure, error: Exception | 
         reporter.result(record | failure._asdict(), "")
 
 
-def report_summary(done: BatchReport) -> None:
-    """Log how many jobs were done, skipped, failed or not tried."""
+def report_summary(done: BatchReport, sizes: Sizes | None = None) -> None:
+    """Log how many jobs were done, skipped, failed or not tried, and the sums of their sizes."""
     counts = {"done": done.done, "skipped": done.skipped, "failed": len(done.failed), "not tried": done.not_done}
     text = ", ".join(f"{count} {name}" for name, count in counts.items() if count or name == "done")
     logger.info(text + (f"; failures are listed in {done.log}" if done.log else ""))
+    if sizes is not None and sizes.files:
+        logger.info(sizes.line())
     if done.stopped is not None:
         logger.error(str(done.stopped))
 

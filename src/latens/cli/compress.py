@@ -116,7 +116,7 @@ def compress(
     request |= {"strip": True} if strip else {}
     request |= options.choice()
     defaults = {"quality": codec.default_quality, "method": "ssl", "classes": 2}
-    done = batch.run(work, Request("compressing", request, defaults=defaults), parts=parts)
+    done = batch.run(work, Request("compressing", request, defaults=defaults), parts=parts, with_sizes=True)
     return done.exit_status or (PARTIAL if missed else 0)
 
 

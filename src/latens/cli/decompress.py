@@ -71,7 +71,7 @@ def decompress(
         return record
 
     request = {"model": codec.model_id, "partial": partial}
-    return batch.run(work, Request("decompressing", request)).exit_status or (PARTIAL if damaged else 0)
+    return batch.run(work, Request("decompressing", request), with_sizes=True).exit_status or (PARTIAL if damaged else 0)
 
 
 def decompress_one(codec: ImageCodec, job: Job, *, partial: bool, to: str | None = None) -> dict[str, Any]:

@@ -178,7 +178,7 @@ def compress(
     }
     defaults = {"quality": DEFAULT_QUALITY, "strength": DEFAULT_STRENGTH, "codec": "h264"}
     asked = Request("compressing clips", request, sources=sources, defaults=defaults)
-    status = batch.run(work, asked).exit_status or (PARTIAL if incomplete else 0)
+    status = batch.run(work, asked, with_sizes=True).exit_status or (PARTIAL if incomplete else 0)
     if frames is not None:
         frames.check()
     return status
@@ -249,7 +249,7 @@ def compress_neural(
     request["roi_ids"] = None if choice.roi_ids is None else sorted(choice.roi_ids)
     defaults = {"quality": codec.default_quality}
     asked = Request("compressing to .ltv", request, sources=sources, defaults=defaults)
-    status = batch.run(work, asked).exit_status or (PARTIAL if incomplete else 0)
+    status = batch.run(work, asked, with_sizes=True).exit_status or (PARTIAL if incomplete else 0)
     if frames is not None:
         frames.check()
     return status

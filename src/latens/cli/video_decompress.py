@@ -85,7 +85,7 @@ def decompress(
 
     # A folder of images is not recorded: it is refused unless it is empty.
     outputs = lambda job: [job.output] if job.output.suffix.lower() in CLIP_ENDINGS else []  # noqa: E731
-    report = batch.run(work, Request("decompressing clips", {"model": codec.model_id}, outputs))
+    report = batch.run(work, Request("decompressing clips", {"model": codec.model_id}, outputs), with_sizes=True)
     return report.exit_status or (PARTIAL if damaged else 0)
 
 
