@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -58,7 +60,8 @@ def train(
     """Train a model on your own images.
 
     Training may be stopped at any time, even by kill -9; the same command with --resume continues to the same weights.
-    The best weights are in OUT/best; pass that folder to --model.
+    The best weights are in OUT/best; pass that folder to --model. On several GPUs start it with
+    torchrun --nproc-per-node N -m latens train ...
 
         latens train image_codec --recipe cpu --data photos/ -o runs/codec --max-time 2h
         latens train image_codec -o runs/codec --resume
@@ -70,6 +73,9 @@ def train(
     folder = out or Path("runs") / system
     changes = parse_settings(settings or [])
     reporter = Reporter(options)
+    first = os.environ.get("RANK", "0") == "0"  # torchrun starts several processes, and one of them reports
+    if not first:
+        logging.getLogger("latens").setLevel(logging.ERROR)
     seconds = float("inf") if max_time is None else parse_duration(max_time)
     plan = plan_training(
         system, folder, recipe=recipe, data=data or (), settings=changes, resume=resume, branch=branch, decay=decay
@@ -93,6 +99,8 @@ def train(
             threads=options.threads,
             on_progress=show,
         )
+    if not first:
+        return
     resumable = "" if result.ended == "finished" else "; --resume continues"
     best = "validated by the first process" if result.best is None else f"best validation loss {result.best:.5g}"
     reporter.result(

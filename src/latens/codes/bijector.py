@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from latens.codes.fixed_point import Solved, solve
 from latens.codes.logdet import Estimate, Exact, estimated, exact_log_det, weights_of
 from latens.nn.branch import Branch, Folded
+from latens.nn.ranks import all_rows
 from latens.shapes import Float
 
 VARIANCE_FLOOR = 0.2  # minimum variance of a channel in the initialization of ActNorm (Chen et al. 2019)
@@ -103,7 +104,7 @@ class ActNorm(nn.Module):
 
     def forward(self, x: Tensor, estimate: Estimate) -> Mapped:
         if self.training and not bool(self.seen):
-            self.initialize(x)
+            self.initialize(all_rows(x))
         over = (-1, *(1,) * (x.ndim - 2))
         places = x[0, 0].numel()
         value = (x + self.shift.view(over)) * self.log_scale.exp().view(over)
@@ -138,7 +139,7 @@ class Whitening(nn.Module):
 
     def forward(self, x: Tensor, estimate: Estimate) -> Mapped:
         if self.training and not bool(self.seen):
-            self.initialize(x)
+            self.initialize(all_rows(x))
         log_det = torch.linalg.slogdet(self.weight).logabsdet * x[0, 0].numel()
         return Mapped(F.conv2d(x, self.weight[:, :, None, None], self.weight @ self.shift), log_det.expand(len(x)))
 

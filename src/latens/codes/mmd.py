@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from latens.nn.ranks import all_rows, processes
 from latens.shapes import Float
 
 
@@ -56,14 +57,15 @@ def default_bandwidth(dimension: int) -> float:
 def code_mmd(code: Float[Tensor, "B C h w"], *, positions: int, bandwidths: Sequence[float] = ()) -> Float[Tensor, ""]:
     """`mmd`, a squared distance, between the positions of codes and as many samples of N(0, 1) (for Eqs. 9 to 12).
 
-    At most `positions` random positions of the B h w are used, because the cost is quadratic in their number. Bandwidths
-    default to `default_bandwidth`.
+    At most `positions` random positions of the B h w are used, because the cost is quadratic in their number; B are the codes
+    of all processes of a training. Bandwidths default to `default_bandwidth`.
     """
     samples = code.movedim(1, -1).flatten(0, -2)
-    if len(samples) > positions:
-        samples = samples[torch.randperm(len(samples), device=code.device)[:positions]]
+    own = max(positions // processes(), 2)
+    if len(samples) > own:
+        samples = samples[torch.randperm(len(samples), device=code.device)[:own]]
     prior = torch.randn_like(samples, dtype=torch.float32)
-    return mmd(samples, prior, bandwidths or (default_bandwidth(samples.shape[1]),))
+    return mmd(all_rows(samples), all_rows(prior), bandwidths or (default_bandwidth(samples.shape[1]),))
 
 
 def code_kl(mean: Float[Tensor, "B C h w"]) -> Float[Tensor, ""]:

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from latens.nn.ranks import all_rows, common_generator
 from latens.shapes import Float, Int
 
 KMEANS_STEPS = 10
@@ -35,8 +36,8 @@ class VectorQuantizer(nn.Module):
 
     `commitment` is beta of Jang et al. 2020, Eq. 1, with means over all entries instead of squared norms. With moving averages
     there is no codebook term. During the first `delay` training steps vectors pass unquantized and the codebook does not
-    change; then k-means initializes it. In training, vectors of the batch replace dead codewords. All state is in float
-    buffers, which can be averaged and saved.
+    change; then k-means initializes it. In training, vectors of the batch replace dead codewords; the batch is that of all
+    processes. All state is in float buffers, which can be averaged and saved.
     """
 
     codebook: Float[Tensor, "K D"]
@@ -70,7 +71,7 @@ class VectorQuantizer(nn.Module):
         if self.training:
             waiting = bool(self.seen < self.delay)
             if bool(self.seen == self.delay):
-                self._place(flat.detach())
+                self._place(all_rows(flat.detach()))
             self.seen += 1
         indices = self.nearest(flat)
         if waiting:
@@ -81,7 +82,7 @@ class VectorQuantizer(nn.Module):
             loss = loss + F.mse_loss(chosen, flat.detach())
         code = (flat + (chosen - flat).detach()).view(vectors.shape).movedim(-1, 1)
         if self.training:
-            self._learn(flat.detach(), indices)
+            self._learn(all_rows(flat.detach()), all_rows(indices))
         return Quantized(code, indices.view(vectors.shape[:-1]), loss)
 
     def nearest(self, vectors: Float[Tensor, "P D"]) -> Int[Tensor, "P"]:
@@ -97,7 +98,7 @@ class VectorQuantizer(nn.Module):
 
     @torch.no_grad()
     def _place(self, vectors: Float[Tensor, "P D"]) -> None:
-        self.codebook.copy_(kmeans(vectors, len(self.codebook), KMEANS_STEPS))
+        self.codebook.copy_(kmeans(vectors, len(self.codebook), KMEANS_STEPS, common_generator(vectors.device)))
         if self.decay:
             self.sums.copy_(self.codebook)
             self.counts.fill_(1)
@@ -121,7 +122,8 @@ class VectorQuantizer(nn.Module):
         if not len(dead):
             return
         far = (vectors - self.codebook[indices]).square().sum(1)
-        fresh = vectors[torch.multinomial(far + far.mean() * 1e-3 + 1e-12, len(dead), replacement=True)]
+        chance, rng = far + far.mean() * 1e-3 + 1e-12, common_generator(vectors.device)
+        fresh = vectors[torch.multinomial(chance, len(dead), replacement=True, generator=rng)]
         self.codebook[dead] = fresh
         self.popularity[dead] = 1.0
         if self.decay:
@@ -130,16 +132,18 @@ class VectorQuantizer(nn.Module):
             self.sums[dead] = fresh * weight
 
 
-def kmeans(vectors: Float[Tensor, "P D"], clusters: int, steps: int) -> Float[Tensor, "K D"]:
+def kmeans(
+    vectors: Float[Tensor, "P D"], clusters: int, steps: int, rng: torch.Generator | None = None
+) -> Float[Tensor, "K D"]:
     """Cluster centers after `steps` iterations of Lloyd's algorithm from k-means++ seeds.
 
     Empty clusters move to distant vectors. With fewer vectors than clusters, vectors are repeated. Random numbers come from
-    torch's global generator.
+    `rng`, by default torch's global generator.
     """
-    centers = vectors[torch.randint(len(vectors), (1,), device=vectors.device)]
+    centers = vectors[torch.randint(len(vectors), (1,), device=vectors.device, generator=rng)]
     far = (vectors - centers).square().sum(1)
     while len(centers) < clusters:
-        new = vectors[torch.multinomial(far + 1e-12, 1)]
+        new = vectors[torch.multinomial(far + 1e-12, 1, generator=rng)]
         centers = torch.cat((centers, new))
         far = torch.minimum(far, (vectors - new).square().sum(1))
     for _ in range(steps):
@@ -149,7 +153,8 @@ def kmeans(vectors: Float[Tensor, "P D"], clusters: int, steps: int) -> Float[Te
         empty = (counts == 0).nonzero()[:, 0]
         centers = sums / counts.clamp(min=1)[:, None]
         if len(empty):
-            centers[empty] = vectors[torch.multinomial(distance.square() + 1e-12, len(empty), replacement=True)]
+            chosen = torch.multinomial(distance.square() + 1e-12, len(empty), replacement=True, generator=rng)
+            centers[empty] = vectors[chosen]
     return centers
 
 

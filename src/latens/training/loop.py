@@ -1,7 +1,8 @@
 """The training loop of all systems: steps, updates, weight averaging, validation, checkpoints.
 
 Random generators are seeded with (seed, step, rank) before each step, and data are a function of the same three, so a resumed
-run is bit-exact on the same machine.
+run is bit-exact on the same machine. With several processes every rank computes its own batches; gradients are averaged after
+each backward pass, so all ranks hold the same weights, and the first rank validates and saves.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from latens.errors import Diverged, LatensError, UsageError
 from latens.hub import CONFIG, load_weights
+from latens.nn.ranks import normalize_across_ranks, sharing_batches
 from latens.training.checkpoint import (
     Checkpoint,
     join_optimizer,
@@ -38,6 +40,7 @@ from latens.training.data import Prefetch, generator
 from latens.training.log import RunLog
 from latens.training.objective import Objective, Step, Trainable
 from latens.training.optim import build_optimizers, rate_factor
+from latens.training.ranks import agree, average_gradients, mean_numbers, same_start
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +66,10 @@ class Loop:
         self.rates = {name: [g["lr"] for g in opt.param_groups] for name, opt in self.optimizers.items()}
         self.average = averaged(model, config.optim.ema)
         self.plain: nn.Module = model
-        self.model: nn.Module = accelerator.prepare_model(model)
+        # Only the autocast of the forward pass: gradients are averaged in `apply`, as losses call parts of the model.
+        self.model: nn.Module = accelerator.prepare_model(model, evaluation_mode=True)
+        if accelerator.num_processes > 1:
+            normalize_across_ranks(model)
         self.step = 0
         self.best = math.inf
         self.skipped = 0  # non-finite steps in a row
@@ -75,6 +81,7 @@ class Loop:
         error of the data, and if no step is left.
         """
         run = self.config.run
+        same_start(self.accelerator, self.plain, self.step, self.folder)
         feed = Prefetch(self.data, self.accelerator.process_index)
         started = time.monotonic()
         try:
@@ -85,11 +92,11 @@ class Loop:
                     numbers = self.attempt(feed, log)
                     self.step += 1
                     last = self.step == run.steps
-                    closed = time.monotonic() - started > max_seconds
-                    stopped = bool(stop)  # a later signal stops after the next step
+                    # A later signal stops after the next step. All ranks stop after the same one.
+                    closed, stopped = agree(self.accelerator, time.monotonic() - started > max_seconds, bool(stop))
                     ends = last or closed or stopped
                     if last or self.step % run.log_every == 0:
-                        log.training(self.step, {name: float(value) for name, value in numbers.items()})
+                        log.training(self.step, mean_numbers(self.accelerator, numbers))
                     if ends or self.step % run.validate_every == 0:
                         self.validate_or_save(log)
                     if ends or self.step % run.checkpoint_every == 0:
@@ -145,7 +152,7 @@ class Loop:
         self.model.train()
         numbers: dict[str, Any] = {}
         finite = True
-        with self.accelerator.autocast():
+        with self.accelerator.autocast(), sharing_batches():
             for update in self.objective(self.model, moved, self.step):
                 numbers |= {"loss" if update.optimizer == "model" else update.optimizer: update.loss.detach()}
                 numbers |= {k: v.detach() if isinstance(v, Tensor) else v for k, v in update.logs.items()}
@@ -167,6 +174,7 @@ class Loop:
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.accelerator.device.type, enabled=False):
             self.accelerator.backward(update.loss)
+        average_gradients(self.accelerator, [p for group in optimizer.param_groups for p in group["params"]])
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.optim.clip)
         if not bool(norm.isfinite()):

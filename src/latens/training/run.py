@@ -10,12 +10,15 @@ import platform
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
 
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import InitProcessGroupKwargs
 
 from latens.data.files import write_atomic
 from latens.data.folders import check_writable, claim
@@ -34,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 C = TypeVar("C", bound=AnyTrainConfig)
 CONFIG, ENVIRONMENT, CHECKPOINTS, LOCK = "config.json", "environment.json", "checkpoints", "training.lock"
+PATIENCE = timedelta(hours=2)  # a process waits so long for the others, one of which validates and saves
 WRITTEN = (CONFIG, ENVIRONMENT, CHECKPOINTS, "best", "metrics.jsonl", "samples", "tensorboard")  # files of a run
 
 
@@ -62,6 +66,7 @@ def train(
     `init` is a model folder whose weights a new run starts from. `branch` is the folder of a run from whose newest checkpoint
     (weights, optimizers, step) a new run continues. With `resume` the run continues from its newest checkpoint,
     or starts if there is none yet. Nothing is written until settings, data and checkpoint are known to fit together.
+    Under `torchrun` every process draws its own batches of `data.batch` examples; the first one writes all files.
     `on_progress` is called every `run.log_every` steps with the number of steps done and the last losses.
 
     Raises ModelError if `init` does not fit, UsageError if the checkpoint does not fit or the folder cannot be written,
@@ -72,7 +77,11 @@ def train(
     if device.startswith("cuda:"):
         torch.cuda.set_device(device)
     AcceleratorState._reset_state()  # a process may train twice, with another precision the second time
-    accelerator = Accelerator(mixed_precision=config.run.precision, cpu=device == "cpu")
+    accelerator = Accelerator(
+        mixed_precision=config.run.precision,
+        cpu=device == "cpu" or not torch.cuda.is_available(),
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
+    )
     main = accelerator.is_main_process
     if main:  # before the data are read
         refuse_folder(folder, resume=resume)
@@ -188,6 +197,7 @@ def describe_run(folder: Path, config: AnyTrainConfig, sources: Sequence[Source]
         "numpy": numpy.__version__,
         "machine": platform.machine(),
         "threads": torch.get_num_threads(),
+        "processes": dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1,
         "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
     write_atomic(folder / ENVIRONMENT, json.dumps(environment, indent=2).encode())

@@ -11,7 +11,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
-from torch.distributed import HashStore  # type: ignore[attr-defined]
 
 from latens.catalogue import recipe_of
 from latens.data.source import parse_source
@@ -102,19 +101,6 @@ def test_a_batch_without_objects_has_a_loss() -> None:
     (step,) = AmodalObjective(LossConfig(), model, 0)(model, empty, 0)
     step.loss.backward()
     assert step.loss.isfinite()
-
-
-@pytest.mark.parametrize("code_steps", [0, 10])
-def test_distributed_training_gets_a_gradient_of_every_parameter(code_steps: int) -> None:
-    torch.manual_seed(0)
-    model = AmodalRCNN(config(BASE))
-    torch.distributed.init_process_group("gloo", rank=0, world_size=1, store=HashStore())
-    try:
-        (step,) = AmodalObjective(LossConfig(), model, code_steps)(model, batch(code_steps), 3)
-        step.loss.backward()
-    finally:
-        torch.distributed.destroy_process_group()
-    assert all(parameter.grad is not None for parameter in model.parameters())
 
 
 def test_losses_by_hand() -> None:

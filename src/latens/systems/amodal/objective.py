@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from latens.data.instances import Layers
 from latens.data.masks import boxes_of, crop
 from latens.data.tensors import to_pixels
 from latens.metrics.instances import Quality
+from latens.nn.ranks import share_of_mean
 from latens.settings import to_dict
 from latens.shapes import Float
 from latens.systems.amodal.config import LossConfig
@@ -41,28 +43,24 @@ class AmodalObjective:
             self.optimizers = {"code": [Group(("code.",))], **self.optimizers}
 
     def __call__(self, model: nn.Module, batch: dict[str, Tensor], step: int) -> Iterator[Step]:
-        code: MaskAutoencoder | None = getattr(getattr(model, "module", model), "code", None)
-        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-        if code is not None and not distributed:
+        code: MaskAutoencoder | None = cast(AmodalRCNN, model).code
+        if code is not None:
             code.requires_grad_(step < self.code_steps)
-        rest = (
-            zero_from_all_parameters(model)
-            if distributed
-            else torch.zeros((), device=batch["image" if "image" in batch else "crops"].device)
-        )
         if code is not None and step < self.code_steps:
             found_code: MaskCode = model(batch["crops"], None)
-            update = self.code_step(found_code, batch["crops"], code)
-            yield update._replace(loss=update.loss + rest)
+            yield self.code_step(found_code, batch["crops"], code)
             return
         truth = truth_of(batch)
         found: Training = model(batch["image"], truth)
         terms = {"proposals": found.proposal_loss, "detection": found.detection_loss * self.config.detection}
         if found.occlusion_logits:
             terms["occlusion"] = self.config.occlusion * occlusion_loss(found.occlusion_logits, truth, len(batch["image"]))
-        if found.regions is not None:
-            terms |= self.region_terms(found.regions, code)
-        yield Step("model", torch.stack(list(terms.values())).sum() + rest, {**terms})
+        regions = found.regions
+        share = share_of_mean(torch.ones((), device=truth.owner.device), 0 if regions is None else len(regions.label))
+        if regions is not None:
+            each = self.region_terms(regions, code)
+            terms |= {name: term * (share * len(regions.label)) for name, term in each.items()}
+        yield Step("model", torch.stack(list(terms.values())).sum(), {**terms})
 
     def code_step(self, found: MaskCode, crops: Tensor, code: MaskAutoencoder) -> Step:
         """Step on L_v of Eq. 1; logs the share of codewords in use and their perplexity."""
@@ -130,11 +128,6 @@ class AmodalObjective:
         """Weights in float16, and the model settings with the classes of the data."""
         weights = {name: tensor.half() for name, tensor in model.state_dict().items()}
         return Export(weights, {}, {"model": to_dict(model.config)})
-
-
-def zero_from_all_parameters(model: nn.Module) -> Float[Tensor, ""]:
-    """Zero that depends on every trainable parameter: distributed training needs a gradient of each, in both stages."""
-    return 0 * torch.stack([p.sum() for p in model.parameters() if p.requires_grad]).sum()
 
 
 def truth_of(batch: dict[str, Tensor]) -> Truth:

@@ -26,6 +26,7 @@ from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from latens.data.masks import boxes_of, crop
+from latens.nn.ranks import share_of_mean
 from latens.nn.resnet import SlimResNet, Staged, norm
 from latens.shapes import Float, Int
 from latens.systems.amodal.config import REGION, AmodalConfig, BackboneConfig
@@ -134,8 +135,10 @@ class AmodalRCNN(nn.Module):
         box_features = pool_regions(pyramid, STRIDES, proposals, BOX_REGION)
         hidden = self.box_head(box_features)
         class_loss, box_loss = fastrcnn_loss(self.box_scores(hidden).float(), self.box_deltas(hidden).float(), labels, deltas)
+        sampled = sum(map(len, labels))
+        detection_loss = share_of_mean((class_loss + box_loss) * sampled, sampled)
         regions = self._regions(pyramid, proposals, matched, labels, truth)
-        return Training(sum(proposal_losses.values()), class_loss + box_loss, occlusion, regions)
+        return Training(sum(proposal_losses.values()), detection_loss, occlusion, regions)
 
     @torch.no_grad()
     def detect(self, image: Float[Tensor, "B 3 H W"]) -> list[Detections]:

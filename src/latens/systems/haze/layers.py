@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from latens.nn.ranks import all_rows, common_generator, own_rows
 from latens.shapes import Float
 
 EPSILON = 1e-5
@@ -143,7 +144,8 @@ class ImagePool(nn.Module):
     """History of generated images for a discriminator (Shrivastava et al. 2017).
 
     With probability 1/2, `exchange` replaces an image by one of the history and stores the image in its place. The history is
-    part of the checkpoint, so a resumed run sees the same images.
+    part of the checkpoint, so a resumed run sees the same images. All processes of a training have the same history, of the
+    images of all.
     """
 
     def __init__(self, size: int, crop: int) -> None:
@@ -156,14 +158,16 @@ class ImagePool(nn.Module):
     @torch.no_grad()
     def exchange(self, fakes: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
         """The images, some of them exchanged with images of the history."""
-        result = fakes.detach().clone()
+        fakes = all_rows(fakes.detach())
+        rng = common_generator(torch.device("cpu"))
+        result = fakes.clone()
         for index in range(len(fakes)):
             count = int(self.filled)
             if count < len(self.images):
                 self.images[count] = fakes[index]
                 self.filled += 1
-            elif torch.rand(()) < 0.5:
-                place = int(torch.randint(len(self.images), ()))
+            elif torch.rand((), generator=rng) < 0.5:
+                place = int(torch.randint(len(self.images), (), generator=rng))
                 result[index] = self.images[place]
                 self.images[place] = fakes[index]
-        return result
+        return own_rows(result)

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
 from latens.contract import Evaluation, Example, System
@@ -55,8 +54,8 @@ def build(config: HazeTraining, sources: Sequence[Source]) -> Trainable:
     """Model, objective and data of a run.
 
     Sources are folders of scenes with depth, or folders of real images (see `is_unpaired`); without sources, streets are
-    simulated. Raises UsageError for losses of another model, crop sizes that do not fit the model, unpaired data where depth is
-    needed, and adversarial training in several processes.
+    simulated. Raises UsageError for losses of another model, crop sizes that do not fit the model, and unpaired data where
+    depth is needed.
     """
     for source in sources:
         if source.kind not in (*DEPTH_KINDS, LABEL_KIND, *DOMAINS):
@@ -64,10 +63,6 @@ def build(config: HazeTraining, sources: Sequence[Source]) -> Trainable:
             raise UsageError(f"unknown data source '{source}'", where="--data", hint=hint)
     loss = config.objective
     if isinstance(config.model, TranslatorConfig) and isinstance(loss, TranslationLossConfig):
-        if torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
-            raise UsageError(
-                "translators can only be trained in one process", hint="start without torchrun or accelerate launch"
-            )
         model = HazeTranslator(config.model, config.data.crop)
         return Trainable(model, TranslationObjective(loss), _images(config, sources))
     if any(is_unpaired(source) for source in sources):

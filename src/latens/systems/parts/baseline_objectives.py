@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latens.data.tensors import grid
+from latens.nn.ranks import share_of_mean
 from latens.settings import to_dict
 from latens.shapes import Float
 from latens.systems.parts.baselines import BiGAN, MaskedAutoencoder, PairCritic, Supervised
@@ -74,8 +75,7 @@ class MaskedObjective(ExportAllWeights):
 
     def error(self, model: MaskedAutoencoder, image: Tensor) -> Tensor:
         found = model(image, self.config.masked)
-        hidden = (3 * found.hidden.sum()).clamp_min(1)
-        return ((found.image - image).square() * found.hidden).sum() / hidden
+        return share_of_mean(((found.image - image).square() * found.hidden).sum(), 3 * found.hidden.sum())
 
     @torch.no_grad()
     def validate(self, model: MaskedAutoencoder, batches: Sequence[dict[str, Tensor]]) -> dict[str, float]:

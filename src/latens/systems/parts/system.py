@@ -46,12 +46,11 @@ BENCH_BATCH = 128  # random images in a training step
 def build(config: PartsTraining, sources: Sequence[Source]) -> Trainable:
     """Model, objective and data of a run.
 
-    Raises UsageError without data, for missing labels, and for losses that need a single process.
+    Raises UsageError without data and for missing labels.
     """
     if not sources:
         hint = "give folders of images, an .npz pack, or NAME:PATH (cifar10, cifar100, imagenet, indoor67, places205)"
         raise UsageError("training needs images", where="--data", hint=hint)
-    _check_processes(config.objective)
     data = ImageData(sources, config.data, config.model.size, config.run.seed)
     sizes = config.model
     if isinstance(sizes, SupervisedConfig):
@@ -84,17 +83,6 @@ def _for_training(model: VAE, loss: PatchVAELoss | BetaVAELoss) -> torch.nn.Modu
     if loss.contrastive_weight:
         return TwoViews(model)
     return Adversarial(model) if loss.adversarial else model
-
-
-def _check_processes(loss: LossConfig) -> None:
-    """Raise UsageError for several processes with losses that call modules outside the forward pass of the model."""
-    single = isinstance(loss, BiGANLoss)
-    if isinstance(loss, PatchVAELoss | BetaVAELoss):
-        single = bool(loss.adversarial or loss.contrastive_weight or getattr(loss, "iic_weight", 0.0))
-    if single and torch.distributed.is_available() and torch.distributed.is_initialized():
-        if torch.distributed.get_world_size() > 1:
-            hint = "start without torchrun or accelerate launch"
-            raise UsageError("these losses can only be trained in one process", where="--set objective", hint=hint)
 
 
 def example(folder: Path, seed: int = 0) -> Example:

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from latens.nn.ranks import all_rows, all_sum
 from latens.shapes import Float
 from latens.systems.parts.config import EDGE
 from latens.systems.parts.model import VAE, PatchVAE
@@ -51,8 +52,10 @@ class TwoViews(nn.Module):
 def nt_xent_loss(a: Float[Tensor, "B P"], b: Float[Tensor, "B P"], temperature: float) -> Float[Tensor, ""]:
     """Cross-entropy of identifying the second view among 2B - 1 vectors by cosine similarity, in nats (SimCLR, Eq. 1).
 
-    About log(2B - 1) for uninformative vectors; 0 for a single image.
+    About log(2B - 1) for uninformative vectors; 0 for a single image. In a training of several processes, B counts the images
+    of all.
     """
+    a, b = all_rows(a), all_rows(b)
     both = F.normalize(torch.cat([a, b]), dim=1)
     with torch.autocast(both.device.type, enabled=False):
         similarity = both @ both.T / temperature
@@ -82,6 +85,7 @@ def iic_loss(a: Float[Tensor, "B N h w"], b: Float[Tensor, "B N h w"]) -> Float[
     moves = [(y, x) for y in range(-NEAR, NEAR + 1) for x in range(-NEAR, NEAR + 1)]
     with torch.autocast(a.device.type, enabled=False):
         joint = torch.stack([torch.einsum("bnhw,bmhw->nm", _moved(a, y, x), _moved(b, -y, -x)) for y, x in moves]).sum(0)
+    joint = all_sum(joint)  # over the processes of a training
     joint = joint + joint.T  # the two views are exchangeable
     joint = (joint / joint.sum()).clamp_min(MIN_JOINT)
     single = joint.sum(0)

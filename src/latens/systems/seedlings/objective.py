@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from latens.nn.ranks import share_of_mean
 from latens.systems.seedlings.calibration import Calibration, cross_entropy, fit_temperature, prior_shift, probabilities
 from latens.systems.seedlings.config import GradingLossConfig
 from latens.systems.seedlings.crops import UNKNOWN
@@ -43,9 +44,9 @@ class GradingObjective:
         logs: dict[str, Tensor | float] = {"grade": loss}
         if found.seen is not None and self.config.seen_weight:
             known = batch["seen"] != UNKNOWN
-            if known.any():
-                seen = F.cross_entropy(found.seen[known].float(), batch["seen"][known])
-                loss, logs = loss + self.config.seen_weight * seen, {**logs, "seen": seen}
+            total = F.cross_entropy(found.seen[known].float(), batch["seen"][known], reduction="sum")
+            seen = share_of_mean(total, known.sum())
+            loss, logs = loss + self.config.seen_weight * seen, {**logs, "seen": seen}
         yield Step("model", loss, logs)
 
     def grade_loss(self, logits: Tensor, label: Tensor) -> Tensor:
@@ -54,7 +55,7 @@ class GradingObjective:
             return F.cross_entropy(logits, label)
         weights = torch.as_tensor(self.weights, dtype=logits.dtype, device=logits.device)
         if self.config.divisor == "weights":
-            return F.cross_entropy(logits, label, weights)
+            return share_of_mean(F.cross_entropy(logits, label, weights, reduction="sum"), weights[label].sum(), least=1e-8)
         return F.cross_entropy(logits, label, weights, reduction="sum") / len(label)
 
     @torch.no_grad()

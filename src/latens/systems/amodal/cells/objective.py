@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from latens.nn.ranks import share_of_mean
 from latens.settings import to_dict
 from latens.shapes import Float
 from latens.systems.amodal.cells.config import StarLossConfig
@@ -96,7 +97,7 @@ def _gray(map_: Float[Tensor, "B H W"]) -> Float[Tensor, "B 3 H W"]:
 def cross_entropy(logits: Tensor, target: Tensor, weight: Tensor) -> Float[Tensor, ""]:
     """Weighted mean of the binary cross-entropy of soft targets."""
     loss = F.binary_cross_entropy_with_logits(logits.float(), target.float(), reduction="none")
-    return (loss * weight).sum() / weight.sum().clamp(min=1)
+    return share_of_mean((loss * weight).sum(), weight.sum())
 
 
 def ray_loss(
@@ -107,15 +108,13 @@ def ray_loss(
     Rays that leave the image have no target.
     """
     inside = (center > 0).nonzero(as_tuple=True)  # a third of the pixels: the rest costs time and has no weight
-    if not len(inside[0]):
-        return log_rays.sum() * 0
     owner, row, column = inside
     found, true, weight = (each[owner, :, row, column] for each in (log_rays, target, valid.float()))
     known = weight.sum(1)
     pixel = (center[inside] + INSIDE) * (known > 0)
     error = ((found - true.clamp(min=0.5).log()).abs() * weight).sum(1) / known.clamp(min=1)
     iou = polar_iou(found.exp(), true, weight)
-    return ((error - iou.clamp(min=1e-3).log()) * pixel).sum() / pixel.sum().clamp(min=1)
+    return share_of_mean(((error - iou.clamp(min=1e-3).log()) * pixel).sum(), pixel.sum())
 
 
 def polar_iou(found: Float[Tensor, "N R ..."], target: Tensor, weight: Tensor) -> Float[Tensor, "N ..."]:
