@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from latens.catalogue import SYSTEMS
 from latens.cli.main import main
+from latens.papers import PAPERS
 
 
 def test_a_table_of_amodal_on_two_data_sets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -25,3 +27,12 @@ def test_a_table_of_amodal_on_two_data_sets(tmp_path: Path, capsys: pytest.Captu
 def test_most_tables_take_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["reproduce", "parts/table1", "--data", "a", "b", "-o", str(tmp_path)]) == 2
     assert "one data set" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_an_unknown_name_is_an_error_with_the_nearest_one(system: str, capsys: pytest.CaptureFixture[str]) -> None:
+    name = PAPERS[system].names[0]
+    assert main(["reproduce", f"{system}/{name}0"]) == 2
+    message = capsys.readouterr().err
+    assert f"{system} has no '{name}0'" in message
+    assert f"did you mean '{name}'?" in message
