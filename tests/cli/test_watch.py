@@ -109,6 +109,10 @@ def test_what_cannot_be_watched_is_refused(verb: str, album: Path, capsys: Captu
     ):
         assert main([verb, *words]) == 2
         assert message in capsys.readouterr().err
+    option = {"haze": "--save-depth", "dehaze": "--save-maps", "segment": "--save-maps", "parts": "--save-maps"}.get(verb)
+    if option is not None:
+        assert main([verb, ".", "--watch", "-o", "../out", option, "trip"]) == 2
+        assert f"{option} trip: the results would be in the watched folder" in capsys.readouterr().err
 
 
 def test_new_photographs_join_the_tables(tmp_path: Path, capsys: Capture, between_looks: Steps) -> None:

@@ -84,6 +84,7 @@ def dehaze(
     from latens.inference.finished import Request
 
     check_name(name, inputs)
+    watching.check_outside(inputs, save_maps, "--save-maps")
     given = to is not None or strip or name is not None or save_maps is not None
     if raw is not None and (given or list(map(Path, inputs)) != [STANDARD_STREAM]):
         what = "raw frames come from standard input alone, and have no format, metadata, maps or name"

@@ -115,6 +115,7 @@ def haze(
         raise UsageError(f"depth beyond {MAX_SAVED_DEPTH} m does not fit into the file", where=f"--max-depth {max_depth:g}")
     maps = None if depth is None else DepthMaps(place=depth, form=depth_format, camera=camera, channel=depth_channel)
     check_name(name, inputs)
+    watching.check_outside(inputs, save_depth, "--save-depth")
     ending = f"{'' if out is not None else '.hazy'}.{to or 'png'}"
 
     def find() -> list[Job]:

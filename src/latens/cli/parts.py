@@ -97,6 +97,7 @@ def parts(
 
     naming = Naming(teach, names, clusters, sure, find, export)
     watching.check(inputs, out)
+    watching.check_outside(inputs, save_maps, "--save-maps")
     piped = through_pipe(run, inputs, out, NAMED if naming.asked else PRODUCTS, emit, name)
     if piped is not None:
         return piped

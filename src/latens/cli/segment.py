@@ -86,6 +86,7 @@ def segment(
         )
 
     watching.check(inputs, out)
+    watching.check_outside(inputs, save_maps, "--save-maps")
     piped = through_pipe(run, inputs, out, PRODUCTS, emit, name)
     if piped is not None:
         return piped

@@ -51,11 +51,14 @@ class WatchOptions:
             )
         if out == Path("-") or os.path.isfile(out):
             raise UsageError("a watched folder has several results", where=f"-o {out}", hint="name a folder")
-        place = os.path.realpath(out)
-        for name in inputs:
-            if os.path.commonpath([place, os.path.realpath(name)]) == os.path.realpath(name):
+        self.check_outside(inputs, out, "-o")
+
+    def check_outside(self, inputs: Sequence[str], folder: Path | None, option: str) -> None:
+        """Raise UsageError if files of an option would be in a watched folder."""
+        for name in inputs if self.watch and folder is not None else ():
+            if os.path.commonpath([os.path.realpath(folder or ""), os.path.realpath(name)]) == os.path.realpath(name):
                 what = f"the results would be in the watched folder {name}"
-                raise UsageError(what, where=f"-o {out}", hint="name a folder outside of it")
+                raise UsageError(what, where=f"{option} {folder}", hint="name a folder outside of it")
 
     def start(self, inputs: Sequence[str], out: Path | None) -> Watch | None:
         """A watch of the folders `inputs`; None without --watch. Raises UsageError as `check`."""
