@@ -12,6 +12,7 @@ labelme:FOLDER, labels:FOLDER                         labelme's files; images wi
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -30,6 +31,8 @@ from latens.systems.amodal.simulator.embryos import embryo
 from latens.systems.amodal.simulator.nuclei import composite, read_nuclei, split_of
 from latens.systems.amodal.simulator.shapes import shapes
 from latens.systems.amodal.simulator.surroundings import SMALLEST_SHARE, surrounded
+
+logger = logging.getLogger(__name__)
 
 VALIDATION_SEED, TEST_SEED = 20_110, 20_111  # training streams have seeds of three numbers, so none coincides
 KINDS = ("embryo", "opaque", "translucent")
@@ -212,15 +215,22 @@ class Annotated:
         return rotated(sample, int(rng.integers(4)) if self.rotate else 0, mirror=rng.random() < 0.5)
 
     def held_out(self, split: str, count: int, size: int) -> HeldOut:
-        """The readable images among the first `count` of the split. Raises the error of the first one if there is none."""
+        """The readable images among the first `count` of the split; without any, of the training images, with a warning.
+
+        Raises InputError if there is none either.
+        """
         scenes: Sequence[Scene] = self.collection.scenes if split == "all" else self.splits[split]
-        kept = [scene for scene in scenes[:count] if next(self._readable([scene], size), None) is not None]
+        kept = self._kept(scenes[:count], size)
+        if not kept and split != "all":
+            logger.warning("no image of the %s split can be read: training images are used", split)
+            scenes = self.splits["train"]
+            kept = self._kept(scenes[:count], size)
         if not kept:
-            self._load(scenes[0], size)
+            self._load(scenes[0], size)  # raises its error
         return HeldOut(lambda number: self._load(kept[number], size), len(kept))
 
-    def contents(self) -> list[str]:
-        return [hashlib.sha256(repr(self.collection.scenes).encode()).hexdigest()]
+    def _kept(self, scenes: Sequence[Scene], size: int) -> list[Scene]:
+        return [scene for scene in scenes if next(self._readable([scene], size), None) is not None]
 
     def _readable(self, scenes: Sequence[Scene], size: int) -> Iterator[Sample]:
         for scene in scenes:
