@@ -132,3 +132,29 @@ def test_results_of_two_channels_do_not_mix(tmp_path: Path, capsys: Capture) -> 
     assert main([*words, "1"]) == 0
     assert main([*words, "2"]) == 2
     assert "channel was 1 and is 2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("axes", ["CYX", "CZYX", "ZCYX", "TCYX", "TZCYX"])
+@pytest.mark.parametrize("kind", ["ome", "imagej"])
+def test_pages_that_are_channels(axes: str, kind: str, tmp_path: Path) -> None:
+    """Microscopes store each channel as pages: --channel takes these pages, in stacks and in verbs of one image."""
+    order = axes if kind == "ome" else "".join(axis for axis in "TZCYX" if axis in axes)  # the only one of ImageJ
+    sizes = {"C": 2, "Z": 3, "T": 2, "Y": 12, "X": 14}
+    values = np.random.default_rng(0).integers(0, 250, [sizes[axis] for axis in order], dtype=np.uint8)
+    path = tmp_path / ("a.ome.tif" if kind == "ome" else "a.tif")
+    named = {"axes": order, **({"Channel": {"Name": ["DAPI", "GFP"]}} if kind == "ome" else {})}
+    tifffile.imwrite(path, values, metadata=named, **{kind: True})
+    wanted = np.take(values, 1, order.index("C")).reshape(-1, 12, 14)
+    assert count_frames(path) == 2 * len(wanted)
+    for channel in ("2", "gfp") if kind == "ome" else ("2",):
+        with chosen_channel(channel):
+            frames = list(read_frames(path))
+            assert np.array_equal([frame[..., 0] for frame in frames], wanted)
+            assert count_frames(path) == len(wanted)
+            assert [plane.c for plane in read_planes(path)] == [2] * len(wanted)
+            assert np.array_equal(read_image(path).pixels[..., 0], wanted[0])
+            assert np.array_equal(read_frame(path)[..., 0], wanted[0])
+    with chosen_channel("3"), pytest.raises(InputError, match="no channel 3"):
+        list(read_frames(path))
+    with chosen_channel("3"), pytest.raises(InputError, match="no channel 3"):
+        read_image(path)

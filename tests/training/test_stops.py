@@ -91,7 +91,9 @@ def test_a_run_that_diverges_exports_what_it_had(photos: Path, tmp_path: Path, m
     assert exported(tmp_path)
 
 
-def test_an_error_of_values_that_are_not_finite_is_no_internal_error(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_values_that_are_not_finite_is_no_internal_error(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def sampling(loop: Loop, update: Step, factor: float) -> bool:
         raise RuntimeError("probability tensor contains either `inf`, `nan` or element < 0")
 

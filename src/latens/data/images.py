@@ -38,6 +38,7 @@ from latens.data.image_arrays import (
 from latens.data.limits import ImageLimits, current_limits, hint, too_many_pixels
 from latens.data.metadata import read_metadata
 from latens.data.notes import readable
+from latens.data.planes import channel_frames
 from latens.data.tiff import RGB, TIFF_START, PageKind, first_values, full_pages, kind_of, prepare_planes, refuse_raw
 from latens.errors import InputError, LatensError, LimitExceeded, UnreadableInput
 
@@ -136,7 +137,12 @@ def _from_stream(stream: BinaryIO, where: str | None, limits: ImageLimits) -> Lo
     channel = current_channel()
     with decoding(where):
         if channel is not None:
-            values = first_values(stream, lambda width, height: check_size(width, height, where, limits))
+            name = Path(where or "")
+            values = first_values(
+                stream,
+                lambda width, height: check_size(width, height, where, limits),
+                lambda stream: channel_frames(stream, name),
+            )
             if values is not None:
                 return from_values(values, where)
             stream.seek(0)

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, BinaryIO, NamedTuple, TypeAlias
 from xml.etree import ElementTree
 
 from PIL import Image
@@ -75,12 +75,38 @@ class _Stack(NamedTuple):
 def read_planes(path: Path) -> list[Plane]:
     """The planes of the frames of `latens.data.stacks.read_frames`, for TIFF files; one unknown plane for other files.
 
-    Axes that do not explain the number of pages are unknown, with a warning. Raises UnreadableInput for a missing file.
+    Axes that do not explain the number of pages are unknown, with a warning. Raises UnreadableInput for a missing file,
+    InputError if `channels.chosen_channel` names a channel that the pages lack.
     """
     if path.suffix.lower() not in TIFF_ENDINGS:
         return [Plane()]
     with reading(path):
-        count, kept, tags = _tags(path)
+        planes, samples, text = _described(path, path)
+    if current_channel() is not None and samples > 1:
+        return [plane._replace(c=_chosen(text, samples)) for plane in planes]
+    frames = _frames_of_channel(planes, samples, text)
+    return planes if frames is None else [planes[number] for number in frames]
+
+
+def channel_frames(source: Path | BinaryIO, path: Path) -> list[int] | None:
+    """Which of all frames are those of the channel of `channels.chosen_channel`, if each page is one channel; otherwise None.
+
+    `path` is the name of the file. Raises InputError for a channel that does not exist.
+    """
+    return None if current_channel() is None else _frames_of_channel(*_described(source, path))
+
+
+def _frames_of_channel(planes: Sequence[Plane], samples: int, text: str) -> list[int] | None:
+    channel, count = current_channel(), max((plane.c or 1 for plane in planes), default=1)
+    if channel is None or samples > 1 or count == 1:
+        return None
+    number = index_of(channel, count, channel_names(text)) + 1
+    return [index for index, plane in enumerate(planes) if plane.c == number]
+
+
+def _described(source: Path | BinaryIO, path: Path) -> tuple[list[Plane], int, str]:
+    """The planes of all frames, the samples of a pixel, and the description of the file."""
+    count, kept, tags = _tags(source)
     text, tag = _text(tags.get(DESCRIPTION)), tags.get(SAMPLES)
     samples = tag if isinstance(tag, int) and tag > 0 else 1
     stack: _Stack | None = None
@@ -91,9 +117,7 @@ def read_planes(path: Path) -> list[Plane]:
             stack = _imagej(text, tags)
     except (ValueError, TypeError, ElementTree.ParseError, ArithmeticError, RecursionError) as error:
         logger.warning("%s: its OME or ImageJ metadata are not readable (%s)", path, " ".join(str(error).split())[:120])
-    if current_channel() is not None and samples > 1:
-        return [plane._replace(c=_chosen(text, samples)) for plane in _planes(path, stack, kept)]
-    return _planes(path, stack, kept)
+    return _planes(path, stack, kept), samples, text
 
 
 def _chosen(text: str, samples: int) -> int | None:
@@ -115,7 +139,7 @@ def _planes(path: Path, stack: _Stack | None, kept: Sequence[int]) -> list[Plane
     return [Plane(*stack.places[number], stack.pixel_um) for number in kept]
 
 
-def _tags(path: Path) -> tuple[int, Sequence[int], Mapping[int, Any]]:
+def _tags(path: Path | BinaryIO) -> tuple[int, Sequence[int], Mapping[int, Any]]:
     """Number of pages, numbers of the pages that are frames, and tags of the first page. Empty if the file is damaged."""
     try:
         with Image.open(path, formats=("TIFF",)) as image:
@@ -132,10 +156,12 @@ def _tags(path: Path) -> tuple[int, Sequence[int], Mapping[int, Any]]:
         return _tags_of_tifffile(path)
 
 
-def _tags_of_tifffile(path: Path) -> tuple[int, Sequence[int], Mapping[int, Any]]:
+def _tags_of_tifffile(path: Path | BinaryIO) -> tuple[int, Sequence[int], Mapping[int, Any]]:
     try:
         import tifffile
 
+        if not isinstance(path, Path):
+            path.seek(0)
         with tifffile.TiffFile(path) as file:
             pages = list(itertools.islice(file.pages, MAX_FRAMES))
             kept = [page.index for page in full_resolution(pages)]

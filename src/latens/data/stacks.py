@@ -23,6 +23,7 @@ from latens.data.files import reading
 from latens.data.image_arrays import check_array, check_size
 from latens.data.images import ImageLike, ImageLimits, Pixels, decoding, read_image
 from latens.data.limits import current_limits, too_many_pixels
+from latens.data.planes import channel_frames
 from latens.data.tiff import (
     MAX_FRAMES,
     TIFF_START,
@@ -80,7 +81,8 @@ def count_frames(path: Path) -> int:
                 _checked_count(getattr(image, "n_frames", 1), path)
                 return len(full_pages(image))
         with _tifffile(path) as (_, stack, pages):
-            return _checked_count(len(pages if stack is None else stack), path)
+            chosen = channel_frames(path, path)
+            return _checked_count(len(pages if stack is None else stack) if chosen is None else len(chosen), path)
 
 
 def read_frame(path: Path, limits: ImageLimits | None = None) -> Pixels:
@@ -308,17 +310,19 @@ def _has_hidden_pages(file: Any) -> bool:
 
 def _by_tifffile(path: Path, limits: ImageLimits) -> Iterator[Pixels]:
     with _tifffile(path) as (file, stack, pages):
-        frames = pages if stack is None else stack
+        count = _checked_count(len(pages if stack is None else stack), path)
         kind = page_kind(file.pages[0].tags.valueof)
-        for number in range(_checked_count(len(frames), path)):
+        chosen = channel_frames(path, path)
+        channel = current_channel() if chosen is None else None
+        for number in range(count) if chosen is None else chosen:
             try:
                 if stack is None:
                     _check_page(pages[number].imagewidth, pages[number].imagelength, number, limits)
                 if stack is None:
-                    values = page_values(pages[number], number)
+                    values = page_values(pages[number], number, channel)
                 else:
                     values = kind.black_is_zero(np.asarray(stack[number]))
-                    values = values if current_channel() is None else pick(values, str(current_channel()), kind.names)
+                    values = values if channel is None else pick(values, channel, kind.names)
                 yield shown(values, number)
             except LatensError as error:
                 raise error.at(str(path)) from None

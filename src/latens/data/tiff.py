@@ -159,11 +159,13 @@ def full_resolution(pages: Iterable[Any]) -> list[Any]:
     return [page for page in listed if not page_kind(page.tags.valueof).reduced] or listed
 
 
-def page_values(page: Any, number: int) -> np.ndarray:
-    """Values (H, W) or (H, W, channels) of a page of tifffile, zero for black. Raises InputError for unknown channels."""
+def page_values(page: Any, number: int, channel: str | None) -> np.ndarray:
+    """Values (H, W) or, without `channel`, (H, W, channels) of a page of tifffile, zero for black.
+
+    Raises InputError for unknown channels.
+    """
     kind = page_kind(page.tags.valueof)
     kind.check(number)
-    channel = current_channel()
     if kind.photometric > RGB:
         raise InputError(f"page {number + 1} has the colors {page.photometric.name}", hint="save it as gray or RGB")
     values = np.asarray(page.asarray())
@@ -174,10 +176,15 @@ def page_values(page: Any, number: int) -> np.ndarray:
     return kind.black_is_zero(values)
 
 
-def first_values(stream: BinaryIO, check_size: Callable[[int, int], None]) -> np.ndarray[Any, Any] | None:
+def first_values(
+    stream: BinaryIO,
+    check_size: Callable[[int, int], None],
+    frames: Callable[[BinaryIO], list[int] | None] = lambda stream: None,
+) -> np.ndarray[Any, Any] | None:
     """Values of the first full page of a TIFF, read by tifffile; None for other files and without tifffile.
 
-    `check_size` is called with width and height before memory is taken. Raises the errors of `page_values` and of tifffile.
+    `check_size` is called with width and height before memory is taken. `frames` lists the full pages of the chosen channel if
+    each page is one channel. Raises the errors of `page_values` and of tifffile.
     """
     stream.seek(0)
     if stream.read(4) not in TIFF_START or importlib.util.find_spec("tifffile") is None:
@@ -185,7 +192,10 @@ def first_values(stream: BinaryIO, check_size: Callable[[int, int], None]) -> np
     import tifffile
 
     stream.seek(0)
+    chosen = frames(stream)
+    stream.seek(0)
     with tifffile.TiffFile(stream) as file:
-        page = full_resolution(itertools.islice(file.pages, MAX_FRAMES))[0]
+        pages = full_resolution(itertools.islice(file.pages, MAX_FRAMES))
+        page = pages[chosen[0] if chosen else 0]
         check_size(page.imagewidth, page.imagelength)
-        return page_values(page, page.index)
+        return page_values(page, page.index, None if chosen else current_channel())

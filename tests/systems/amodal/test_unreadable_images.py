@@ -28,7 +28,13 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
             path = folder / kind / f"{number}.png"
             Image.fromarray(rng.integers(0, 256, (48, 48, 3), dtype=np.uint8)).save(path)
             if kind == "labelme":
-                shape: dict[str, object] = {"label": "cell", "points": SQUARE, "shape_type": "polygon", "group_id": None, "flags": {}}
+                shape: dict[str, object] = {
+                    "label": "cell",
+                    "points": SQUARE,
+                    "shape_type": "polygon",
+                    "group_id": None,
+                    "flags": {},
+                }
                 written = {"shapes": [shape], "imagePath": path.name, "imageHeight": 48, "imageWidth": 48}
                 path.with_suffix(".json").write_text(json.dumps(written))
             else:

@@ -232,6 +232,9 @@ class Annotated:
     def _kept(self, scenes: Sequence[Scene], size: int) -> list[Scene]:
         return [scene for scene in scenes if next(self._readable([scene], size), None) is not None]
 
+    def contents(self) -> list[str]:
+        return [hashlib.sha256(repr(self.collection.scenes).encode()).hexdigest()]
+
     def _readable(self, scenes: Sequence[Scene], size: int) -> Iterator[Sample]:
         for scene in scenes:
             if scene.file in self._unreadable:
