@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 N = TypeVar("N", bound=nn.Module)
 HUB = "hub:"
+BEST = "best"  # the model folder in the folder of a training run
 CONFIG, WEIGHTS, CODING, HASHES, BASE = "config.json", "model", "entropy", "sha256", "base"
 CONFIG_LIMIT = 2**20  # bytes
 WEIGHTS_LIMIT = 4 * 2**30
@@ -222,14 +223,22 @@ def read_config(folder: Path) -> dict[str, Any]:
     """config.json of a model folder. Raises ModelMissing or ModelError."""
     path = folder / CONFIG
     if not path.is_file():
-        raise ModelMissing(f"no {CONFIG} in this folder", where=str(folder), hint="`latens models` lists known models")
+        hint = _best_of(folder.parent) or "`latens models` lists known models"
+        raise ModelMissing(f"no {CONFIG} in this folder", where=str(folder), hint=hint)
     try:
         config = json.loads(read_bytes(path, limit=CONFIG_LIMIT))
     except ValueError as error:
         raise ModelError(f"it is not JSON ({error})", where=str(path), hint="save the model again") from None
     if not isinstance(config, dict) or not isinstance(config.get("system"), str):
         raise ModelError("it does not name its system", where=str(path), hint="save the model again")
+    if "files" not in config and (hint := _best_of(folder)):
+        raise ModelMissing("this is the folder of a training run, not of its model", where=str(folder), hint=hint)
     return config
+
+
+def _best_of(run: Path) -> str:
+    """A hint to the best weights of a training run; empty for another folder."""
+    return f"its best weights are in {run / BEST}" if (run / BEST / CONFIG).is_file() else ""
 
 
 def _read(folder: Path, names: list[str], digests: list[str], expected: Mapping[str, str]) -> dict[str, Tensor]:

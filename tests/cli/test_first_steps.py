@@ -12,6 +12,8 @@ from PIL import Image
 from latens.catalogue import SYSTEMS, VERBS
 from latens.cli.main import VERBS as COMMANDS
 from latens.cli.main import main
+from latens.codes.clip_stream import ClipHeader, ClipWriter
+from latens.codes.stream import Container, Section, pack
 
 Capture = pytest.CaptureFixture[str]
 
@@ -100,3 +102,52 @@ def test_frames_a_second_of_a_file_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(b"x")
     with pytest.raises(UsageError, match="--fps"), open_clip(tmp_path / "a.mp4", fps=10):
         pass
+
+
+WRITTEN = {"IMG1": "latens decompress", "VID1": "latens video decompress", "LTP2": "latens density unpack"}  # their readers
+READERS = (
+    "inspect",
+    "decompress",
+    "video decompress",
+    "density unpack",
+    "compress",
+    "segment",
+    "dehaze",
+    "haze",
+    "density",
+    "parts",
+)
+
+
+@pytest.mark.parametrize("profile", WRITTEN)
+def test_a_file_of_another_kind_names_its_reader(
+    profile: str, tmp_path: Path, tiny_model: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every verb that reads files, with a file that another verb wrote."""
+    file = tmp_path / ("a.ltn" if profile == "IMG1" else "a.ltv")
+    if profile == "IMG1":
+        file.write_bytes(pack(Container(profile, bytes(8), b"", (Section(1, b"x"),))))
+    else:
+        with file.open("wb") as stream:
+            ClipWriter(stream, ClipHeader(profile, bytes(8), b"", (1, 0))).close()
+    monkeypatch.chdir(tmp_path)
+    for verb in READERS:
+        if WRITTEN[profile] == f"latens {verb}" or (verb == "inspect" and profile != "LTP2"):
+            continue
+        out = "scores.csv" if verb == "density" else "clip.mp4" if verb == "video decompress" else "out"
+        model = ["--model", str(tiny_model)] if verb in ("decompress", "compress") else []
+        assert main([*verb.split(), file.name, *model, *([] if verb == "inspect" else ["-o", out])]) in (2, 3), verb
+        said = capsys.readouterr().err
+        assert f"`{WRITTEN[profile]}` reads it" in said, (verb, said)
+
+
+def test_the_folder_of_a_run_names_that_of_its_model(photo: Path, capsys: Capture) -> None:
+    run = photo.parent / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "best").mkdir()
+    for place in (run, run / "best"):
+        (place / "config.json").write_text('{"system": "image_codec"}')
+    named = ["compress", str(photo), "--model"], ["int8", "-o", "x"]
+    for words in (*((*verb, str(place)) for verb in named for place in (run, run / "checkpoints")), ("export", str(run))):
+        assert main(list(words)) == 6, words
+        assert f"its best weights are in {run / 'best'}" in capsys.readouterr().err, words

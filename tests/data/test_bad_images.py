@@ -209,8 +209,17 @@ def test_a_damaged_lazy_pil_image() -> None:
 
 
 @pytest.mark.parametrize(
-    ("start", "verb"), [(b"\x89LTN\r\n\x1a\n", "latens decompress"), (b"\x89LTV\r\n\x1a\n", "video decompress")]
+    ("letter", "profile", "verb"),
+    [(b"N", b"IMG1", "decompress"), (b"V", b"VID1", "video decompress"), (b"V", b"LTP2", "density unpack")],
 )
-def test_a_compressed_file_names_the_verb_that_decodes_it(start: bytes, verb: str) -> None:
-    with pytest.raises(UnreadableInput, match=rf"(?s)no image yet but a latens file.*{verb}"):
-        read_image(start + bytes(40))
+def test_a_compressed_file_names_the_verb_that_decodes_it(letter: bytes, profile: bytes, verb: str) -> None:
+    with pytest.raises(UnreadableInput, match=f"(?s)this latens file is an? .*`latens {verb}` reads it"):
+        read_image(b"\x89LT" + letter + b"\r\n\x1a\n\x01\x00" + profile + bytes(40))
+
+
+@pytest.mark.parametrize(("ending", "package"), [(".czi", "bioio"), (".dcm", "pydicom"), (".jxl", "pillow-jxl-plugin")])
+def test_a_format_of_another_package_names_it(ending: str, package: str, tmp_path: Path) -> None:
+    (tmp_path / f"a{ending}").write_bytes(b"ZISRAWFILE" + bytes(200))
+    with pytest.raises(UnreadableInput) as caught:
+        read_image(tmp_path / f"a{ending}")
+    assert f"the package {package} reads {ending}" in str(caught.value.hint)

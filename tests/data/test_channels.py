@@ -143,7 +143,7 @@ def test_pages_that_are_channels(axes: str, kind: str, tmp_path: Path) -> None:
     values = np.random.default_rng(0).integers(0, 250, [sizes[axis] for axis in order], dtype=np.uint8)
     path = tmp_path / ("a.ome.tif" if kind == "ome" else "a.tif")
     named = {"axes": order, **({"Channel": {"Name": ["DAPI", "GFP"]}} if kind == "ome" else {})}
-    tifffile.imwrite(path, values, metadata=named, **{kind: True})
+    tifffile.imwrite(path, values, metadata=named, ome=kind == "ome", imagej=kind == "imagej")
     wanted = np.take(values, 1, order.index("C")).reshape(-1, 12, 14)
     assert count_frames(path) == 2 * len(wanted)
     for channel in ("2", "gfp") if kind == "ome" else ("2",):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from latens.data.image_output import carry_metadata, to_pil, write_image
 from latens.data.images import read_image
@@ -122,3 +123,31 @@ def test_the_resolution_is_carried(tmp_path: Path, kind: str, ending: str) -> No
 def test_a_resolution_that_says_nothing_is_not_carried(tmp_path: Path, dpi: tuple[float, float]) -> None:
     Image.fromarray(NOISE).save(tmp_path / "a.png", dpi=dpi)
     assert not read_image(tmp_path / "a.png").metadata.exif
+
+
+def test_other_metadata_are_named(tmp_path: Path) -> None:
+    """Texts of PNG, comments, IPTC, gain maps and clips have no place in other files, and no note was made of their loss."""
+    info = PngInfo()
+    info.add_text("Description", "a flower")
+    info.add_itxt("XML:com.adobe.xmp", XMP.decode())
+    buffer = io.BytesIO()
+    Image.fromarray(NOISE).save(buffer, "PNG", pnginfo=info)
+    assert read_image(buffer.getvalue()).notes == ("text Description left out",)
+    assert "comment left out" in read_image(photo("JPEG", comment=b"by me")).notes
+    mark = b'<rdf:Description hdrgm:Version="1.0"/>'
+    assert "HDR gain map left out" in read_image(photo("JPEG", xmp=XMP.replace(b"<rdf:RDF/>", mark))).notes
+    record = b"\x1c\x02\x78\x00\x05hello"  # caption
+    block = b"Photoshop 3.0\x008BIM\x04\x04\x00\x00" + len(record).to_bytes(4, "big") + record
+    plain = photo("JPEG")
+    with_iptc = plain[:2] + b"\xff\xed" + (len(block) + 2).to_bytes(2, "big") + block + plain[2:]
+    assert "IPTC left out" in read_image(with_iptc).notes
+    assert not any("left out" in note for note in read_image(plain).notes)
+
+
+def test_formats_without_metadata_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    loaded = read_image(photo("JPEG"))
+    for ending in ("bmp", "ppm", "gif", "png"):
+        write_image(tmp_path / f"a.{ending}", carry_metadata(loaded, to_pil(loaded.pixels)))
+    assert [record.getMessage().rpartition(", ")[2] for record in caplog.records] == [
+        f"which {name} cannot hold" for name in ("BMP", "PPM", "GIF")
+    ]

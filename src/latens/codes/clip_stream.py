@@ -40,9 +40,10 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from latens.codes.byte_stream import ByteStream
+from latens.codes.stream import SIGNATURES, other_kind
 from latens.errors import Corrupt, LimitExceeded, NotOurFile, Truncated, UnsupportedFeature, UnsupportedVersion
 
-SIGNATURE = b"\x89LTV\r\n\x1a\n"
+SIGNATURE = SIGNATURES[1]
 VERSION = (1, 0)
 REQUIRED = 1  # flag bit 0
 INDEX = 255  # kind of the index
@@ -159,7 +160,7 @@ def read_header(stream: ByteStream) -> ClipHeader:
     """Read the start of a file. Raises NotOurFile, UnsupportedVersion, Truncated or Corrupt."""
     data = stream.read(_FIXED.size)
     if not data or data[: len(SIGNATURE)] != SIGNATURE[: len(data)]:
-        raise NotOurFile("the file is empty" if not data else "this is not a latens clip")
+        raise other_kind(data) or NotOurFile("the file is empty" if not data else "this is not a latens clip")
     if len(data) >= 10 and data[8] > VERSION[0]:
         what = f"written by a newer latens (format {data[8]}.{data[9]}, this one reads up to {VERSION[0]}.x)"
         raise UnsupportedVersion(what, hint="update latens: pip install --upgrade latens")

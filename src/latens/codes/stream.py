@@ -32,6 +32,9 @@ from typing import NamedTuple
 from latens.errors import Corrupt, LimitExceeded, NotOurFile, Truncated, UnsupportedFeature, UnsupportedVersion
 
 SIGNATURE = b"\x89LTN\r\n\x1a\n"
+SIGNATURES = (SIGNATURE, b"\x89LTV\r\n\x1a\n")  # of single files and of streams, see `codes.clip_stream`
+PROFILE_PLACE = slice(10, 14)  # in both
+KINDS = {"IMG1": ("an image", "decompress"), "VID1": ("a clip", "video decompress"), "LTP2": ("an archive", "density unpack")}
 VERSION = (1, 0)
 REQUIRED = 1  # flag bit 0
 MAX_HEADER = 4096
@@ -228,8 +231,23 @@ def _check_signature(data: bytes) -> None:
                 section="signature",
                 hint="copy it again in binary mode",
             )
+    if (other := other_kind(data)) is not None:
+        raise other
     what = next((name for start, name in _OTHER_FILES.items() if data.startswith(start)), None)
     raise NotOurFile("this is not a latens file" + (f" but {what}" if what else ""))
+
+
+def other_kind(start: bytes) -> UnsupportedFeature | None:
+    """The error for a latens file of another kind than the caller reads, by its first 14 bytes; None for other files."""
+    known = start[: len(SIGNATURE)] in SIGNATURES and len(start) >= PROFILE_PLACE.stop
+    return wrong_kind(start[PROFILE_PLACE].decode("ascii", "replace")) if known else None
+
+
+def wrong_kind(profile: str) -> UnsupportedFeature:
+    """The error for a latens file of a profile that the caller does not read."""
+    what, verb = KINDS.get(profile, (f"of a kind that this version does not know ({profile!r})", ""))
+    hint = f"`latens {verb}` reads it" if verb else "update latens: pip install --upgrade latens"
+    return UnsupportedFeature(f"this latens file is {what}", hint=hint)
 
 
 def _check_version(major: int, minor: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from latens.data.images import IMAGE_ENDINGS, LoadedImage, Pixels
 from latens.data.metadata import dpi_of
 from latens.errors import UsageError
 from latens.shapes import UInt8
+
+logger = logging.getLogger(__name__)
 
 WITH_METADATA = frozenset({"PNG", "JPEG", "WEBP", "TIFF", "AVIF"})
 XMP_TAG = 700  # of TIFF
@@ -69,6 +72,8 @@ def write_image(path: Path, image: Image.Image) -> None:
     except (OSError, ValueError, KeyError) as error:
         what = f"{name} cannot hold this image ({' '.join(str(error).split()) or type(error).__name__})"
         raise UsageError(what, where=str(path), hint="choose the ending .png") from error
+    if name not in WITH_METADATA and (image.info.get("exif") or image.info.get("xmp")):
+        logger.warning("%s: EXIF and XMP left out, which %s cannot hold", path, name)
     write_atomic(path, data)
 
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeAlias, Union
 import numpy as np
 from PIL import Image
 
+from latens.codes.stream import other_kind
 from latens.data.channels import current_channel, pick
 from latens.data.color import cmyk_to_srgb, color_source, to_srgb
 from latens.data.files import STANDARD_STREAM, read_bytes, reading
@@ -38,6 +39,7 @@ from latens.data.image_arrays import (
 from latens.data.limits import ImageLimits, current_limits, hint, too_many_pixels
 from latens.data.metadata import read_metadata
 from latens.data.notes import readable
+from latens.data.other_formats import reader_hint
 from latens.data.planes import channel_frames
 from latens.data.tiff import RGB, TIFF_START, PageKind, first_values, full_pages, kind_of, prepare_planes, refuse_raw
 from latens.errors import InputError, LatensError, LimitExceeded, UnreadableInput
@@ -82,7 +84,6 @@ IMAGE_ENDINGS = frozenset(
         ".avif",
     }
 )
-CODED = {b"\x89LTN": "latens decompress", b"\x89LTV": "latens video decompress"}  # first bytes of files of latens
 AVIF_BRANDS = frozenset({b"avif", b"avis"})
 MATROSKA = b"\x1aE\xdf\xa3"  # first bytes of .mkv and .webm
 ORIENTATION_TAG = 0x0112
@@ -208,15 +209,14 @@ def _identify(stream: BinaryIO, where: str | None) -> Image.Image:
         raise UnreadableInput(what, where=where, hint="pip install 'latens[micro]', or save it as 8- or 16-bit gray or RGB")
     if is_heic(prefix):
         return open_heic(stream, where)
-    if prefix[:4] in CODED:
-        raise UnreadableInput(
-            "this is no image yet but a latens file", where=where, hint=f"decode it first: {CODED[prefix[:4]]}"
-        )
+    if (coded := other_kind(prefix)) is not None:
+        raise UnreadableInput(f"{coded.what}, which other commands do not read", where=where, hint=coded.hint)
     if (prefix[4:8] == b"ftyp" and prefix[8:12] not in AVIF_BRANDS) or prefix[:4] == MATROSKA or prefix[8:12] == b"AVI ":
         hint = "`latens video compress` and `latens dehaze` take clips; others need its frames as images"
         raise UnreadableInput("this is a clip, not an image", where=where, hint=hint)
     kinds = ", ".join(name for name in FORMATS if name in Image.OPEN)
-    raise UnreadableInput("this is not an image of a known format", where=where, hint=f"known formats: {kinds}")
+    hint = reader_hint(Path(where or "")) or f"known formats: {kinds}"
+    raise UnreadableInput("this is not an image of a known format", where=where, hint=hint)
 
 
 def _one_line(error: Exception) -> str:

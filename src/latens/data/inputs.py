@@ -16,22 +16,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from latens.data.files import STANDARD_STREAM, fitting_name, is_file, reading
-from latens.data.heic import HEIC_ENDINGS, with_heic
+from latens.data.heic import with_heic
 from latens.data.origins import DRAWN, SOFT_MAPS, drawn, with_origin
+from latens.data.other_formats import UNREAD
 from latens.errors import UnreadableInput, UsageError, counted
 
 logger = logging.getLogger(__name__)
 
 
-READERS = {  # packages for kinds of images that latens does not read
-    "latens[heic]": HEIC_ENDINGS,
-    "pillow-jxl-plugin": (".jxl",),
-    "rawpy": (".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw"),
-    "psd-tools": (".psd", ".psb"),
-    "glymur": (".jp2", ".j2k"),
-}
 STDIN = Path("stdin")  # name of standard input without another one
-UNREAD = {ending: package for package, endings in READERS.items() for ending in endings}
 
 
 class InputFile(NamedTuple):

@@ -20,6 +20,9 @@ EXIF_PART, GPS_PART = 0x8769, 0x8825
 COLOR_SPACE, SRGB = 0xA001, 1
 LEFT_OUT = frozenset({0x0112, 0x014A, 0x0201, 0x0202, 0x02BC, 0x83BB, 0x8649, 0x8773})  # orientation, sub-pages, XMP, IPTC, ICC
 LEFT_OUT_OF_EXIF = frozenset({0x927C, 0xA002, 0xA003, 0xA005})  # maker note, stored size, interoperability
+IPTC_OF_JPEG, IPTC_OF_TIFF = 0x0404, 0x83BB
+TEXTS_OF_EXIF_AND_XMP = ("XML:com.adobe.xmp", "Raw profile type")  # beginnings of keys of texts in PNG
+PARTS_OF_XMP = {b"hdrgm:Version": "HDR gain map", b"MotionPhoto": "clip of the motion photo", b"MicroVideo": "clip"}
 KEPT_OF_TIFF = frozenset({0x010E, 0x010F, 0x0110, 0x011A, 0x011B, 0x0128, 0x0131, 0x0132, 0x013B, 0x013C, 0x8298})
 
 
@@ -31,7 +34,7 @@ class Metadata(NamedTuple):
 
 
 def read_metadata(image: Image.Image, notes: list[str]) -> Metadata:
-    """The metadata of an image that is loaded. What cannot be carried is noted."""
+    """The metadata of an image that is loaded. What cannot be carried is noted: texts, comments, IPTC, gain maps, clips."""
     try:
         exif = _exif(image)
     except Exception:  # Pillow's parser and writer raise many types for damaged or unusual values
@@ -43,6 +46,21 @@ def read_metadata(image: Image.Image, notes: list[str]) -> Metadata:
         if len(data) > MAX_BYTES:
             notes.append(f"{name.upper()} of {len(data):,} bytes left out")
             found = found._replace(**{name: b""})
+    others = _others(image) + [part for mark, part in PARTS_OF_XMP.items() if mark in found.xmp]
+    if others:
+        notes.append(f"{', '.join(dict.fromkeys(others))} left out")
+    return found
+
+
+def _others(image: Image.Image) -> list[str]:
+    """Names of the metadata besides EXIF and XMP, which have no place in other files."""
+    texts = [str(key) for key in getattr(image, "text", None) or {} if not str(key).startswith(TEXTS_OF_EXIF_AND_XMP)]
+    found = [f"text {', '.join(texts[:3])}{' ...' if len(texts) > 3 else ''}"] if texts else []
+    if image.info.get("comment"):
+        found.append("comment")
+    tags, resources = getattr(image, "tag_v2", None) or {}, image.info.get("photoshop")
+    if IPTC_OF_TIFF in tags or (isinstance(resources, dict) and IPTC_OF_JPEG in resources):
+        found.append("IPTC")
     return found
 
 

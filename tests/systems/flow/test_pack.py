@@ -274,7 +274,7 @@ def test_another_model_and_other_files_are_refused(packer: Packer, flow: FrozenF
     earlier = container.pack(container.Container("LTP1", bytes(8), bytes(68), ()))
     with pytest.raises(UnsupportedVersion, match="earlier"):
         restored(packer, earlier)
-    with pytest.raises(UnsupportedFeature, match="IMG1"):
+    with pytest.raises(UnsupportedFeature, match="this latens file is an image"):
         restored(packer, earlier.replace(b"LTP1", b"IMG1"))
     with pytest.raises(NotOurFile, match="not an archive"):
         restored(packer, b"no archive at all")

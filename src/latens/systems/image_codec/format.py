@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from latens.codes.stream import Container, Section, pack, unpack
+from latens.codes.stream import Container, Section, pack, unpack, wrong_kind
 from latens.data.limits import current_limits
 from latens.errors import Corrupt, UnsupportedFeature
 from latens.systems.image_codec.config import HYPER_STRIDE, STRIDE
@@ -132,9 +132,7 @@ def read_coded_image(data: bytes, *, partial: bool = False) -> CodedImage:
     unpacked = unpack(data, known_kinds=KINDS, partial=partial)
     container, damaged = unpacked.container, unpacked.damaged
     if container.profile != PROFILE:
-        raise UnsupportedFeature(
-            f"this file holds no image (profile {container.profile!r})", hint="use the command of the system that wrote it"
-        )
+        raise wrong_kind(container.profile)
     header = _read_header(container.header)
     kinds = [HYPER] + [BAND] * len(header.bands) + [ALPHA] * header.alpha
     lost = {damage.index: damage.kind for damage in damaged}

@@ -34,6 +34,7 @@ from types import MappingProxyType
 from typing import BinaryIO, NamedTuple
 
 from latens.codes.clip_stream import ClipDamage, ClipHeader, ClipSection, IndexEntry, read_header, read_index, read_sections
+from latens.codes.stream import wrong_kind
 from latens.data.limits import current_limits
 from latens.errors import Corrupt, UnsupportedFeature
 from latens.systems.video_codec.exact import MAX_AMPLIFIER
@@ -145,8 +146,7 @@ def open_stream(stream: BinaryIO) -> OpenedStream:
     """Read the header. Raises StreamError or LimitExceeded."""
     found: ClipHeader = read_header(stream)
     if found.profile != PROFILE:
-        what = f"this file holds no clip of a video codec (profile {found.profile!r})"
-        raise UnsupportedFeature(what, hint="use the command of the system that wrote it")
+        raise wrong_kind(found.profile)
     return OpenedStream(read_video_header(found.header), found.model_id.hex(), found.version)
 
 

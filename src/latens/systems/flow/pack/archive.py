@@ -45,7 +45,8 @@ from latens.codes.clip_stream import (
     written_index,
 )
 from latens.codes.stream import SIGNATURE as SINGLE_FILES
-from latens.errors import Corrupt, NotOurFile, UnsupportedFeature, UnsupportedVersion
+from latens.codes.stream import wrong_kind
+from latens.errors import Corrupt, NotOurFile, UnsupportedVersion
 from latens.systems.flow.pack.description import number, parsed
 
 PROFILE, OLD_PROFILE = "LTP2", "LTP1"
@@ -127,7 +128,7 @@ def open_archive(stream: BinaryIO) -> Opened:
         if profile == OLD_PROFILE:
             what = f"packed by an earlier latens (format {profile}, this one reads {PROFILE})"
             raise UnsupportedVersion(what, hint="unpack it with the version of latens that packed it")
-        raise _other(profile)
+        raise wrong_kind(profile)
     try:
         header = read_header(stream)
     except (Corrupt, NotOurFile) as error:
@@ -135,14 +136,9 @@ def open_archive(stream: BinaryIO) -> Opened:
             raise NotOurFile("the file is not an archive of `latens density pack`") from None
         return Opened("", "", b"")
     if header.profile != PROFILE:
-        raise _other(header.profile)
+        raise wrong_kind(header.profile)
     flow_hash, table_hash = _HEADER.unpack(header.header)
     return Opened(flow_hash.hex(), table_hash.hex(), header.model_id)
-
-
-def _other(profile: str) -> UnsupportedFeature:
-    what = f"this latens file holds {profile}, not packed images"
-    return UnsupportedFeature(what, hint="`latens inspect` describes it")
 
 
 def groups(stream: BinaryIO) -> Iterator[Group]:
