@@ -13,7 +13,7 @@ from latens.data.masks import boxes_of, crop
 from latens.data.tensors import to_tensor
 from latens.errors import InputError
 from latens.shapes import Float
-from latens.systems.amodal.config import AmodalConfig, LossConfig, SceneConfig
+from latens.systems.amodal.config import STRIDE, AmodalConfig, LossConfig, SceneConfig
 from latens.systems.amodal.dataset import SampleSource
 from latens.training.data import generator
 
@@ -54,7 +54,7 @@ class AmodalData:
                 samples.append(self._draw(rng, step + len(samples)))
             return {"crops": mask_crops(rng, samples, self.losses.code_batch, self.model.code.size)}
         count = self.scenes.batch
-        return collate([self._draw(rng, count * step + number) for number in range(count)], self.model.size)
+        return self._collate([self._draw(rng, count * step + number) for number in range(count)])
 
     def _draw(self, rng: np.random.Generator, number: int) -> Sample:
         return self.sources[number % len(self.sources)].draw(rng, self.model.size)
@@ -63,17 +63,26 @@ class AmodalData:
         share = -(-self.scenes.validation // len(self.sources))
         samples = [sample for source in self.sources for sample in source.held_out("validation", share, self.model.size)]
         step = self.scenes.batch
-        return [collate(samples[start : start + step], self.model.size) for start in range(0, len(samples), step)]
+        return [self._collate(samples[start : start + step]) for start in range(0, len(samples), step)]
+
+    def _collate(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
+        """Square images, or with a shorter side, images of the size of the largest of the batch."""
+        size = self.model.size
+        if not self.model.short_side:
+            return collate(samples, (size, size))
+        largest = np.max([sample.image.shape[:2] for sample in samples], axis=0)
+        height, width = (-(-int(side) // STRIDE) * STRIDE for side in largest)
+        return collate(samples, (height, width))
 
 
-def collate(samples: Sequence[Sample], size: int) -> dict[str, Tensor]:
-    """Images (B, 3, size, size) in [0, 1], padded at the right and bottom, and their concatenated objects."""
-    image = np.zeros((len(samples), size, size, 3), dtype=np.uint8)
+def collate(samples: Sequence[Sample], size: tuple[int, int]) -> dict[str, Tensor]:
+    """Images (B, 3, *size) in [0, 1], padded at the right and bottom, and their concatenated objects."""
+    image = np.zeros((len(samples), *size, 3), dtype=np.uint8)
     amodal, visible, label, owner = [], [], [], []
     for index, sample in enumerate(samples):
         height, width = sample.image.shape[:2]
         image[index, :height, :width] = sample.image
-        padding = ((0, 0), (0, size - height), (0, size - width))
+        padding = ((0, 0), (0, size[0] - height), (0, size[1] - width))
         amodal.append(np.pad(sample.layers.amodal, padding))
         visible.append(np.pad(sample.layers.visible, padding))
         label.append(sample.layers.category)

@@ -50,11 +50,14 @@ class BackboneConfig:
     """The backbone: image to feature pyramid."""
 
     kind: Literal["slim", "resnet50"] = "slim"  # slim: ResNet-18 with group norm; resnet50: torchvision's architecture
+    norm: Literal["group", "frozen"] = "group"  # of resnet50; frozen: the statistics of pretrained weights
     width: Count = 32  # channels of the first stage of `slim`; the original ResNet-18 has 64
     pyramid: Count = 96  # channels of every level of the feature pyramid
 
     def without_effect(self) -> dict[str, str]:
-        return {"width": "the width of resnet50 is fixed"} if self.kind == "resnet50" else {}
+        if self.kind == "resnet50":
+            return {"width": "the width of resnet50 is fixed"}
+        return {"norm": "slim has group normalization"}
 
 
 @settings
@@ -118,6 +121,7 @@ class AmodalConfig:
     kind: Literal["rcnn"] = "rcnn"  # model
     classes: tuple[str, ...] = ()  # names of the classes; empty: those of the training data
     size: Annotated[int, Ge(2 * STRIDE), MultipleOf(STRIDE)] = 256  # longer side of the resampled image, pixels
+    short_side: Natural = 0  # shorter side of the resampled image, whose longer side is at most `size`; 0: `size` alone decides
     code: MaskCodeConfig = field(default_factory=MaskCodeConfig)  # mask code
     backbone: BackboneConfig = field(default_factory=BackboneConfig)  # feature extractor
     detector: DetectorConfig = field(default_factory=DetectorConfig)  # proposals and boxes
@@ -132,6 +136,12 @@ class AmodalConfig:
         return self
 
 
+def network_scale(shape: tuple[int, int], size: int, short_side: int) -> float:
+    """Factor to a longer side of `size` pixels; with `short_side`, to that shorter side if the longer one is at most `size`."""
+    factor = size / max(shape)
+    return min(factor, short_side / min(shape)) if short_side else factor
+
+
 @settings
 class LossConfig:
     """Loss weights (section 4.3), and length of the first stage, which trains the mask code."""
@@ -144,6 +154,7 @@ class LossConfig:
     code_steps: Natural = 2000  # length of the first stage, which trains only the mask code; after it the code is frozen
     code_batch: Count = 64  # masks per step of that stage
     code_from: str = ""  # model folder that supplies a trained mask code; the first stage is skipped
+    backbone_from: str = ""  # file with pretrained weights of ResNet-50; its first two stages stay fixed
 
     def without_effect(self) -> dict[str, str]:
         return dict.fromkeys(("code_steps", "code_batch"), "code_from supplies a trained mask code") if self.code_from else {}
@@ -155,6 +166,9 @@ class SceneConfig:
 
     batch: Count = 4  # images
     validation: Count = 32  # held-out images
+    validation_share: Share = 0.15  # of the images of annotation files, by the hash of the file name
+    test_share: Share = 0.15  # of them, kept out of the training for tests; 0 where another file holds the test images
+    smallest: Count = 16  # objects of fewer pixels after resampling are dropped
     rotate: bool = False  # rotate annotated images by multiples of 90 degrees, in addition to mirroring
 
 

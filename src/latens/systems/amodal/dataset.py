@@ -6,6 +6,7 @@ simulated, simulated:opaque, simulated:translucent    embryos, or generic shapes
 simulated:SHARE                                       embryos that fill this share of the side of the image, in a dish
 nuclei:FOLDER, nuclei-opaque:FOLDER                   composites of real nuclei, from images with label maps
 coco:FILE.json,IMAGES  kins: cocoa: d2sa: aistron:    annotation files; IMAGES defaults to the folder of the file
+kins:FOLDER  cocoa:FOLDER  d2sa:FOLDER                the training and the test file of a published data set (`official`)
 labelme:FOLDER, labels:FOLDER                         labelme's files; images with label maps or stacks of masks
 """
 
@@ -15,7 +16,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image
@@ -24,11 +25,12 @@ from latens.data.convert import READABLE, read_collection
 from latens.data.instances import Collection, Layers, Sample, Scene
 from latens.data.notes import left_out
 from latens.data.source import Source
+from latens.data.splits import place_of
 from latens.data.stacks import read_frame
 from latens.errors import InputError, LimitExceeded, UsageError
-from latens.systems.amodal.config import EmbryoConfig, ShapesConfig
+from latens.systems.amodal.config import EmbryoConfig, ShapesConfig, network_scale
 from latens.systems.amodal.simulator.embryos import embryo
-from latens.systems.amodal.simulator.nuclei import composite, read_nuclei, split_of
+from latens.systems.amodal.simulator.nuclei import composite, read_nuclei
 from latens.systems.amodal.simulator.shapes import shapes
 from latens.systems.amodal.simulator.surroundings import SMALLEST_SHARE, surrounded
 
@@ -36,7 +38,20 @@ logger = logging.getLogger(__name__)
 
 VALIDATION_SEED, TEST_SEED = 20_110, 20_111  # training streams have seeds of three numbers, so none coincides
 KINDS = ("embryo", "opaque", "translucent")
-SMALLEST = 16  # pixels; masks that are smaller after resizing are dropped
+OWN_SIZE = 500  # side of generated images in place of the size 0, their own size
+
+
+class View(NamedTuple):
+    """How the images of a source are divided and resampled, besides the longer side."""
+
+    short_side: int = 0  # shorter side of training images, whose longer side is then at most the size; 0: no such side
+    smallest: int = 16  # objects of fewer pixels after resampling are dropped
+    validation_share: float = 0.15  # of the images of annotation files
+    test_share: float = 0.15
+    rotate: bool = False  # in training, by multiples of 90 degrees
+
+
+VIEW = View()
 
 
 class HeldOut:
@@ -70,11 +85,14 @@ class SampleSource(Protocol):
     classes: tuple[str, ...]
 
     def draw(self, rng: np.random.Generator, size: int) -> Sample:
-        """A training image whose longer side is `size`."""
+        """A training image whose longer side is `size`, or smaller if the view has a shorter side."""
         ...
 
     def held_out(self, split: str, count: int, size: int) -> HeldOut:
-        """At most `count` images of the split "validation", "test" or "all" (every annotated image; if simulated, "test")."""
+        """At most `count` images of the split "validation", "test" or "all" (every annotated image; if simulated, "test").
+
+        Their longer side is `size`; 0: their own size, with all objects.
+        """
         ...
 
     def contents(self) -> list[str]:
@@ -82,17 +100,17 @@ class SampleSource(Protocol):
         ...
 
 
-def open_source(source: Source, *, rotate: bool = False) -> SampleSource:
+def open_source(source: Source, view: View = VIEW) -> SampleSource:
     """Open a value of `--data`. Raises UsageError for an unknown value, InputError for unusable files."""
     kind, place = source
     if kind == "simulated" and (share := share_of(place)) is not None:
-        return Surrounded(share)
+        return Surrounded(share, view)
     if str(source) == "simulated" or (kind == "simulated" and place in KINDS):
-        return Simulated(place if kind else "embryo")
+        return Simulated(place if kind else "embryo", view)
     if kind in ("nuclei", "nuclei-opaque") and place:
-        return Nuclei(Path(place), opaque=kind == "nuclei-opaque")
+        return Nuclei(Path(place), view, opaque=kind == "nuclei-opaque")
     if kind in READABLE and place:
-        return Annotated(read_collection(str(source)), rotate=rotate)
+        return Annotated(read_collection(str(source)), view)
     raise UsageError(
         f"unknown data source '{source}'",
         where="--data",
@@ -117,20 +135,33 @@ def common_classes(sources: Sequence[SampleSource], wanted: Sequence[str]) -> tu
     return classes
 
 
-class Simulated:
-    """Unlimited images from a simulator of one class."""
+class Generated:
+    """Unlimited images of one class, square."""
 
-    def __init__(self, kind: str) -> None:
+    view: View
+
+    def make(self, rng: np.random.Generator, size: int) -> Sample:
+        raise NotImplementedError
+
+    def draw(self, rng: np.random.Generator, size: int) -> Sample:
+        return self.make(rng, self.view.short_side or size)
+
+    def held_out(self, split: str, count: int, size: int) -> HeldOut:
+        return _numbered(lambda rng: self.make(rng, size or OWN_SIZE), split, count)
+
+
+class Simulated(Generated):
+    """Images from a simulator."""
+
+    def __init__(self, kind: str, view: View = VIEW) -> None:
+        self.view = view
         self.classes: tuple[str, ...] = ("cell",) if kind == "embryo" else ("shape",)
         self.kind = kind
 
-    def draw(self, rng: np.random.Generator, size: int) -> Sample:
+    def make(self, rng: np.random.Generator, size: int) -> Sample:
         if self.kind == "embryo":
             return embryo(rng, EmbryoConfig(size=size))
         return shapes(rng, ShapesConfig(size=size, opaque=self.kind == "opaque"))
-
-    def held_out(self, split: str, count: int, size: int) -> HeldOut:
-        return _numbered(lambda rng: self.draw(rng, size), split, count)
 
     def contents(self) -> list[str]:
         return []
@@ -148,19 +179,17 @@ def share_of(place: str) -> float | None:
     return share
 
 
-class Surrounded:
+class Surrounded(Generated):
     """Simulated embryos that fill a share of the side of the image, among other things in a dish."""
 
     classes: tuple[str, ...] = ("cell",)
 
-    def __init__(self, share: float) -> None:
+    def __init__(self, share: float, view: View = VIEW) -> None:
         self.share = share
+        self.view = view
 
-    def draw(self, rng: np.random.Generator, size: int) -> Sample:
+    def make(self, rng: np.random.Generator, size: int) -> Sample:
         return surrounded(rng, size, self.share)
-
-    def held_out(self, split: str, count: int, size: int) -> HeldOut:
-        return _numbered(lambda rng: self.draw(rng, size), split, count)
 
     def contents(self) -> list[str]:
         return []
@@ -171,17 +200,18 @@ class Nuclei:
 
     classes: tuple[str, ...] = ("nucleus",)
 
-    def __init__(self, folder: Path, *, opaque: bool) -> None:
+    def __init__(self, folder: Path, view: View = VIEW, *, opaque: bool) -> None:
         self.folder = folder
+        self.view = view
         self.opaque = opaque
         self.train = read_nuclei(folder, "train")
 
     def draw(self, rng: np.random.Generator, size: int) -> Sample:
-        return composite(rng, self.train, size, opaque=self.opaque)
+        return composite(rng, self.train, self.view.short_side or size, opaque=self.opaque)
 
     def held_out(self, split: str, count: int, size: int) -> HeldOut:
         sources = read_nuclei(self.folder, "validation" if split == "validation" else "test")
-        return _numbered(lambda rng: composite(rng, sources, size, opaque=self.opaque), split, count)
+        return _numbered(lambda rng: composite(rng, sources, size or OWN_SIZE, opaque=self.opaque), split, count)
 
     def contents(self) -> list[str]:
         return [image.name for image in self.train]
@@ -193,26 +223,26 @@ def _numbered(draw: Callable[[np.random.Generator], Sample], split: str, count: 
 
 
 class Annotated:
-    """The images of a collection. By the hash of the file name, 15 % are held out for validation and 15 % for testing.
+    """The images of a collection. By the hash of the file name, shares are held out for validation and for testing.
 
     Images that cannot be read are left out with a warning: in training, the next one takes their place.
     """
 
-    def __init__(self, collection: Collection, *, rotate: bool = False) -> None:
+    def __init__(self, collection: Collection, view: View = VIEW) -> None:
+        self.view = view
         self.collection = collection
         self.classes = collection.categories
-        self.rotate = rotate
         with_objects = [scene for scene in collection.scenes if scene.instances]
         if not with_objects:
             raise InputError("no image has an annotated object", where=str(collection.root))
-        self.splits = split_scenes(with_objects)
+        self.splits = split_scenes(with_objects, view)
         self._unreadable: set[str] = set()  # names of files, so that each is read and reported once
 
     def draw(self, rng: np.random.Generator, size: int) -> Sample:
         scenes = self.splits["train"]
         first = int(rng.integers(len(scenes)))
         sample = next(self._readable([*scenes[first:], *scenes[:first]], size), None) or self._load(scenes[first], size)
-        return rotated(sample, int(rng.integers(4)) if self.rotate else 0, mirror=rng.random() < 0.5)
+        return rotated(sample, int(rng.integers(4)) if self.view.rotate else 0, mirror=rng.random() < 0.5)
 
     def held_out(self, split: str, count: int, size: int) -> HeldOut:
         """The readable images among the first `count` of the split; without any, of the training images, with a warning.
@@ -253,14 +283,16 @@ class Annotated:
                 f"the image has {pixels.shape[1]} x {pixels.shape[0]} pixels, its annotations {scene.width} x {scene.height}",
                 where=str(path),
             )
-        return resized(Sample(pixels, scene.layers()), size)
+        return resized(Sample(pixels, scene.layers()), size, self.view) if size else Sample(pixels, scene.layers())
 
 
-def split_scenes(scenes: Sequence[Scene]) -> dict[str, list[Scene]]:
+def split_scenes(scenes: Sequence[Scene], view: View = VIEW) -> dict[str, list[Scene]]:
     """Scenes by split. An empty split takes one scene of the largest split; a single scene is used in every split."""
     splits: dict[str, list[Scene]] = {"train": [], "validation": [], "test": []}
     for scene in scenes:
-        splits[split_of(Path(scene.file).name)].append(scene)
+        place, tested = place_of(Path(scene.file).name), 1 - view.test_share
+        trained = place < tested - view.validation_share
+        splits["train" if trained else "validation" if place < tested else "test"].append(scene)
     for split in ("train", "validation"):
         if not splits[split]:
             giver = max(splits.values(), key=len)
@@ -269,10 +301,10 @@ def split_scenes(scenes: Sequence[Scene]) -> dict[str, list[Scene]]:
     return splits
 
 
-def resized(sample: Sample, size: int) -> Sample:
-    """The sample resized to a longer side of `size`; objects of fewer than SMALLEST pixels are dropped."""
+def resized(sample: Sample, size: int, view: View = VIEW) -> Sample:
+    """The sample resized as `network_scale`; objects of fewer than `view.smallest` pixels are dropped."""
     height, width = sample.image.shape[:2]
-    scale = size / max(height, width)
+    scale = network_scale((height, width), size, view.short_side)
     target = (max(1, round(width * scale)), max(1, round(height * scale)))
     if target == (width, height):
         return sample
@@ -284,7 +316,7 @@ def resized(sample: Sample, size: int) -> Sample:
 
     amodal = scaled(sample.layers.amodal)
     visible = scaled(sample.layers.visible) & amodal
-    kept = amodal.sum((1, 2)) >= SMALLEST
+    kept = amodal.sum((1, 2)) >= view.smallest
     layers = Layers(amodal[kept], visible[kept], sample.layers.layer[kept], sample.layers.category[kept])
     return Sample(image, layers)
 

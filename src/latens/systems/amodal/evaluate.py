@@ -1,7 +1,8 @@
 """Evaluation on test images: AP of amodal and visible masks, AP by degree of occlusion, depth order, counts, areas.
 
-`--data` takes one value that `dataset` lists. The default is 500 simulated embryos, none of which is used in training. The
-report identifies the test images by a hash of their pixels and masks.
+`--data` takes one value that `dataset` lists; of a published data set the whole test file is used. The
+default is 500 simulated embryos, none of which is used in training. The report identifies the test images by a hash of their
+pixels and masks.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ from latens.errors import counted
 from latens.experiments.report import Report
 from latens.inference.page import Table
 from latens.metrics.instances import DEGREES, ImageScores, average_precision, score_image, summarize
-from latens.settings import Count, settings
+from latens.settings import Count, Natural, settings
 from latens.systems.amodal.dataset import HeldOut, open_source
 from latens.systems.amodal.draw import overlay
+from latens.systems.amodal.official import official
 from latens.systems.amodal.order import SCORE_THRESHOLD
 from latens.systems.amodal.predict import AmodalSegmenter, Segmentation
 from latens.systems.amodal.segmenter import Found, Segmenter
@@ -42,7 +44,7 @@ class AmodalEvaluation:
     """Size of the test set."""
 
     images: Count = 500  # largest number of test images
-    size: Count = 500  # longer side of test images, pixels
+    size: Natural = 500  # longer side of test images, pixels; 0: their own size
 
 
 class Measured(NamedTuple):
@@ -71,7 +73,7 @@ def evaluate(
         assert isinstance(segmenter, CellSegmenter)
         return evaluate_fields(segmenter, sources, folder)
     value = one_source(sources) or Source("", "simulated")
-    source = open_source(value)
+    source = open_source(official(value).test or value)
     one_class = len(source.classes) == len(segmenter.classes) == 1
     names_differ = one_class and segmenter.classes != source.classes
     if names_differ:

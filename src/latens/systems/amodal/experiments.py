@@ -23,7 +23,7 @@ from latens.errors import counted
 from latens.experiments.journal import digest
 from latens.experiments.lab import ExperimentRunner
 from latens.hub import load_model
-from latens.settings import Count, Natural, settings, to_dict
+from latens.settings import Count, Natural, Share, settings, to_dict
 from latens.systems.amodal.dataset import (
     HeldOut,
     SampleSource,
@@ -33,6 +33,7 @@ from latens.systems.amodal.dataset import (
 )
 from latens.systems.amodal.evaluate import digest as image_digest
 from latens.systems.amodal.evaluate import measure
+from latens.systems.amodal.official import official
 from latens.systems.amodal.predict import NAME, AmodalSegmenter
 from latens.systems.amodal.recipes import AmodalTraining
 from latens.systems.amodal.variants import Variant, has_code, parameters, with_variant
@@ -60,7 +61,9 @@ class AmodalScale:
     seeds: Count = 3  # seeds per row
     code_seeds: Count = 5  # seeds of the mask code, in `codebook`
     images: Count = 500  # largest number of test images
-    side: Count = 256  # longer side of test images, pixels
+    side: Natural = 256  # longer side of test images, pixels; 0: their own size, with all objects
+    validation_share: Share = 0.02  # of the training file of a published data set (kins:FOLDER, cocoa:, d2sa:)
+    backbone_from: str = ""  # file with pretrained weights of ResNet-50, for a recipe with this backbone
     test: str = ""  # separate test set (a value of --data), used whole; default: held-out images of the training data
     rows: tuple[Variant, ...] = ()  # variants to train and evaluate; variants that are finished already are shown too
 
@@ -82,7 +85,7 @@ SCALES: Mapping[str, AmodalScale] = MappingProxyType(
             side=64,
         ),
         "cpu": AmodalScale(),
-        "paper": AmodalScale(recipe="paper", code_recipe="paper", steps=0, size=0, batch=0, images=10_000, side=500),
+        "paper": AmodalScale(recipe="paper", code_recipe="paper", steps=0, size=0, batch=0, images=10_000, side=0),
     }
 )
 
@@ -103,9 +106,16 @@ def code_config(scale: AmodalScale, base: AmodalTraining, seed: int) -> AmodalTr
 def _scaled(scale: AmodalScale, base: AmodalTraining, steps: int, seed: int, every: int) -> AmodalTraining:
     """A configuration with the steps, seed, sizes and validation interval of the scale."""
     checkpoint = min(base.run.checkpoint_every, every)
+    model, objective = base.model, base.objective
+    if scale.size:
+        model = replace(model, size=scale.size, short_side=0)
+    if scale.backbone_from:
+        model = replace(model, backbone=replace(model.backbone, norm="frozen"))
+        objective = replace(objective, backbone_from=scale.backbone_from)
     return replace(
         base,
-        model=replace(base.model, size=scale.size or base.model.size),
+        model=model,
+        objective=objective,
         data=replace(base.data, batch=scale.batch or base.data.batch),
         optim=replace(base.optim, warmup=min(base.optim.warmup, steps // 5)),
         run=replace(base.run, steps=steps, seed=seed, validate_every=every, checkpoint_every=checkpoint, keep=1),
@@ -139,24 +149,32 @@ class Result(NamedTuple):
 class Comparison:
     """Runs and measurements of variants, on the data and at the scale of a `ExperimentRunner`.
 
-    `default` are the sources without `--data`. Raises UsageError or InputError for unusable data.
+    `default` are the sources without `--data`, and `values` those of this comparison instead of all. Raises UsageError or
+    InputError for unusable data.
     """
 
-    def __init__(self, lab: AmodalLab, default: Sequence[Source], scale: AmodalScale | None = None) -> None:
+    def __init__(
+        self, lab: AmodalLab, default: Sequence[Source], scale: AmodalScale | None = None, *, values: Sequence[Source] = ()
+    ) -> None:
         self.lab, self.scale = lab, scale or lab.scale
-        self.values = list(lab.sources or default)
-        self.sources = [open_source(value) for value in self.values]
+        self.values = list(values or lab.sources or default)
+        self.tests = [test for value in self.values if (test := official(value).test) is not None]
+        self.sources = [open_source(official(value).train) for value in self.values]
         self.base, self.code_base = self._with_classes(self.scale.recipe), self._with_classes(self.scale.code_recipe)
         self.test = concatenate(self._test_sets())
         self.identity = [identity(source) for source in self.sources]
 
     def _with_classes(self, recipe: str) -> AmodalTraining:
         config: AmodalTraining = recipe_of(NAME, recipe)
+        if self.tests:
+            config = replace(config, data=replace(config.data, validation_share=self.scale.validation_share))
         return replace(config, model=replace(config.model, classes=common_classes(self.sources, config.model.classes)))
 
     def _test_sets(self) -> list[HeldOut]:
-        """The test images: all of `scale.test`, or held-out images of the training data."""
+        """The test files of published data sets, all of `scale.test`, or held-out images of the training data."""
         scale = self.scale
+        if self.tests:
+            return [open_source(test).held_out("all", scale.images, scale.side) for test in self.tests]
         if not scale.test:
             share = -(-scale.images // len(self.sources))
             return [source.held_out("test", share, scale.side) for source in self.sources]
@@ -168,7 +186,7 @@ class Comparison:
     @property
     def test_name(self) -> str:
         """The test images as values of `--data`."""
-        return self.scale.test or " ".join(map(str, self.values))
+        return " ".join(map(str, self.tests)) or self.scale.test or " ".join(map(str, self.values))
 
     def results(self, variants: Sequence[Variant]) -> list[Result]:
         """Results of these variants by variant and seed; missing ones are trained and measured.
@@ -246,12 +264,16 @@ class Comparison:
 
     def about(self, results: Sequence[Result] = ()) -> str:
         """Two clauses for a page: data and recipe of the training, and the test images with the hash of their set."""
-        size = self.scale.size or self.base.model.size
+        model = self.config("vq", 0).model
+        size = f"{model.short_side} pixels at the shorter side" if model.short_side else f"{model.size} pixels"
+        side = f"{self.scale.side} pixels" if self.scale.side else "their own size"
+        share = f", of which {100 * self.scale.validation_share:g} % are for validation" if self.tests else ""
+        start = f", ResNet-50 from {self.scale.backbone_from}" if self.scale.backbone_from else ""
         digests = {result.digest[:12] for result in results}
         named = f" (test set {', '.join(sorted(digests))})" if digests else ""
         return (
-            f"Trained on {' and '.join(map(str, self.values))} with recipe {self.scale.recipe}, images of {size} pixels; "
-            f"tested on {counted(len(self.test), 'image')} of {self.scale.side} pixels of {self.test_name}{named}."
+            f"Trained on {' and '.join(map(str, self.values))} with recipe {self.scale.recipe}, images of {size}"
+            f"{share}{start}; tested on {counted(len(self.test), 'image')} of {side} of {self.test_name}{named}."
         )
 
 

@@ -11,7 +11,7 @@ Letters: B images, H W image (multiples of 32), T objects of the batch, R region
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -24,6 +24,7 @@ from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+from torchvision.ops.misc import FrozenBatchNorm2d
 
 from latens.data.masks import boxes_of, crop
 from latens.nn.ranks import share_of_mean
@@ -233,7 +234,7 @@ class Backbone(nn.Module):
             self.body: nn.Module = SlimResNet(config.width)
             channels = [config.width, 2 * config.width, 4 * config.width, 8 * config.width]
         else:
-            self.body = ResNet50()
+            self.body = ResNet50(FrozenBatchNorm2d if config.norm == "frozen" else norm)
             channels = [256, 512, 1024, 2048]
         self.fpn = FeaturePyramidNetwork(channels, config.pyramid, LastLevelMaxPool())
 
@@ -243,11 +244,11 @@ class Backbone(nn.Module):
 
 
 class ResNet50(Staged):
-    """The stages of torchvision's ResNet-50 with group normalization and random weights."""
+    """The stages of torchvision's ResNet-50 with random weights and a normalization layer of any kind."""
 
-    def __init__(self) -> None:
+    def __init__(self, norm_layer: Callable[[int], nn.Module]) -> None:
         super().__init__()
-        whole = resnet50(weights=None, norm_layer=norm)
+        whole = resnet50(weights=None, norm_layer=norm_layer)
         self.stem = nn.Sequential(whole.conv1, whole.bn1, whole.relu, whole.maxpool)
         self.stages = nn.ModuleList([whole.layer1, whole.layer2, whole.layer3, whole.layer4])
 

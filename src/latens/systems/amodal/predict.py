@@ -23,7 +23,7 @@ from latens.inference.device import choose_device, in_float32
 from latens.shapes import Bool, Float, Int, UInt8
 from latens.systems.amodal.cells.config import StarConfig
 from latens.systems.amodal.cells.network import StarNet
-from latens.systems.amodal.config import STRIDE, AmodalConfig, AnyModel
+from latens.systems.amodal.config import STRIDE, AmodalConfig, AnyModel, network_scale
 from latens.systems.amodal.finder import Boxes, Window, find_embryo
 from latens.systems.amodal.order import SCORE_THRESHOLD, ordered, paste_each
 from latens.systems.amodal.pipeline import AmodalRCNN, Detections
@@ -105,7 +105,7 @@ class AmodalSegmenter(Segmenter[Segmentation]):
     @torch.no_grad()
     def _detected(self, pixels: UInt8[np.ndarray, "h w 3"]) -> tuple[Detections, tuple[float, float]]:
         """The objects of an image or a part of it, in pixels of the network image, and its scale factors (x, y)."""
-        small, scale = network_image(pixels, self.model.config.size)
+        small, scale = network_image(pixels, self.model.config.size, self.model.config.short_side)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             (found,) = self.model.detect(small.to(self.device))
         return found, scale
@@ -154,10 +154,10 @@ def soft_masks(whole: Float[np.ndarray, "N H W"], visible: Float[np.ndarray, "N 
     return found
 
 
-def network_image(pixels: np.ndarray, size: int) -> tuple[Float[Tensor, "1 3 h w"], tuple[float, float]]:
-    """Network input: the image resized to a longer side of `size`, padded to multiples of 32; and its scale factors (x, y)."""
+def network_image(pixels: np.ndarray, size: int, short_side: int = 0) -> tuple[Float[Tensor, "1 3 h w"], tuple[float, float]]:
+    """Network input: the image resized as `network_scale`, padded to multiples of 32; and its scale factors (x, y)."""
     height, width = pixels.shape[:2]
-    factor = size / max(height, width)
+    factor = network_scale((height, width), size, short_side)
     target = (max(1, round(width * factor)), max(1, round(height * factor)))
     small = np.asarray(Image.fromarray(pixels).resize(target, Image.Resampling.BILINEAR))
     padding = ((0, -target[1] % STRIDE), (0, -target[0] % STRIDE), (0, 0))

@@ -98,7 +98,7 @@ def gpu() -> AmodalTraining:
 
 
 def paper() -> AmodalTraining:
-    """Jang et al. 2020, sections 3 and 4, with ResNet-50 and 256 pyramid channels; sizes that the paper omits are ours."""
+    """Jang et al. 2020, sections 3 and 4, with ResNet-50 and a shorter side of 800; sizes that the paper omits are ours."""
     base = cpu()
     detector = DetectorConfig(
         proposals=1000, rpn_samples=256, roi_samples=512, box_hidden=1024, detections=100, anchors=(32, 64, 128, 256, 512)
@@ -107,12 +107,13 @@ def paper() -> AmodalTraining:
         base,
         recipe="paper",
         model=AmodalConfig(
-            size=800,
+            size=3008,
+            short_side=800,
             backbone=BackboneConfig(kind="resnet50", pyramid=256),
             detector=detector,
             head=HeadConfig(channels=256, dense=64, occlusion_channels=256),
         ),
-        data=SceneConfig(batch=16, validation=200),
+        data=SceneConfig(batch=16, validation=200, smallest=1),
         objective=LossConfig(code_steps=10_000, code_batch=256),
         optim=Adam(lr=2e-4, warmup=1000, ema=0.0, decay_share=0.25, clip=10.0),
         run=RunConfig(steps=100_000, log_every=100, validate_every=5000, checkpoint_every=2000),

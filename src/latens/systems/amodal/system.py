@@ -19,19 +19,21 @@ from latens.data.image_output import write_image
 from latens.data.instances import Collection, scene_of
 from latens.data.source import Source
 from latens.data.tensors import to_tensor
-from latens.errors import ModelError
+from latens.errors import ModelError, UsageError
 from latens.experiments.bench import Case
 from latens.hub import load_model
 from latens.systems.amodal.batches import AmodalData
 from latens.systems.amodal.cells.config import StarConfig
 from latens.systems.amodal.config import EmbryoConfig
-from latens.systems.amodal.dataset import common_classes, open_source
+from latens.systems.amodal.dataset import View, common_classes, open_source
 from latens.systems.amodal.demo import section
 from latens.systems.amodal.evaluate import AmodalEvaluation, evaluate
 from latens.systems.amodal.graphs import graphs
 from latens.systems.amodal.objective import AmodalObjective
+from latens.systems.amodal.official import official
 from latens.systems.amodal.pipeline import AmodalRCNN
 from latens.systems.amodal.predict import NAME, AmodalSegmenter, Segmentation, load
+from latens.systems.amodal.pretrained import load_backbone
 from latens.systems.amodal.recipes import RECIPES, AmodalTraining, CellsTraining
 from latens.systems.amodal.segmenter import Found, Segmenter
 from latens.systems.amodal.simulator.embryos import embryo
@@ -48,13 +50,16 @@ def build(config: AmodalTraining | CellsTraining, sources: Sequence[Source]) -> 
     """Model, objective and data; without sources, embryos are simulated.
 
     Raises UsageError for an unknown source and for data sets of different classes, InputError for unusable files, ModelError
-    if the mask code of `objective.code_from` does not fit.
+    if the mask code of `objective.code_from` or the weights of `objective.backbone_from` do not fit.
     """
     if isinstance(config.model, StarConfig):
         from latens.systems.amodal.cells.training import build_cells
 
         return build_cells(config, sources)
-    opened = [open_source(source, rotate=config.data.rotate) for source in sources or [Source("", "simulated")]]
+    data, opened = config.data, []
+    view = View(config.model.short_side, data.smallest, data.validation_share, data.test_share, data.rotate)
+    for source in map(official, sources or [Source("", "simulated")]):
+        opened.append(open_source(source.train, view if source.test is None else view._replace(test_share=0.0)))
     sizes = replace(config.model, classes=common_classes(opened, config.model.classes))
     model = AmodalRCNN(sizes)
     code_steps = config.objective.code_steps
@@ -63,9 +68,14 @@ def build(config: AmodalTraining | CellsTraining, sources: Sequence[Source]) -> 
     elif config.objective.code_from:
         load_code(model, Path(config.objective.code_from))
         code_steps = 0
+    if config.objective.backbone_from:
+        load_backbone(model.backbone, sizes.backbone, Path(config.objective.backbone_from))
+    elif sizes.backbone.kind == "resnet50" and sizes.backbone.norm == "frozen":
+        hint = "give the weights with --set objective.backbone_from=FILE, or use --set model.backbone.norm=group"
+        raise UsageError("a backbone with fixed statistics needs pretrained weights", where="model.backbone.norm", hint=hint)
     objective = AmodalObjective(config.objective, model, code_steps)
-    data = AmodalData(opened, sizes, config.data, code_steps, config.objective, config.run.seed)
-    return Trainable(model, objective, data)
+    batches = AmodalData(opened, sizes, data, code_steps, config.objective, config.run.seed)
+    return Trainable(model, objective, batches)
 
 
 def load_code(model: AmodalRCNN, folder: Path) -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from statistics import mean
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -36,12 +36,14 @@ from latens.systems.amodal.experiments import (
 )
 from latens.systems.amodal.model import MaskAutoencoder
 from latens.systems.amodal.objective import binary_iou
+from latens.systems.amodal.official import official
 from latens.systems.amodal.predict import AmodalSegmenter
 from latens.systems.amodal.variants import Variant
 
 logger = logging.getLogger(__name__)
 
 EMBRYOS, KINS = "embryo cells, private", "KINS"
+NAMES = {"kins": KINS, "cocoa": "COCOA", "d2sa": "D2SA"}  # keywords of published data sets
 SIMULATED, DIVERSE = (Source("", "simulated"),), (Source("", "simulated"), Source("simulated", "opaque"))
 GROUP = 8  # images per batch of mask crops
 CROPS = 32  # mask crops per batch
@@ -120,18 +122,49 @@ def comparison(
     printed_on: str,
     pairs: Sequence[tuple[Variant, Variant]],
 ) -> Report:
-    """Rows of a table with the paper's numbers, and differences of pairs (first minus second), paired by seed."""
-    runs = Comparison(lab, SIMULATED)
+    """Rows with the paper's numbers, and differences of pairs (first minus second), paired by seed, for every data set."""
+    blocks: list[Table] = []
+    about: list[str] = []
+    sets: dict[str, Any] = {}
+    for values in data_sets(lab.sources or SIMULATED):
+        runs = Comparison(lab, SIMULATED, values=values)
+        made = tables_of(runs, rows, printed_on, pairs)
+        blocks += made.blocks
+        about.append(runs.about(made.results))
+        sets[" ".join(map(str, values))] = runs.facts(made.results)
+    facts = sets if len(sets) > 1 else next(iter(sets.values()))
+    return Report(name=name, title=title, about=" ".join(about), blocks=blocks, facts=facts)
+
+
+def data_sets(sources: Sequence[Source]) -> list[list[Source]]:
+    """Every published data set (`official`) by itself, as their classes differ; all other sources together."""
+    others = [source for source in sources if official(source).test is None]
+    alone = [[source] for source in sources if official(source).test is not None]
+    return [*([others] if others else []), *alone]
+
+
+class Made(NamedTuple):
+    """Two tables of one data set, and the results in them."""
+
+    blocks: list[Table]
+    results: list[Result]
+
+
+def tables_of(runs: Comparison, rows: Sequence[VariantRow], printed_on: str, pairs: Sequence[tuple[Variant, Variant]]) -> Made:
+    """Rows and paired differences on one data set. Another published set than the paper's has none of the paper's numbers."""
+    named = NAMES.get(runs.values[0].kind, "") if runs.tests else ""
+    if named and named != printed_on:
+        rows = [row._replace(printed=math.nan) for row in rows]
+    start = f"{named}. " if named else ""
     results = runs.results([row.variant for row in rows])
     of = {row.variant: [result for result in results if result.variant == row.variant] for row in rows}
     columns = ["model", "seeds", *MEASURES.values(), "parameters", "minutes", f"paper mAP ({printed_on})"]
-    table = Table(columns, [[*measured(row, of[row.variant]), paper(row.printed)] for row in rows], LEGEND)
+    table = Table(columns, [[*measured(row, of[row.variant]), paper(row.printed)] for row in rows], start + LEGEND)
     by_variant = {row.variant: row for row in rows}
     differences = [difference(by_variant[one], by_variant[other], of[one], of[other]) for one, other in pairs]
     columns = ["difference", "seeds", *(MEASURES[key] for key in COMPARED), f"paper mAP ({printed_on})"]
-    paired = Table(columns, differences, "In percentage points, paired by seed; both runs see the same data in the same order.")
-    facts = runs.facts(results)
-    return Report(name=name, title=title, about=runs.about(results), blocks=[table, paired], facts=facts)
+    caption = "In percentage points, paired by seed; both runs see the same data in the same order."
+    return Made([table, Table(columns, differences, start + caption)], results)
 
 
 def measured(row: VariantRow, results: Sequence[Result]) -> list[str]:
