@@ -135,21 +135,26 @@ class _Raw(io.FileIO):
 
 def run(words: list[str], root: Path, log: Path, fault: Fault = NONE) -> Run:
     """Run a verb in a forked child whose files lie below `root`; its stderr goes to the file `log`, outside of it."""
+    from latens.cli.main import main
+
+    return run_call(lambda: main(words), f"latens {' '.join(words)}", root, log, fault)
+
+
+def run_call(call: Callable[[], int], name: str, root: Path, log: Path, fault: Fault = NONE) -> Run:
+    """Run a function in a forked child; its value is the exit status. `name` is for messages."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Python 3.12, for a fork with threads
         child = os.fork()
     if child == 0:
-        _child(words, root, log, fault)
-    status = _wait(child, words)
+        _child(call, root, log, fault)
+    status = _wait(child, name)
     *messages, last = log.read_text(encoding="utf-8", errors="replace").split("\ncalls: ")
     return Run(status, "\ncalls: ".join([*messages, "" if messages else last]), int(last) if messages else 0)
 
 
-def _child(words: list[str], root: Path, log: Path, fault: Fault) -> None:
+def _child(call: Callable[[], int], root: Path, log: Path, fault: Fault) -> None:
     status = 1
     try:
-        from latens.cli.main import main
-
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(os.open(os.devnull, os.O_RDWR), 1)
         os.dup2(descriptor, 2)
@@ -159,14 +164,14 @@ def _child(words: list[str], root: Path, log: Path, fault: Fault) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background ignores it
         calls = _Calls(root, fault)
         calls.install()
-        status = main(words)
+        status = call()
         sys.stderr.flush()
         calls.write(2, f"\ncalls: {calls.count}".encode())
     finally:
         os._exit(status)
 
 
-def _wait(child: int, words: list[str]) -> int:
+def _wait(child: int, name: str) -> int:
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         found, status = os.waitpid(child, os.WNOHANG)
@@ -175,4 +180,4 @@ def _wait(child: int, words: list[str]) -> int:
         time.sleep(0.005)
     os.kill(child, 9)
     os.waitpid(child, 0)
-    raise AssertionError(f"hung: latens {' '.join(words)}")
+    raise AssertionError(f"hung: {name}")

@@ -11,6 +11,7 @@ from cyclopts.validators import Number
 from latens.catalogue import default_model
 from latens.cli.batch import FileBatch
 from latens.cli.common import PARTIAL, Force, ImageComputeOptions, Output, human_size, parse_size
+from latens.cli.engines import EngineOptions
 from latens.cli.pipes import Name, check_name
 from latens.cli.watching import WatchOptions
 from latens.errors import InputError, UsageError
@@ -60,6 +61,7 @@ def compress(
     name: Name = None,
     watching: WatchOptions = WatchOptions(),  # noqa: B008
     force: Force = False,
+    engine: EngineOptions = EngineOptions(),  # noqa: B008
     options: ImageComputeOptions = ImageComputeOptions(),  # noqa: B008
 ) -> int:
     """Compress photographs into small .ltn files.

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from latens.catalogue import default_model
 from latens.cli.batch import FileBatch, save_image
 from latens.cli.common import PARTIAL, Force, Output, ReadComputeOptions, To
+from latens.cli.engines import EngineOptions
 from latens.cli.pipes import Name, check_name
 from latens.cli.watching import WatchOptions
 from latens.errors import Corrupt, StreamError, Truncated
@@ -37,6 +38,7 @@ def decompress(
     name: Name = None,
     watching: WatchOptions = WatchOptions(),  # noqa: B008
     force: Force = False,
+    engine: EngineOptions = EngineOptions(),  # noqa: B008
     options: ReadComputeOptions = ReadComputeOptions(),  # noqa: B008
 ) -> int:
     """Decompress .ltn files into images: .png unless --to or the ending of OUT selects another format.

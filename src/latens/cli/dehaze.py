@@ -13,6 +13,7 @@ from cyclopts.validators import Number
 
 from latens.cli.batch import FileBatch, save_image
 from latens.cli.common import PARTIAL, Force, ImageComputeOptions, Model, Output, Reporter, To
+from latens.cli.engines import EngineOptions
 from latens.cli.pipes import Name, check_name
 from latens.cli.soft_maps import SaveMaps, check_map_names, map_file, map_files
 from latens.cli.watching import WatchOptions
@@ -60,6 +61,7 @@ def dehaze(
     name: Name = None,
     watching: WatchOptions = WatchOptions(),  # noqa: B008
     force: Force = False,
+    engine: EngineOptions = EngineOptions(),  # noqa: B008
     options: ImageComputeOptions = ImageComputeOptions(),  # noqa: B008
 ) -> int:
     """Remove haze from images and clips.

@@ -14,6 +14,7 @@ from cyclopts.validators import Number
 from latens.cli.batch import FileBatch, Readable
 from latens.cli.common import Force, ImageComputeOptions, Model, Reporter
 from latens.cli.density_folder import COLUMNS, ENDING, Row, line_of, most_unusual, row_of, score_folder
+from latens.cli.engines import EngineOptions
 from latens.cli.pipes import Name, check_name
 from latens.cli.watching import WatchOptions
 from latens.errors import InputError, OutputExists, UsageError
@@ -51,6 +52,7 @@ def density(
     name: Name = None,
     watching: WatchOptions = WatchOptions(),  # noqa: B008
     force: Force = False,
+    engine: EngineOptions = EngineOptions(),  # noqa: B008
     options: ImageComputeOptions = ImageComputeOptions(),  # noqa: B008
 ) -> int:
     """Score images under a density model (bits per dimension, unusualness), or draw samples from it.

@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from latens.cli.common import Force, ImageComputeOptions, Model, Reporter
+from latens.cli.engines import EngineOptions
 from latens.cli.pipes import Emit, Name, through_pipe
 from latens.cli.watching import WatchOptions
 from latens.errors import InputError, LimitExceeded, UsageError, counted
@@ -57,6 +58,7 @@ def grade(
     name: Name = None,
     watching: WatchOptions = WatchOptions(),  # noqa: B008
     force: Force = False,
+    engine: EngineOptions = EngineOptions(),  # noqa: B008
     options: ImageComputeOptions = ImageComputeOptions(),  # noqa: B008
 ) -> int:
     """Grade seedling trays: emerged plants, plants that will succeed, and germination of each lot.

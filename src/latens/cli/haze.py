@@ -12,6 +12,7 @@ from cyclopts.validators import Number
 from latens.cli.batch import FileBatch, save_image
 from latens.cli.common import Force, ImageComputeOptions, Model, Output, To
 from latens.cli.depth_maps import DepthMaps
+from latens.cli.engines import EngineOptions
 from latens.cli.pipes import Name, check_name
 from latens.cli.watching import WatchOptions
 from latens.errors import UsageError
@@ -83,6 +84,7 @@ def haze(
     name: Name = None,
     watching: WatchOptions = WatchOptions(),  # noqa: B008
     force: Force = False,
+    engine: EngineOptions = EngineOptions(),  # noqa: B008
     options: ImageComputeOptions = ImageComputeOptions(),  # noqa: B008
 ) -> int:
     """Add haze of a chosen visibility to clear images.

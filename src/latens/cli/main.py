@@ -24,7 +24,8 @@ from cyclopts.exceptions import CycloptsError, UnknownCommandError
 
 from latens import __version__
 from latens.cli.common import ImageOptions, OutputOptions, ReadOptions, messages, say
-from latens.errors import InputError, LatensError, StorageFull, one_line
+from latens.cli.engines import EngineOptions
+from latens.errors import InputError, LatensError, StorageFull, UsageError, one_line
 
 USAGE, INTERNAL_ERROR, INTERRUPTED, BROKEN_PIPE = 2, 70, 130, 141
 SYSTEM_ERRORS = {  # errors of the operating system that are not internal errors, and their exit statuses
@@ -64,6 +65,7 @@ VERBS = (
     Verb("density pack", "latens.cli.density_pack:pack", "Pack a folder of images into one smaller file, without loss."),
     Verb("density unpack", "latens.cli.density_pack:unpack", "Unpack an archive into its files."),
     Verb("grade", "latens.cli.grade:grade", "Grade seedling trays: emerged plants, plants that will succeed, lots."),
+    Verb("jobs", "latens.cli.jobs:jobs", "Show how far a job of --engine is; verify its results; retry what failed."),
     Verb("train", "latens.cli.train:train", "Train a model on your own images; can be stopped and resumed."),
     Verb("evaluate", "latens.cli.evaluate:evaluate", "Evaluate a model on held-out images and compare it with its baselines."),
     Verb("recipes", "latens.cli.recipes:recipes", "List the training recipes."),
@@ -141,10 +143,40 @@ def main(argv: Sequence[str] | None = None) -> int:
         return USAGE
     tokens = with_streams(tokens)
     try:
-        command, bound, _ = build_app(asked_verb(tokens)).parse_args(tokens, print_error=False, exit_on_error=False)
+        command, bound = _parsed(tokens)
     except CycloptsError as error:
         return _usage_error(error)
-    return run(command, bound)
+    return run(or_job(command, bound, tokens), bound)
+
+
+def parsed(tokens: Sequence[str]) -> tuple[Callable[..., Any], BoundArguments]:
+    """The function of a verb and its arguments, of the words of a command line. Raises UsageError."""
+    try:
+        return _parsed(tokens)
+    except CycloptsError as error:
+        raise UsageError(" ".join(str(error).split())) from error
+
+
+def _parsed(tokens: Sequence[str]) -> tuple[Callable[..., Any], BoundArguments]:
+    command, bound, _ = build_app(asked_verb(tokens)).parse_args(tokens, print_error=False, exit_on_error=False)
+    return command, bound
+
+
+def or_job(command: Callable[..., Any], bound: BoundArguments, tokens: Sequence[str]) -> Callable[..., Any]:
+    """The command of a verb, or with --engine the job of it."""
+    engine = bound.arguments.get("engine", EngineOptions())
+    if "engine" not in bound.signature.parameters or command.__name__ == "jobs":
+        return command
+
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        from latens.cli import as_job
+
+        as_job.check(bound, engine)
+        if engine.engine is None:
+            return command(*args, **kwargs)
+        return as_job.run(asked_verb(tokens), tokens, bound, engine)
+
+    return checked
 
 
 def with_streams(tokens: Sequence[str]) -> list[str]:

@@ -13,6 +13,7 @@ from cyclopts.validators import Number
 
 from latens.cli.batch import FileBatch, Readable, save_image
 from latens.cli.common import Force, ImageComputeOptions, Model, Reporter
+from latens.cli.engines import EngineOptions
 from latens.cli.pipes import Emit, Name, through_pipe
 from latens.cli.soft_maps import SaveMaps, check_map_names, map_file, map_files
 from latens.cli.watching import WatchOptions
@@ -65,6 +66,7 @@ def parts(
     name: Name = None,
     watching: WatchOptions = WatchOptions(),  # noqa: B008
     force: Force = False,
+    engine: EngineOptions = EngineOptions(),  # noqa: B008
     options: ImageComputeOptions = ImageComputeOptions(),  # noqa: B008
 ) -> int:
     """Find parts that repeat in your images, without labels.

@@ -12,6 +12,7 @@ from cyclopts.validators import Number
 
 from latens.cli.batch import FileBatch
 from latens.cli.common import Force, ImageComputeOptions, Model, Output
+from latens.cli.engines import EngineOptions
 from latens.cli.pipes import Emit, Name, through_pipe
 from latens.cli.soft_maps import SaveMaps, check_map_names, map_file, map_files
 from latens.cli.watching import WatchOptions
@@ -62,6 +63,7 @@ def segment(
     name: Name = None,
     watching: WatchOptions = WatchOptions(),  # noqa: B008
     force: Force = False,
+    engine: EngineOptions = EngineOptions(),  # noqa: B008
     options: ImageComputeOptions = ImageComputeOptions(),  # noqa: B008
 ) -> int:
     """Segment nuclei (model cells) or blastomeres (model embryo), with their whole outlines where they overlap.

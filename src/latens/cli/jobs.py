@@ -1,0 +1,136 @@
+"""`latens jobs`"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from latens.cli.as_job import SOME_FAILED, TARGET, row_text, worked
+from latens.cli.common import OutputOptions, Reporter
+from latens.cli.engines import EngineOptions
+from latens.errors import UnreadableInput, counted
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from latens.jobs.job import Job
+    from latens.jobs.journal import Row
+    from latens.jobs.store import Store
+
+logger = logging.getLogger(__name__)
+
+
+def jobs(
+    out: Annotated[str, Parameter(help="Folder or address of the results of a job.")],
+    /,
+    *,
+    retry_failed: Annotated[bool, Parameter(show_default=False, help="Work again on the inputs that failed.")] = False,
+    verify: Annotated[
+        bool, Parameter(show_default=False, help="Read every result back and compare it with its checksum.")
+    ] = False,
+    engine: EngineOptions = EngineOptions(),  # noqa: B008
+    options: OutputOptions = OutputOptions(),  # noqa: B008
+) -> int:
+    """Show how far a job is: inputs done and failed, by error; inputs per second; time left. It may be running or not.
+
+    --retry-failed runs with --engine local unless another one is named. Exit status 3: some inputs failed, or some results are
+    missing or changed.
+
+        latens jobs small/
+        latens jobs s3://archive/ltn/ --verify
+        latens jobs small/ --retry-failed
+    """
+    from latens.jobs.job import journals, load
+    from latens.jobs.store import open_store
+
+    store, reporter = open_store(out), Reporter(options)
+    job = load(store)
+    if job is None:
+        raise UnreadableInput("no job has its results here", where=store.place, hint="--engine begins one")
+    if retry_failed:
+        return _retried(store, job, engine, reporter)
+    found = list(journals(store))
+    latest = {row.id: row for journal in found for row in journal.rows}
+    if verify:
+        return _verified(store, list(latest.values()), reporter)
+    errors = Counter(row.error for row in latest.values() if row.state == "failed")
+    done, failed = len(latest) - errors.total(), errors.total()
+    first, last = (min((one.started for one in found), default=0), max((one.finished for one in found), default=0))
+    rate = sum(len(one.rows) for one in found) / (last - first) if last > first else 0.0
+    left = (job.total - len(latest)) / rate if rate else None
+    record = {
+        "verb": job.verb,
+        "inputs": job.total,
+        "done": done,
+        "failed": failed,
+        "errors": dict(errors.most_common()),
+        "per_second": round(rate, 3),
+        "seconds_left": None if left is None else round(left, 1),
+        "last_finished": round(time.time() - last, 1) if found else None,
+    }
+    reporter.result(record, _progress(record))
+    return SOME_FAILED if failed else 0
+
+
+def _progress(record: Mapping[str, Any]) -> str:
+    left = record["inputs"] - record["done"] - record["failed"]
+    errors = ", ".join(f"{number} {name}" for name, number in record["errors"].items())
+    parts = [
+        f"latens {record['verb']}: {record['done']:,} of {counted(record['inputs'], 'input')} done",
+        f"{record['failed']:,} failed" + (f" ({errors})" if errors else ""),
+        f"{record['per_second']:g} a second",
+    ]
+    if left and record["seconds_left"] is not None:
+        parts.append(f"{left:,} left, about {duration(record['seconds_left'])}")
+    if left and record["last_finished"] is not None:
+        parts.append(f"the last shard ended {duration(record['last_finished'])} ago")
+    return "; ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """3700 -> "1 h 2 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    hours, minutes = divmod(round(whole / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
+def _verified(store: Store, rows: Sequence[Row], reporter: Reporter) -> int:
+    """Compare all results with their checksums; returns the exit status."""
+    bad = total = 0
+    for row in rows:
+        for output in row.outputs:
+            total += 1
+            digest = store.digest(output.name)
+            if digest != output.sha256:
+                bad += 1
+                state = "missing" if digest is None else "changed"
+                reporter.result({"id": row.id, "output": output.name, "state": state}, f"{output.name}: {state}")
+    reporter.result(
+        {"verified": total - bad, "bad": bad}, f"{counted(total, 'result')}: {total - bad:,} as written, {bad:,} not"
+    )
+    return SOME_FAILED if bad else 0
+
+
+def _retried(store: Store, job: Job, engine: EngineOptions, reporter: Reporter) -> int:
+    """Work again on the inputs that failed; returns the exit status."""
+    from latens.jobs import driver
+    from latens.jobs.job import finished_shards, retry, tasks
+
+    generation, inputs = retry(store, job)
+    if not inputs:
+        logger.info("%s: no input failed", store.place)
+        return 0
+    failed = 0
+    todo = list(tasks(job, TARGET, store.place, inputs, finished_shards(store, generation), generation))
+    for row in worked(todo, store, engine):
+        failed += row["state"] == "failed"
+        reporter.result(row, row_text(row))
+    driver.merge_tables(store, len(job.cut(inputs)))
+    return SOME_FAILED if failed else 0

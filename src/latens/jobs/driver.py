@@ -1,0 +1,84 @@
+"""The driver of a job: it gives shards to an engine, and gives them again if their worker dies."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import tempfile
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from latens.errors import InputError, StorageFull
+from latens.jobs.engines import Answer, Engine
+from latens.jobs.job import Task, finished_shards
+from latens.jobs.shard import JOINT, Done
+from latens.jobs.store import Store
+
+logger = logging.getLogger(__name__)
+
+ALONE_AFTER = 2  # deaths of workers after which the inputs of a shard are worked on in processes of their own
+GIVEN_UP_AFTER = 5
+
+
+def drive(engine: Engine, tasks: Sequence[Task]) -> Iterator[Done]:
+    """Work on all tasks; yields every finished shard. Raises the error of a worker that cannot go on, such as a full disk."""
+    waiting, deaths = deque(tasks), Counter[str]()
+    running = 0
+    while waiting or running:
+        while waiting and engine.free:
+            engine.submit(waiting.popleft())
+            running += 1
+        task, answer = engine.wait()
+        running -= 1
+        if answer is not None:
+            yield _done(answer)
+            continue
+        deaths[task.journal] += 1
+        if deaths[task.journal] >= GIVEN_UP_AFTER:
+            raise InputError(
+                f"{GIVEN_UP_AFTER} workers died on shard {task.number}", where=task.place, hint="check their memory"
+            )
+        alone = deaths[task.journal] >= ALONE_AFTER
+        logger.warning("shard %d: its worker died; it is worked on again%s", task.number, ", input by input" if alone else "")
+        waiting.append(task._replace(alone=alone))
+
+
+def _done(answer: Answer) -> Done:
+    if isinstance(answer, dict):
+        kind = StorageFull if answer["status"] == StorageFull.exit_status else InputError
+        raise kind(answer["error"])
+    return Done(*answer)
+
+
+def merge_tables(store: Store, shards: int) -> list[str]:
+    """Join the CSV files of finished shards to one of the same name in the output folder; returns the names.
+
+    Tables of retries come last.
+    """
+    names = sorted(name for name in store.names(JOINT) if name.endswith(".csv"))
+    found = sorted({name.split("/", 2)[2] for name in names})
+    if len(finished_shards(store)) < shards:
+        return []
+    for name in found:
+        parts = [part for part in names if part.split("/", 2)[2] == name]
+        with tempfile.TemporaryDirectory() as folder:
+            whole = Path(folder) / "table.csv"
+            _joined(store, parts, whole)
+            store.replace(name, whole)
+    return found
+
+
+def _joined(store: Store, parts: Sequence[str], whole: Path) -> None:
+    header: list[str] | None = None
+    with whole.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        for part in parts:
+            rows = csv.reader((store.read(part) or b"").decode("utf-8").splitlines(keepends=True))
+            first = next(rows, [])
+            if header is None:
+                header = first
+                writer.writerow(first)
+            if first != header:
+                raise InputError("the columns of this table differ from those of the first shard", where=part)
+            writer.writerows(rows)

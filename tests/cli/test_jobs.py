@@ -1,0 +1,115 @@
+"""`--engine` and `latens jobs`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import latens
+from latens.cli.main import main
+
+
+def noise(seed: int) -> Image.Image:
+    """An image whose PNG is larger than its .ltn file."""
+    return Image.fromarray(np.random.default_rng(seed).integers(100, 140, (48, 64, 3), np.uint8))
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    (folder / "day1").mkdir(parents=True)
+    for seed, name in enumerate(("a.png", "b.png", "day1/a.png")):
+        noise(seed).save(folder / name)
+    (folder / "damaged.png").write_bytes(b"damaged")
+    return folder
+
+
+def test_a_job_gives_the_files_of_the_plain_command(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    job, plain = tmp_path / "job", tmp_path / "plain"
+    words = ["compress", "photos", "--quality", "3", "--format", "json"]
+    assert main([*words, "-o", "job", "--engine", "local", "--workers", "1", "--shard", "3"]) == 3
+    rows = {row["id"]: row for row in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert {name: row["error"] for name, row in rows.items()} == {
+        "a.png": "",
+        "b.png": "",
+        "damaged.png": "UnreadableInput",
+        "day1/a.png": "",
+    }
+    assert rows["day1/a.png"]["outputs"] == ["day1/a.ltn"]
+    assert main([*words, "-o", "plain"]) == 3
+    for name in ("a.ltn", "b.ltn", "day1/a.ltn"):
+        assert (job / name).read_bytes() == (plain / name).read_bytes()
+    capsys.readouterr()
+
+    assert main(["jobs", "job", "--format", "json"]) == 3
+    state = json.loads(capsys.readouterr().out)
+    assert (state["verb"], state["inputs"], state["done"], state["errors"]) == ("compress", 4, 3, {"UnreadableInput": 1})
+    assert main([*words, "-o", "job", "--engine", "local"]) == 0  # finished before
+    assert capsys.readouterr().out == ""
+    assert main(["compress", "photos", "--quality", "4", "-o", "job", "--engine", "local"]) == 2
+    assert "quality 3.0 -> 4.0" in capsys.readouterr().err
+
+    noise(9).save(photos / "damaged.png")
+    assert main(["jobs", "job", "--retry-failed", "--workers", "1"]) == 0
+    assert main(["jobs", "job", "--verify"]) == 0
+    assert "4 results: 4 as written, 0 not" in capsys.readouterr().out
+    (job / "a.ltn").write_bytes(b"changed")
+    (job / "b.ltn").unlink()
+    assert main(["jobs", "job", "--verify"]) == 3
+    assert "a.ltn: changed\nb.ltn: missing\n" in capsys.readouterr().out
+
+
+def test_lists_tables_and_python(photos: Path, tmp_path: Path) -> None:
+    listed = photos / "list.csv"
+    listed.write_text("number,file\n1,day1/a.png\n2,b.png\n3,gone.png\n")
+    rows = list(latens.batch("density", [listed], tmp_path / "scores", workers=1, options=["--draws", "1"]))
+    assert {row["id"]: row["error"] for row in rows} == {"b.png": "", "day1/a.png": "", "gone.png": "UnreadableInput"}
+    table = (tmp_path / "scores" / "scores.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in table] == ["file", "b.png", "day1/a.png"]
+    assert rows[1]["outputs"] == ["day1/a.density.json"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["photos", "-o", "out", "--workers", "2"], "add --engine"),
+        (["photos", "--engine", "local"], "name it with -o"),
+        (["photos", "-o", "out", "--engine", "local", "--force"], "replaces no files"),
+        (["photos", "-o", "out", "--engine", "local", "--watch"], "frozen list"),
+        (["-", "-o", "out", "--engine", "local"], "reads and writes files"),
+        (["s3://archive/photos", "-o", "out"], "add --engine local"),
+        (["photos", "-o", "out", "--engine", "local", "--shard", "0"], "Must be >= 1"),
+        (["photos", "-o", "out", "--engine", "local", "--gpu-per-worker", "1"], "use --engine ray"),
+        (["photos/a.png", "others/a.jpg", "-o", "out", "--engine", "local"], "would have one name"),
+        (["empty.txt", "-o", "out", "--engine", "local"], "this list is empty"),
+        (["mixed.txt", "-o", "out", "--engine", "local"], "files and addresses"),
+        (["other.csv", "-o", "out", "--engine", "local"], "no column"),
+    ],
+)
+def test_what_a_job_cannot_do_is_told(
+    words: list[str],
+    told: str,
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "others").mkdir()
+    Image.new("RGB", (32, 32)).save(tmp_path / "others" / "a.jpg")
+    for name, text in (("empty.txt", "\n"), ("mixed.txt", "a.png\ns3://archive/b.png\n"), ("other.csv", "one,two\n1,2\n")):
+        (tmp_path / name).write_text(text)
+    assert main(["compress", *words]) in (2, 3)
+    assert told in capsys.readouterr().err
+
+
+def test_a_folder_without_a_job_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["jobs", str(tmp_path)]) == 3
+    assert "no job has its results here" in capsys.readouterr().err
