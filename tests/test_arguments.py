@@ -13,7 +13,8 @@ from PIL import Image
 
 import latens
 from latens import arguments
-from latens.errors import LatensError, UsageError
+from latens.data.images import read_image
+from latens.errors import InputError, LatensError, UsageError
 
 WRONG: list[Any] = ["x", "4", [1], {}, np.array([1, 2]), float("nan"), b"4"]
 NO_FILES: list[Any] = [None, 5, [1], {}]
@@ -133,3 +134,48 @@ def test_every_system_refuses_wrong_options(system: Callable[[], Any], tmp_path:
             else:
                 raw.append(f"{name}={type(value).__name__} was accepted")
     assert not raw, "\n".join(raw)
+
+
+@pytest.mark.parametrize(
+    ("option", "wrong"),
+    [
+        ("max_time", ["30m", None, float("nan")]),
+        ("data", [3, {"a": 1}, b"photos", [3]]),
+        ("settings", ["run.steps=1", ["run.steps=1"], {"run.steps": {1}}, {3: "1"}]),
+        ("recipe", [3, b"tiny"]),
+        ("out", [3, b"run", ""]),
+        ("branch", [3]),
+        ("threads", ["2", 1.5]),
+    ],
+)
+def test_options_of_functions(option: str, wrong: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`train`, `evaluate` and `reproduce`, which all raised errors of Python."""
+    monkeypatch.chdir(tmp_path)
+    own = {"train": set(), "evaluate": {"max_time", "recipe", "branch"}, "reproduce": {"max_time", "branch"}}
+    for value in wrong:
+        for name in [name for name, others in own.items() if option not in others]:
+            given = {"recipe": "tiny"} if name != "evaluate" and option != "branch" else {}
+            with pytest.raises(UsageError, match=option):
+                list(getattr(latens, name)("image_codec", **{**given, option: value}))
+    for name in own:
+        with pytest.raises(UsageError, match=r"system|what"):
+            list(getattr(latens, name)(3))
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_folder_and_numbers_as_settings(tmp_path: Path) -> None:
+    """A single folder was read letter by letter."""
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8)).save(tmp_path / "a.png")
+    changes = {"run.steps": 1, "data.batch": 1, "model.lambdas": [0.01, 0.02]}
+    for number, data in enumerate((tmp_path, str(tmp_path), [tmp_path])):
+        out = tmp_path / f"run{number}"
+        assert latens.train("image_codec", recipe="tiny", data=data, settings=changes, out=out, device="cpu").step == 1
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [torch.zeros(3, 8, 8).to_sparse(), torch.empty(3, 8, 8, device="meta"), torch.zeros(3, 8, 8, dtype=torch.complex64)],
+)
+def test_tensors_without_readable_values(tensor: torch.Tensor) -> None:
+    with pytest.raises(InputError):
+        read_image(tensor)

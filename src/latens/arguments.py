@@ -1,10 +1,12 @@
-"""Numbers and paths that Python callers pass as options: a wrong type raises UsageError, which names the option."""
+"""Numbers, texts and paths that Python callers pass as options: a wrong type raises UsageError, which names the option."""
 
 from __future__ import annotations
 
+import json
 import math
 import operator
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,32 @@ def path(value: Any, name: str) -> Path:
     if "\0" in str(found):
         raise UsageError("a path cannot have a null character", where=name, hint="give another path")
     return found
+
+
+def text(value: Any, name: str) -> str:
+    """A str. Raises UsageError for other types."""
+    if not isinstance(value, str):
+        raise UsageError(f"{_shown(value)} is not a text", where=name, hint=f"give a text: {name}='...'")
+    return value
+
+
+def several(value: Any, name: str) -> tuple[str, ...]:
+    """Texts of one str or path, or of several. Raises UsageError for other types."""
+    values = (value,) if isinstance(value, str | os.PathLike) else value
+    if not isinstance(values, Iterable) or isinstance(values, bytes | bytearray | Mapping):
+        raise UsageError(f"{_shown(value)} is not a list", where=name, hint=f"give a list: {name}=['folder']")
+    found = tuple(os.fspath(each) if isinstance(each, os.PathLike) else each for each in values)
+    return tuple(text(each, name) for each in found)
+
+
+def changes(value: Any, name: str) -> dict[str, str]:
+    """Texts by name of a mapping; other values than texts are written as JSON. Raises UsageError for other types."""
+    if not isinstance(value, Mapping):
+        raise UsageError(f"{_shown(value)} is not a mapping", where=name, hint=f"give a dict: {name}={{'run.steps': '500'}}")
+    try:
+        return {text(key, name): each if isinstance(each, str) else json.dumps(each) for key, each in value.items()}
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"a value is no text ({error})", where=name, hint="give texts, as on the command line") from None
 
 
 def _shown(value: Any) -> str:

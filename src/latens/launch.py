@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from latens import arguments
 from latens.catalogue import default_model, package_of, recipe_of
 from latens.errors import UsageError
 
@@ -135,9 +136,9 @@ def train(
     system: str,
     *,
     recipe: str | None = None,
-    data: Sequence[str | Path] = (),
+    data: str | Path | Sequence[str | Path] = (),
     out: str | Path | None = None,
-    settings: Mapping[str, str] = NO_CHANGES,
+    settings: Mapping[str, Any] = NO_CHANGES,
     init: str | Path | None = None,
     branch: str | Path | None = None,
     decay: int | None = None,
@@ -149,24 +150,25 @@ def train(
 ) -> RunResult:
     """Train a model of `system`; the run folder is `out` (default: runs/SYSTEM), and its best weights are in out/best.
 
-    `recipe` is a name of `latens recipes` (default "cpu"). `data` are folders or KIND:PATH. `settings` maps dotted names to
-    text, as `--set` does. `init` is a model whose weights a new run starts from. `branch` is the folder of a run: the
+    `recipe` is a name of `latens recipes` (default "cpu"). `data` are folders or KIND:PATH, one or several. `settings` maps
+    dotted names to values, as `--set` does. `init` is a model whose weights a new run starts from. `branch` is the folder of a run: the
     new run starts from its newest checkpoint, with its settings and data. With `decay` it takes `decay` steps, and its learning
     rates fall to zero. `max_time` is in seconds. With `resume` the run in `out` continues with its own recipe, settings and
     data; `data`, if given, must be the same. `on_progress` is called with the number of steps done and the last losses. Raises
     UsageError, OutputExists, ModelError, InputError or Diverged.
     """
-    folder = Path(out) if out is not None else Path("runs") / system
-    trunk = None if branch is None else Path(branch)
+    folder = Path("runs") / arguments.text(system, "system") if out is None else arguments.path(out, "out")
+    trunk = None if branch is None else arguments.path(branch, "branch")
+    seconds = arguments.real(max_time, "max_time")
     plan = plan_training(
-        system,
+        arguments.text(system, "system"),
         folder,
-        recipe=recipe,
-        data=data,
-        settings=settings,
+        recipe=None if recipe is None else arguments.text(recipe, "recipe"),
+        data=arguments.several(data, "data"),
+        settings=arguments.changes(settings, "settings"),
         resume=resume,
         branch=trunk,
-        decay=decay,
+        decay=arguments.optional_whole(decay, "decay"),
     )
     if branch is not None and init is not None:
         raise UsageError("--branch and --init exclude each other", hint="a branch has the weights of its trunk")
@@ -187,7 +189,7 @@ def train(
         plan.config,
         parse_sources(plan.data),
         folder,
-        max_time=max_time,
+        max_time=seconds,
         resume=resume,
         init=Path(plan.init) if plan.init else None if init is None else locate(init),
         branch=trunk,
@@ -200,9 +202,9 @@ def evaluate(
     system: str,
     *,
     model: str | Path | None = None,
-    data: Sequence[str | Path] = (),
+    data: str | Path | Sequence[str | Path] = (),
     out: str | Path | None = None,
-    settings: Mapping[str, str] = NO_CHANGES,
+    settings: Mapping[str, Any] = NO_CHANGES,
     force: bool = False,
     device: str = "auto",
     threads: int | None = None,
@@ -218,9 +220,10 @@ def evaluate(
     from latens.experiments.report import Report
     from latens.settings import override, to_dict
 
-    opened = open_system(system)
-    options = override(opened.evaluation.options, settings)
-    folder = None if out is None else Path(out)
+    opened = open_system(arguments.text(system, "system"))
+    options = override(opened.evaluation.options, arguments.changes(settings, "settings"))
+    data = arguments.several(data, "data")
+    folder = None if out is None else arguments.path(out, "out")
     if folder is not None:
         check_writable(folder)
     loaded = opened.load(model or default_model(system), device=device, threads=threads)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from latens import arguments
 from latens.catalogue import SYSTEMS
 from latens.errors import UsageError, did_you_mean
 from latens.launch import DEFAULT_RECIPE, NO_CHANGES, announce, places_of
@@ -26,9 +27,9 @@ def reproduce(
     *,
     recipe: str = DEFAULT_RECIPE,
     model: str | Path | None = None,
-    data: Sequence[str | Path] = (),
+    data: str | Path | Sequence[str | Path] = (),
     out: str | Path | None = None,
-    settings: Mapping[str, str] = NO_CHANGES,
+    settings: Mapping[str, Any] = NO_CHANGES,
     force: bool = False,
     device: str = "auto",
     threads: int | None = None,
@@ -40,9 +41,11 @@ def reproduce(
     writes, in its folder in `out`. The fact `request` of a report holds the arguments. Raises UsageError for unknown names,
     OutputExists if `out` holds the report of another request, unless `force`.
     """
-    folder = Path(out) if out is not None else Path(f"reproduce-{what.partition('/')[0]}")
+    system = arguments.text(what, "what").partition("/")[0]
+    folder = Path(f"reproduce-{system}") if out is None else arguments.path(out, "out")
+    data, settings = arguments.several(data, "data"), arguments.changes(settings, "settings")
     if what != EVERYTHING:
-        wanted = _Request(what, recipe, model, tuple(map(str, data)), dict(settings))
+        wanted = _Request(what, arguments.text(recipe, "recipe"), model, data, settings)
         yield from _reproduced(wanted, folder, force=force, device=device, threads=threads)
         return
     _check_everything(recipe, model, data, settings)

@@ -82,8 +82,13 @@ def from_tensor(tensor: torch.Tensor, limits: ImageLimits) -> LoadedImage:
         hint = "the channels come first in tensors: tensor.permute(2, 0, 1)" if last else "tensors are (C, H, W)"
         raise InputError(f"a tensor of shape {shape} is not one image", hint=hint)
     check_size(tensor.shape[2], tensor.shape[1], None, limits)
-    tensor = tensor.detach().permute(1, 2, 0).cpu()
-    return from_array((tensor.float() if tensor.is_floating_point() else tensor).numpy(), limits)
+    try:
+        tensor = tensor.detach().permute(1, 2, 0).cpu()
+        values = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    except (TypeError, RuntimeError) as error:  # sparse, quantized, or without values
+        what = f"a tensor of {tensor.dtype} on {tensor.device} with the layout {tensor.layout} cannot be read"
+        raise InputError(what, hint="give a dense tensor with values") from error
+    return from_array(values, limits)
 
 
 def to_8_bits(values: np.ndarray[Any, Any], where: str | None, notes: list[str]) -> Pixels:

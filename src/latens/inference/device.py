@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from latens import arguments
 from latens.errors import DeviceUnavailable, LimitExceeded, UsageError
 
 T = TypeVar("T")
@@ -34,8 +35,8 @@ def choose_device(request: str | torch.device = "auto", threads: int | None = No
     if match is None:
         raise UsageError("unknown device", where=f"device {request!r}", hint="use auto, cpu, cuda or cuda:N")
     _prepare_forks()
-    if threads is not None:
-        _set_threads(threads)
+    if (chosen := arguments.optional_whole(threads, "threads")) is not None:
+        _set_threads(chosen)
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if request == "cpu" or (request == "auto" and count == 0):
         return torch.device("cpu")
