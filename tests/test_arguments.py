@@ -167,7 +167,8 @@ def test_one_folder_and_numbers_as_settings(tmp_path: Path) -> None:
     """A single folder was read letter by letter."""
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8)).save(tmp_path / "a.png")
     changes = {"run.steps": 1, "data.batch": 1, "model.lambdas": [0.01, 0.02]}
-    for number, data in enumerate((tmp_path, str(tmp_path), [tmp_path])):
+    several: list[Any] = [tmp_path, str(tmp_path), [tmp_path]]
+    for number, data in enumerate(several):
         out = tmp_path / f"run{number}"
         assert latens.train("image_codec", recipe="tiny", data=data, settings=changes, out=out, device="cpu").step == 1
 

@@ -144,6 +144,20 @@ def test_errors_of_the_system_are_not_internal_errors(error: OSError, status: in
     ]
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EFBIG, "File too large"),
+        FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"),
+    ],
+)
+def test_a_full_folder_of_temporary_files(error: OSError, capsys: Capture) -> None:
+    """Graphs, clips and stacks are written there first; stdout was blamed, or the error was internal."""
+    assert run_raising(error) == 5
+    assert "set TMPDIR" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("words", [["compress", ""], ["segment", "a.png", ""], [""]])
 def test_an_empty_argument_is_not_the_current_folder(words: list[str], capsys: Capture) -> None:
     assert main(words) == 2

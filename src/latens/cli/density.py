@@ -70,6 +70,7 @@ def density(
         latens density rows.csv --model runs/flow/best -o scores.csv
     """
     from latens.data.files import STANDARD_STREAM
+    from latens.data.folders import check_writable
     from latens.data.images import IMAGE_ENDINGS
     from latens.data.inputs import find_inputs
     from latens.inference.batch import plan_jobs
@@ -80,6 +81,8 @@ def density(
         raise UsageError("choose one of three tasks", where="density", hint=hint)
     if out is not None and out.is_file() and not force:
         raise OutputExists("the output exists already", where=str(out), hint="--force overwrites it; -o names another")
+    if out is not None and out != STANDARD_STREAM and not out.exists():  # before the scores are computed
+        check_writable(out.parent)
     check_name(name, inputs or [])
     watching.check(inputs or [], out)
     if watching.watch and (not inputs or (out is not None and out.suffix.lower() == ".csv")):

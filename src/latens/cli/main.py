@@ -29,9 +29,12 @@ from latens.errors import InputError, LatensError, StorageFull, UsageError, one_
 
 USAGE, INTERNAL_ERROR, INTERRUPTED, BROKEN_PIPE = 2, 70, 130, 141
 SYSTEM_ERRORS = {  # errors of the operating system that are not internal errors, and their exit statuses
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM), StorageFull.exit_status),
+    **dict.fromkeys(
+        (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.ENOMEM), StorageFull.exit_status
+    ),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENAMETOOLONG), InputError.exit_status),
 }
+SPARE = "free some space in /tmp, or set TMPDIR to another folder"
 MAX_LINES = 3  # of one error
 MIN_COLUMNS = 20  # smallest terminal width for which help can be laid out
 
@@ -206,13 +209,17 @@ def run(command: Callable[..., Any], bound: BoundArguments) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except OSError as error:
+        if "temporary directory" in str(error):  # tempfile found none that can be written
+            return _fail(f"no folder for temporary files can be written\n{SPARE}", StorageFull.exit_status, debug)
         status = SYSTEM_ERRORS.get(error.errno or 0)
         if status is None:
             return _internal(error, debug)
         if error.filename is not None:
             hint = "check the disk, its free space and your permissions"
             return _fail(f"{one_line(os.fsdecode(error.filename))}: {error.strerror}\n{hint}", status, debug)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+            if stdout_works():
+                return _fail(f"a temporary file cannot be written: {error.strerror}\n{SPARE}", status, debug)
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter fails again at its end
             return _fail(f"the results cannot be written: {error.strerror}\ncheck the target of stdout", status, debug)
         return _fail(
@@ -220,6 +227,15 @@ def run(command: Callable[..., Any], bound: BoundArguments) -> int:
         )
     except Exception as error:
         return _internal(error, debug)
+
+
+def stdout_works() -> bool:
+    """False if what was printed cannot be written."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager
