@@ -68,7 +68,7 @@ def test_rows_baselines_and_references(haze: Haze) -> None:
     assert set(found.missing) == {kind for kind in LEARNED if not haze.has(kind)} == {"unit", "cyclegan"}
     made = evaluate(haze, [], SMALL, None)
     text = made.table()
-    assert made.facts["training"]["physical"] == "model tiny, weights 000000000000"
+    assert made.facts["training"]["physical"].startswith("model tiny, weights 000000000000; supervised")
     assert "bundled model haze_mmd, weights of step" in made.facts["training"]["mmd"]
     assert made.facts["training"]["mmd"] in text
     assert "d / 120 m" in text

@@ -19,7 +19,7 @@ from latens.experiments.trainings import settings_of, training_of
 from latens.inference.page import Table
 from latens.settings import Count, Natural, Positive, settings, to_dict
 from latens.systems.haze.config import PriorConfig, TranslationLossConfig
-from latens.systems.haze.evaluate import Measured, folder_of_scenes, measure, report
+from latens.systems.haze.evaluate import SUPERVISION, Measured, folder_of_scenes, measure, report
 from latens.systems.haze.predict import Haze
 from latens.systems.haze.protocol import DEHAZE, SYNTHESIS, Protocol
 from latens.systems.haze.recipes import TABLE_1, HazeTraining
@@ -27,15 +27,6 @@ from latens.systems.haze.recipes import TABLE_1, HazeTraining
 logger = logging.getLogger(__name__)
 
 ROWS = ("unit", "cyclegan", "dehazenet", "mmd", "physical")
-SUPERVISION: Mapping[str, str] = MappingProxyType(
-    {
-        "unit": "unpaired crops",
-        "cyclegan": "unpaired crops",
-        "mmd": "unpaired crops",
-        "dehazenet": "supervised: t of every patch",
-        "physical": "supervised: clear image, depth and haze of every crop",
-    }
-)
 PRIORS: Mapping[str, PriorConfig] = MappingProxyType(
     {
         "none": PriorConfig(kind="none"),

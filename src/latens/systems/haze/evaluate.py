@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,6 +43,18 @@ PAPER = {  # Table 1: SSIM and PSNR of synthesis, then of removal; on ApolloScap
     "dehazenet": (None, None, 0.8832, 20.2258),
     "mmd": (0.9271, 27.3772, 0.8801, 23.6779),
 }
+
+
+SUPERVISION: Mapping[str, str] = MappingProxyType(
+    {
+        "unit": "unpaired crops",
+        "cyclegan": "unpaired crops",
+        "mmd": "unpaired crops",
+        "dehazenet": "supervised: t of every patch",
+        "physical": "supervised: clear image, depth and haze of every crop",
+    }
+)
+"""What the training of a method is told; rows with and without supervision stand in one table."""
 
 
 class Measured(NamedTuple):
@@ -115,8 +128,11 @@ def evaluate(haze: Haze, sources: Sequence[Source], options: Protocol, folder: P
 def trainings_of(haze: Haze) -> dict[str, str]:
     """The model of every learned method: that of the loaded folder, or a bundled one with its training data."""
     entries = {kind: MODELS[f"haze_{kind}"] for kind in LEARNED if f"haze_{kind}" in MODELS}
-    bundled = {kind: f"bundled {training_of(entry.folder)}; {entry.trained_on}" for kind, entry in entries.items()}
-    return {**bundled, **dict.fromkeys(haze.given, f"model {haze.name}, weights {haze.model_id[:12]}")}
+    found = {
+        kind: f"bundled {training_of(entry.folder)}; {entry.trained_on.partition(';')[0]}" for kind, entry in entries.items()
+    }
+    found |= dict.fromkeys(haze.given, f"model {haze.name}, weights {haze.model_id[:12]}")
+    return {kind: f"{text}; {SUPERVISION[kind]}" for kind, text in found.items()}
 
 
 def folder_of_scenes(source: Source | None) -> Path | None:

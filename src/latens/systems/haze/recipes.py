@@ -94,7 +94,7 @@ def cpu_fine() -> HazeTraining:
 
 
 def cpu_mmd() -> HazeTraining:
-    """One CPU core, a quarter of an hour: the paper's model, small. The other rows of Table 1 have the same budget."""
+    """One CPU core, a quarter of an hour: the paper's model, small. UNIT and CycleGAN have the same budget."""
     return replace(
         cpu(),
         recipe="cpu_mmd",

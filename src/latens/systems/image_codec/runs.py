@@ -37,6 +37,7 @@ from latens.systems.image_codec.predict import ImageCodec
 
 logger = logging.getLogger(__name__)
 
+OF_ONE_IMAGE = "figure5.4.4"  # files of one whole image, whatever the crop of the scale
 GROUP_PIXELS = 2**19  # approximate number of pixels in a batch
 
 
@@ -151,7 +152,8 @@ class Study:
     def report(self, name: str, title: str, blocks: Sequence[Block]) -> Report:
         """The report of a table or figure."""
         names = [subject.path.stem for subject in self.subjects]
-        part = f"their middle {self.scale.crop} x {self.scale.crop}" if self.scale.crop else "whole"
+        middle = self.scale.crop and name != OF_ONE_IMAGE
+        part = f"their middle {self.scale.crop} x {self.scale.crop}" if middle else "whole"
         about = (
             f"{counted(len(names), 'image')} ({names[0]} to {names[-1]}), {part}; seed {self.scale.seed}; transforms in "
             f"{self.codec.precision}; model {self.codec.name}, weights {self.codec.model_id[:12]}."
