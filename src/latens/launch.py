@@ -153,9 +153,9 @@ def train(
     `recipe` is a name of `latens recipes` (default "cpu"). `data` are folders or KIND:PATH, one or several. `settings` maps
     dotted names to values, as `--set` does. `init` is a model whose weights a new run starts from. `branch` is the folder of a
     run: the new run starts from its newest checkpoint, with its settings and data. With `decay` it takes `decay` steps, and its
-    learning rates fall to zero. `max_time` is in seconds. With `resume` the run in `out` continues with its own recipe, settings
-    and data; `data`, if given, must be the same. `on_progress` is called with the number of steps done and the last losses.
-    Raises UsageError, OutputExists, ModelError, InputError or Diverged.
+    learning rates fall to zero. `max_time` is in seconds. With `resume` the run in `out` continues with its own recipe,
+    settings and data; `data`, if given, must be the same. `on_progress` is called with the number of steps done and the last
+    losses. Raises UsageError, OutputExists, ModelError, InputError or Diverged.
     """
     folder = Path("runs") / arguments.text(system, "system") if out is None else arguments.path(out, "out")
     trunk = None if branch is None else arguments.path(branch, "branch")

@@ -44,6 +44,29 @@ def test_unwritable_outputs_are_refused_before_any_work(
     assert sorted(album.rglob("*")) == before
 
 
+@pytest.mark.parametrize("words", [words for words in VERBS if "convert" not in words], ids=" ".join)
+def test_a_folder_does_not_get_the_name_of_a_file(
+    words: list[str], album: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`-o out.png` for several images made a folder of this name."""
+    monkeypatch.chdir(album)
+    (album / "x.pth").touch()
+    (album / "a.mp4").touch()
+    (album / "b.mp4").touch()
+    before = sorted(album.rglob("*"))
+    others = {"a.png": "b.png", "a.mp4": "b.mp4"} if "a.png" in words or "a.mp4" in words else {}
+    named = [*words[:-1], others.get(words[-1], words[-1])]
+    for ending in ("png", "json", "mp4", "zip"):
+        assert main([*named, "-o", f"out.{ending}"]) == 2
+        assert "the name of one" in capsys.readouterr().err
+    assert sorted(album.rglob("*")) == before
+
+
+def test_an_archive_does_not_get_the_name_of_another_format(album: Path, capsys: Capture) -> None:
+    assert main(["density", "pack", str(album), "-o", str(album / "all.zip")]) == 2
+    assert "as images.ltp" in capsys.readouterr().err
+
+
 def test_results_of_two_requests_do_not_mix(album: Path, tiny_model: Path, capsys: Capture) -> None:
     (album / "c.jpg").unlink()
     out = album.parent / "small"

@@ -14,7 +14,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parent))
 from clip_maker import HEIGHT, WIDTH, image, make_clip, taken
 
-from latens.data.clips.reader import is_frame_folder, open_clip
+from latens.data.clips.reader import gaps_in, is_frame_folder, open_clip
 from latens.data.clips.rewrite import rewrite_clip
 from latens.data.clips.writer import Coding, open_writer
 from latens.errors import InputError, UnreadableInput, UsageError
@@ -233,3 +233,21 @@ def test_containers_refuse_unsupported_encoders(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="does not support"):
         copied(source, tmp_path / "b.webm")
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "note"),
+    [
+        (["f_1", "f_2", "f_3"], None),
+        (["f_1", "f_2", "f_5", "f_6"], "2 frames missing, the first after f_2"),
+        (["0010.jpg", "0020.jpg", "0030.jpg", "0050.jpg"], "1 frame missing, the first after 0030.jpg"),
+        (["t100.31", "t100.45", "t101.02"], None),
+        (["first", "second"], None),
+        (["f_7"], None),
+        (["f_1", "f_9", "f_30"], None),
+    ],
+)
+def test_gaps_in_the_numbers_of_frames(numbers: list[str], note: str | None) -> None:
+    assert gaps_in([Path(number).stem if ".jpg" in number else number for number in numbers]) == (
+        None if note is None else note.removesuffix(".jpg")
+    )

@@ -52,6 +52,7 @@ def pack(
         latens density unpack images.ltp -o images/
     """
     from latens.data.files import STANDARD_STREAM, writing
+    from latens.data.folders import FILE_ENDINGS
     from latens.data.images import IMAGE_ENDINGS
     from latens.data.inputs import find_inputs
     from latens.inference.batch import SOME_FAILED
@@ -61,6 +62,8 @@ def pack(
         raise UsageError("an archive cannot go to standard output", where="-o -", hint="name a file with -o, as images.ltp")
     if out.is_dir():
         raise UsageError("this is a folder", where=str(out), hint="name a file with -o, as images.ltp")
+    if out.suffix.lower() in FILE_ENDINGS - {".ltp"}:
+        raise UsageError("archives have a format of their own", where=str(out), hint="name a file with -o, as images.ltp")
     refuse_existing(out, force)
     files = [
         file for file in find_inputs(inputs, IMAGE_ENDINGS, skip_drawn=False) if force or file.path.absolute() != out.absolute()

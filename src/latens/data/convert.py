@@ -40,7 +40,7 @@ from latens.data.files import (
     write_atomic,
     write_error,
 )
-from latens.data.folders import MADE_WITH
+from latens.data.folders import MADE_WITH, refuse_file_name
 from latens.data.image_output import png_bytes
 from latens.data.image_paths import is_there, portable_name
 from latens.data.images import read_image
@@ -206,6 +206,7 @@ def _write_together(files: Iterator[tuple[Path, bytes]], out: Path, *, force: bo
     A file that exists with the same content is no conflict: an interrupted run moved it. The temporary folder is in `out` if
     that is a folder, which may be the current one, a mounted one, or in a folder that is not writable; otherwise next to it.
     """
+    refuse_file_name(out)
     try:
         place = out / "converted" if out.is_dir() else out
         prepare_folder(place.parent)

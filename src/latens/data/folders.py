@@ -15,6 +15,10 @@ from latens.data.files import STANDARD_STREAM, discard, sweep_stale, temporary_b
 from latens.data.records import Records
 from latens.errors import OutputExists, UsageError
 
+FILE_ENDINGS = frozenset(
+    ".avif .avi .bmp .csv .gif .gz .html .jfif .jpe .jpeg .jpg .json .ltn .ltp .ltv .mkv .mov .mp4 .npy .npz .onnx .pdf .png "
+    ".ppm .safetensors .tar .tif .tiff .tsv .txt .webm .webp .xlsx .zip".split()
+)
 MADE_WITH = "made-with.json"
 DRAWN_ENDINGS = frozenset({".png", ".jpg", ".gif", ".webp"})  # of figures in reports
 
@@ -28,6 +32,7 @@ def check_writable(folder: Path) -> None:
     if folder == STANDARD_STREAM:
         what = "the results are several files, which standard output cannot carry"
         raise UsageError(what, where="-o -", hint="name a folder with -o")
+    refuse_file_name(folder)
     place = Path(os.path.abspath(folder))
     while not os.path.lexists(place):
         place = place.parent
@@ -41,6 +46,13 @@ def check_writable(folder: Path) -> None:
     except BaseException:  # Ctrl-C
         discard(probe)
         raise
+
+
+def refuse_file_name(folder: Path) -> None:
+    """Raise UsageError if a new folder has the name of a file: `-o out.png` for several images made a folder of this name."""
+    if folder.suffix.lower() in FILE_ENDINGS and not os.path.lexists(folder):
+        what = "the results are several files, but this is the name of one"
+        raise UsageError(what, where=str(folder), hint="name a folder with -o, or make one of this name first")
 
 
 @contextmanager

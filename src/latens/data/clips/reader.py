@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -330,8 +332,27 @@ def _open_folder(folder: Path, fps: Fraction | None) -> Clip:
     clip = Clip(folder, info, stems=tuple(path.stem for path in paths))
     if fps is None:
         clip.note(f"{float(rate):g} frames per second are assumed")
+    if (text := gaps_in([path.stem for path in paths])) is not None:
+        clip.note(text)
     clip.source = _folder_frames(clip, paths)
     return clip
+
+
+def gaps_in(stems: Sequence[str]) -> str | None:
+    """Note on frames that are missing by the numbers at the ends of their names; None without, and for other names.
+
+    The usual step of the numbers is that of more than half of the frames; times and other numbers have none.
+    """
+    ends = [re.search(r"([0-9]{1,15})[^0-9]*$", stem) for stem in stems]
+    numbers = [int(end[1]) for end in ends if end is not None]
+    steps = [after - before for before, after in itertools.pairwise(numbers)]
+    if len(numbers) < len(stems) or not steps:
+        return None
+    usual = min(steps)
+    missing = [(index, step // usual - 1) for index, step in enumerate(steps) if usual > 0 and step > usual]
+    if not missing or 2 * steps.count(usual) <= len(steps):
+        return None
+    return f"{counted(sum(number for _, number in missing), 'frame')} missing, the first after {stems[missing[0][0]]}"
 
 
 def _folder_frames(clip: Clip, paths: list[Path]) -> Iterator[ClipFrame]:
