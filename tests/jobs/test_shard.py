@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from tests.campaigns.faults import KILLED, Fault, run_call
 from latens.errors import OutputExists
 from latens.jobs import job as jobs
 from latens.jobs.journal import Journal, Row, commit
-from latens.jobs.shard import Done, work_on
+from latens.jobs.shard import OPEN, Done, work_on
 
 from .conftest import Place
 
@@ -85,6 +87,18 @@ def test_an_input_that_kills_its_process_is_found(place: Place) -> None:
     (task,) = place.tasks(place.begin(place.write({"a.txt": "a", "x.txt": "die"}), shard=9))
     assert work_on(task._replace(alone=True)) == Done(0, 1, 1)
     assert states(place) == {"a.txt": "done", "x.txt": "WorkerDied"}
+
+
+def test_the_folder_of_a_killed_worker_is_removed(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    dead, alive = (tmp_path / f"{OPEN}{pid}-abc" for pid in (child.pid, os.getpid()))
+    dead.mkdir()
+    alive.mkdir()
+    (task,) = place.tasks(place.begin(place.write(TEXTS), shard=9))
+    work_on(task)
+    assert [path.name for path in tmp_path.glob(f"{OPEN}*")] == [alive.name]
 
 
 def test_the_first_of_two_journals_stands(place: Place) -> None:

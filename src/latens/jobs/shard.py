@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from latens.data.files import is_alive
 from latens.errors import LatensError, OutputExists
 from latens.jobs.job import Input, Job, Task
 from latens.jobs.journal import Journal, Output, Row, commit
@@ -68,6 +69,7 @@ def work_on(task: Task) -> Done:
     if data is not None:  # a worker that outlived its driver finished it
         return _done(task, Journal.parse(data, task.journal))
     started = time.time()
+    _sweep()
     with tempfile.TemporaryDirectory(prefix=f"{OPEN}{os.getpid()}-") as place:
         rows, joint, messages = _rows(task, Path(place), store)
         journal = Journal(
@@ -84,6 +86,14 @@ def work_on(task: Task) -> Done:
             return _done(task, commit(store, task.journal, journal))
         except OutputExists as error:
             return Done(task.number, 0, 0, str(error))
+
+
+def _sweep() -> None:
+    """Remove the folders of killed workers of this machine."""
+    for path in Path(tempfile.gettempdir()).glob(f"{OPEN}*-*"):
+        pid = path.name.removeprefix(OPEN).partition("-")[0]
+        if pid.isdecimal() and not is_alive(int(pid)):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _done(task: Task, journal: Journal) -> Done:
