@@ -283,6 +283,7 @@ PAPER = {
     "data.batch": (1, "section 4.1.2: one hazy and one clear image"),
     "data.scenes": (1500, "section 4.1.1: 1500 training images"),
     "data.max_depth": (0.0, OURS),
+    "data.farthest_of": ("scene", "section 4.1.1: scenes are hazed"),
     "data.draws": (1, "section 4.1.1: one haze per image"),
     "data.validation_share": (0.1, OURS),
     "data.disjoint": (False, OURS),

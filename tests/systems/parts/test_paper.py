@@ -77,7 +77,7 @@ def test_the_total_of_eq_3() -> None:
 
 
 def test_the_total_of_the_gan_rows() -> None:
-    """The discriminator learns first; its loss enters with its weight, 100 in Table 1, in units of squared errors."""
+    """The discriminator learns first; its loss enters with the released weight 1 in units of [0, 1]."""
     model = Adversarial(PatchVAE(PatchVAEConfig(size=8, encoder="local", parts=2, appearance=2)))
     model.generator, model.judge = FixedVAE(), Brightness()  # type: ignore[assignment]
     config = gan(paper()).objective
@@ -87,7 +87,7 @@ def test_the_total_of_the_gan_rows() -> None:
     fooled = [math.log1p(math.exp(-value)) for value in (0.7, 0.4)]
     assert list(found) == ["judge", "model"]
     assert found["judge"] == pytest.approx(real + sum(fake) / 2, rel=1e-5)
-    expected = ERROR + 0.051 * KL_APP + 0.51 * KL_OCC + 100 * sum(fooled) / 2
+    expected = ERROR + 0.051 * KL_APP + 0.51 * KL_OCC + 0.051 * sum(fooled) / 2
     assert found["model"] * VALUES == pytest.approx(expected, rel=1e-5)
 
 

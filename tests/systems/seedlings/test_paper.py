@@ -229,12 +229,13 @@ def test_constants_of_the_modules() -> None:
     assert (objective.MIN_OF_A_DAY, objective.KNOWN_CROPS, objective.KNOWN_SHARE, calibration.BINS) == (100, 2000, 0.995, 10)
     crops = drawn(trays=10, plants=30)
     for backbone, (rate, decay) in {**RATES, "alexnet": (1e-4, 1e-5)}.items():
-        config = trials.config_of(scale, backbone, 5, 0, Variant(), crops)  # type: ignore[arg-type]
+        per_epoch = trials.epoch_steps(crops, trials.data_config(scale, 5, Variant()))
+        config = trials.config_of(scale, backbone, 5, per_epoch=per_epoch)  # type: ignore[arg-type]
         own = flat(config)
         found = [own[f"optim.{name}"] for name in ("lr", "weight_decay", "momentum", "warmup")]
         assert found == [rate, decay, 0.0, 0]
         assert (own["objective.select"], own["model.init"], own["model.dropout"]) == ("raw", "torch", 0.0)
-        assert own["run.steps"] == 500 * trials.epoch_steps(crops, config.data)
+        assert own["run.steps"] == 500 * per_epoch
 
 
 def test_logistic_regression_is_eq_3_1() -> None:
