@@ -19,7 +19,7 @@ from latens.data.labels import write_stack
 from latens.data.masks import encode
 from latens.data.records import RECORDS
 from latens.data.stacks import read_frame
-from latens.errors import InputError, OutputExists, UnreadableInput, UsageError
+from latens.errors import InputError, LatensError, OutputExists, UnreadableInput, UsageError
 
 ORDERED = ("coco", "kins", "cocoa", "labelme", "labels")  # formats with a depth order
 
@@ -317,3 +317,27 @@ def test_a_folder_with_results_and_files_of_labelme(
     with pytest.raises(InputError, match="no JSON file but those of labelme") as caught:
         read_collection(f"coco:{tmp_path / 'drawn'}")
     assert f"labelme:{tmp_path / 'drawn'}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("a.xml", "<annotations/>", "export it as COCO"),
+        ("a.geojson", '{"type": "FeatureCollection", "features": []}', "save a label map"),
+        ("a.json", '{"type": "FeatureCollection", "features": []}', "save a label map"),
+        ("a.json", '{"x.png12": {"filename": "x.png", "regions": []}}', "projects of VIA"),
+        ("a.json", '[{"data": {"image": "x.png"}, "annotations": []}]', "Label Studio"),
+        ("a.txt", "0 .1 .1 .2 .2", "as of YOLO"),
+        ("a_seg.npy", "x", "as of cellpose"),
+        ("RoiSet.zip", "x", "ROIs of Fiji"),
+    ],
+)
+def test_formats_of_other_tools_name_what_to_export(name: str, text: str, words: str, tmp_path: Path) -> None:
+    """Given alone, as COCO, as labelme and as label maps."""
+    path = tmp_path / name
+    path.write_text(text)
+    kinds = ["coco:", "kins:", *([] if name == "a.json" else ["", "labels:", "labelme:"])]
+    for kind in kinds:
+        with pytest.raises(LatensError) as caught:
+            read_collection(f"{kind}{path}")
+        assert words in str(caught.value.hint), (kind, str(caught.value))

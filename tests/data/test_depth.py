@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -22,6 +23,7 @@ from latens.data.depth import (
     default_format,
     fill_holes,
     format_of,
+    measured_depth,
     read_camera,
     read_depth,
     relative_depth,
@@ -235,3 +237,19 @@ def test_a_jpeg_is_refused_as_a_depth_map(tmp_path: Path) -> None:
     with pytest.raises(UnreadableInput, match="known format") as caught:
         read_depth(tmp_path / "d.jpg")
     assert "BytesIO" not in str(caught.value)
+
+
+def test_depth_as_networks_and_renderers_write_it(tmp_path: Path) -> None:
+    """(1, H, W) of networks, TIFF of floats of 16 and 64 bits, PFM with its rows from the bottom."""
+    depth = np.linspace(2, 90, 12 * 10, dtype=np.float32).reshape(12, 10)
+    np.save(tmp_path / "a.npy", depth[None])
+    tifffile.imwrite(tmp_path / "b.tif", depth.astype(np.float16))
+    tifffile.imwrite(tmp_path / "c.tif", depth.astype(np.float64))
+    (tmp_path / "d.pfm").write_bytes(b"Pf\n10 12\n-1.0\n" + depth[::-1].astype("<f4").tobytes())
+    for name, tolerance in (("a.npy", 0), ("b.tif", 0.05), ("c.tif", 1e-5), ("d.pfm", 0)):
+        assert default_format(tmp_path / name) == FORMATS["meters"], name
+        found = measured_depth(tmp_path / name)
+        np.testing.assert_allclose(found, depth, atol=tolerance, err_msg=name)
+    (tmp_path / "e.tif").write_bytes((tmp_path / "b.tif").read_bytes()[:-20])
+    with pytest.raises(UnreadableInput):
+        measured_depth(tmp_path / "e.tif")

@@ -25,7 +25,7 @@ def test_folder_of_images_and_label_maps(tmp_path: Path) -> None:
     assert sorted(instance.area for instance in scene.instances) == [20, 21]
     assert all(instance.hidden_fraction == 0 for instance in scene.instances)
     Image.fromarray(np.zeros((12, 14, 3), dtype=np.uint8)).save(tmp_path / "y_img.png")
-    with pytest.raises(InputError, match="1 images have no label map"):
+    with pytest.raises(InputError, match="1 image without a label map"):
         read_label_folder(tmp_path)
 
 
@@ -54,7 +54,7 @@ def test_equal_names_in_two_folders_are_two_images(tmp_path: Path) -> None:
     scenes = {scene.file: len(scene.instances) for scene in read_label_folder(tmp_path).scenes}
     assert scenes == {"day1/images/a.png": 1, "day2/images/a.png": 3, "day3/a_img.png": 5}
     label_map(tmp_path / "day4" / "images" / "a.png", 0)
-    with pytest.raises(InputError, match="1 images have no label map") as caught:
+    with pytest.raises(InputError, match="1 image without a label map") as caught:
         read_label_folder(tmp_path)
     assert "day4" in str(caught.value)
 
@@ -169,6 +169,6 @@ def test_names_of_cellpose(tmp_path: Path) -> None:
     assert (scene.file, len(scene.instances)) == ("a.png", 2)
     stack_of(tmp_path / "b.png", cells(9))
     (tmp_path / "b_seg.npy").write_bytes(b"")
-    with pytest.raises(InputError, match="1 images have no label map") as unpaired:
+    with pytest.raises(InputError, match="1 image without a label map") as unpaired:
         read_label_folder(tmp_path)
     assert "_seg.npy" in str(unpaired.value)

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from latens.data.annotation_tools import export_hint
 from latens.data.instances import Collection, Instance, Scene
 from latens.data.json_objects import read_json_object
 from latens.data.masks import Rle, corner_box, image_size, read_segmentation
@@ -80,7 +81,8 @@ def read_annotations(path: Path, root: Path | None = None) -> Collection:
 def _list(document: dict[str, Any], key: str) -> list[Any]:
     value = document.get(key)
     if not isinstance(value, list):
-        raise InputError(f"there is no list '{key}'", hint=f"keys found: {', '.join(sorted(document)[:8])}")
+        hint = export_hint(Path(), document) or f"keys found: {', '.join(sorted(document)[:8])}"
+        raise InputError(f"there is no list '{key}'", hint=hint)
     return value
 
 

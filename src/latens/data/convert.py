@@ -30,6 +30,7 @@ from types import MappingProxyType
 import numpy as np
 
 from latens.data.annotated_sizes import check_sizes
+from latens.data.annotation_tools import export_hint
 from latens.data.annotations import read_annotations, to_document
 from latens.data.files import (
     STANDARD_STREAM,
@@ -51,7 +52,7 @@ from latens.data.labels import LABEL_MARK, read_label_folder, write_stack
 from latens.data.records import Records
 from latens.data.source import split_place
 from latens.data.stacks import frame_place, read_frame
-from latens.errors import InputError, LatensError, OutputExists, UsageError, counted
+from latens.errors import InputError, LatensError, OutputExists, UnreadableInput, UsageError, counted
 
 logger = logging.getLogger(__name__)
 
@@ -81,12 +82,16 @@ def read_collection(text: str, classes: Sequence[str] | None = None) -> Collecti
     """
     kind, _, place = text.partition(":")
     if kind not in READABLE or not place:
-        hint = "write coco:FILE.json,IMAGES (or kins, cocoa, d2sa, aistron), labelme:FOLDER or labels:FOLDER"
+        hint = export_hint(Path(text))
+        hint = hint or "write coco:FILE.json,IMAGES (or kins, cocoa, d2sa, aistron), labelme:FOLDER or labels:FOLDER"
         raise UsageError(f"'{text}' is not a source of annotations", hint=hint)
     if classes is not None and kind != "labelme":
         raise UsageError(f"the files of {kind} define the classes", where="--classes", hint="omit it")
     name, rest = split_place(place)
     if kind == "labels":
+        if Path(name).is_file():
+            hint = export_hint(Path(name)) or "give the folder with the images and their label maps"
+            raise UnreadableInput("this is a file, not a folder", where=name, hint=hint)
         return read_label_folder(Path(name), how=rest or "auto")
     if kind == "labelme":
         return _labelme_folder(Path(name), classes, Path(rest) if rest else None)
@@ -106,6 +111,8 @@ def _labelme_folder(folder: Path, classes: Sequence[str] | None, images: Path | 
     """labelme's files in a folder and its subfolders; other JSON files are left out with a note."""
     files = _json_files(folder) if folder.is_dir() else [folder] if folder.is_file() else []
     with_shapes = [path for path in files if is_labelme(path)] if files else []
+    if folder.is_file() and not with_shapes and (hint := export_hint(folder)):
+        raise InputError("this is not a file of labelme", where=str(folder), hint=hint)
     if others := len(files) - len(with_shapes):
         logger.warning("%s: left out %s without labelme's keys", folder, counted(others, "JSON file"))
     try:

@@ -25,12 +25,13 @@ from latens.data.files import read_bytes
 from latens.data.image_arrays import ROW_BLOCK
 from latens.data.limits import current_limits, hint, too_many_pixels
 from latens.data.npy import load_array
-from latens.errors import InputError, LimitExceeded, UnreadableInput, UsageError
+from latens.data.tiff import FLOAT, first_values, page_kind
+from latens.errors import InputError, LatensError, LimitExceeded, UnreadableInput, UsageError
 
 Depth: TypeAlias = np.ndarray[Any, np.dtype[np.float32]]
 
 NO_IMAGE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # raised by Pillow for other files
-DEPTH_ENDINGS = frozenset({".png", ".npy", ".exr", ".tif", ".tiff", ".pgm"})
+DEPTH_ENDINGS = frozenset({".png", ".npy", ".exr", ".tif", ".tiff", ".pgm", ".pfm"})
 COMPANIONS = ("_depth", "_depth256")  # after the name of an image, in the names of its depth maps
 FILE_LIMIT = 2**30  # bytes
 IMAGE_FORMATS = ("PNG", "TIFF", "PPM")  # image formats of depth maps
@@ -93,9 +94,19 @@ def default_format(source: str | Path | np.ndarray[Any, Any]) -> DepthFormat:
     if Path(source).name.endswith("depth256.png"):
         return FORMATS["kitti"]
     with contextlib.suppress(*NO_IMAGE), Image.open(source, formats=IMAGE_FORMATS) as image:
-        if image.mode == "F":
-            return FORMATS["meters"]
-    return FORMATS["relative"]
+        return FORMATS["meters" if image.mode == "F" else "relative"]
+    return FORMATS["meters" if _is_float_tiff(Path(source)) else "relative"]
+
+
+def _is_float_tiff(path: Path) -> bool:
+    """True for a TIFF of floats that Pillow does not read."""
+    try:
+        import tifffile
+
+        with tifffile.TiffFile(path) as file:
+            return page_kind(file.pages[0].tags.valueof).sample_format == FLOAT  # type: ignore[union-attr]
+    except Exception:  # parsers raise many types of errors; so does a missing package
+        return False
 
 
 def cityscapes_format(camera: Camera) -> DepthFormat:
@@ -135,8 +146,8 @@ def measured_depth(
     """
     where = None if isinstance(source, np.ndarray) else str(source)
     values = source if isinstance(source, np.ndarray) else _stored(Path(source), form.channel)
-    if values.ndim == 3 and values.shape[2] == 1:
-        values = values[..., 0]
+    if values.ndim == 3 and 1 in (values.shape[0], values.shape[2]):
+        values = values[..., 0] if values.shape[2] == 1 else values[0]
     if values.ndim != 2 or values.dtype.kind not in "uif" or not values.size:
         what = f"an array of shape {values.shape} and type {values.dtype} is not a depth map"
         raise InputError(what, where=where, hint="depth is one number per pixel, (H, W)")
@@ -296,6 +307,27 @@ def _npy(data: bytes) -> np.ndarray[Any, Any]:
 
 
 def _image(data: bytes) -> np.ndarray[Any, Any]:
+    try:
+        return _by_pillow(data)
+    except UnidentifiedImageError:
+        values = _by_tifffile(data)
+        if values is None:
+            raise
+        return values
+
+
+def _by_tifffile(data: bytes) -> np.ndarray[Any, Any] | None:
+    """The first page of a TIFF that Pillow does not know, such as floats of 16 or 64 bits; None for other files."""
+    try:
+        values = first_values(io.BytesIO(data), lambda width, height: current_limits().check(width, height, "the depth map"))
+    except LatensError:
+        raise
+    except Exception:  # parsers raise many types of errors for damaged data
+        return None
+    return None if values is None else values.astype(np.float32)
+
+
+def _by_pillow(data: bytes) -> np.ndarray[Any, Any]:
     with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
         current_limits().check(image.width, image.height, "the depth map")
         if image.mode not in ("L", "I", "F") and not image.mode.startswith("I;16"):

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from latens.data.annotation_tools import export_hint
 from latens.data.files import read_bytes
 from latens.errors import InputError
 
@@ -22,10 +23,11 @@ def read_json_object(path: Path, what: str, hint: str | None = None) -> dict[str
     except InputError as error:
         raise error.at(str(path)) from None
     except ValueError as error:
-        raise InputError(f"not a JSON file ({error})", where=str(path), hint=hint) from None
+        raise InputError(f"not a JSON file ({error})", where=str(path), hint=export_hint(path) or hint) from None
     except RecursionError:
         raise InputError("the JSON is nested too deeply", where=str(path), hint=hint) from None
     if not isinstance(document, dict):
+        hint = export_hint(path, document) or hint
         raise InputError(f"not {what}: its top level is not an object", where=str(path), hint=hint)
     return document
 

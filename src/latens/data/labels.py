@@ -72,8 +72,9 @@ def pairs_in(folder: Path) -> list[tuple[Path, Path]]:
     found = {image: labels.get(key) or by_name.get(key[-1]) for key, image in images.items()}
     missing = [image for image, label in found.items() if label is None]
     if missing or not images:
-        what = f"{len(missing)} images have no label map" if images else "there are label maps but no images"
-        hint = _cellpose_hint(folder) or "every image needs a label map"
+        what = f"{counted(len(missing), 'image')} without a label map" if images else "there are label maps but no images"
+        hint = "every image needs a label map: one file with a number for each object, not a file for each object"
+        hint = _cellpose_hint(folder) or hint
         raise InputError(what, where=str(missing[0] if missing else folder), hint=hint)
     return [(image, label) for image, label in found.items() if label is not None]
 
