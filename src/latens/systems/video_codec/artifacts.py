@@ -231,7 +231,9 @@ def report(name: str, lab: VideoLab) -> Report:
         title, facts["stand_in"] = f"{title} (substitute for Cityscapes)", STAND_IN
         if not study.street_sources:
             left_out, facts["training"] = [f"{name}: {MISSING}"], {}
-    return Report(name=name, title=title, about=study.about(), blocks=blocks, facts=facts, failures=left_out)
+    return Report(
+        name=name, title=title, about=study.about(trained=bool(TRAINED[name])), blocks=blocks, facts=facts, failures=left_out
+    )
 
 
 ARTIFACTS: Mapping[str, Artifact[VideoCodec, VideoScale]] = MappingProxyType(

@@ -225,16 +225,17 @@ class Study:
             for quality in qualities
         }
 
-    def about(self) -> str:
-        """A summary of data and scale."""
+    def about(self, *, trained: bool = True) -> str:
+        """A summary of data and scale; `trained` is False for figures without a model."""
         names = ", ".join(clip.name for clip in self.clips)
         scale = self.scale
         height, width = self.clips[0].frames.shape[1:3]
         steps = scale.steps or RECIPES[scale.recipe]().run.steps
-        return (
-            f"{names}; first {len(self.clips[0].frames)} frames of {width} x {height}; every method trained for {steps:,} "
-            f"steps of the recipe {scale.recipe} from one plain model, once for all rates; rates of files"
-        )
+        clips = f"{names}; first {len(self.clips[0].frames)} frames of {width} x {height}"
+        if not trained:
+            return clips
+        training = f"every method trained for {steps:,} steps of the recipe {scale.recipe} from one plain model"
+        return f"{clips}; {training}, once for all rates; rates of files"
 
     def facts(self) -> dict[str, object]:
         """Scale, data and models for the report."""
