@@ -55,6 +55,7 @@ def test_tables_are_read_with_and_without_names(tmp_path: Path) -> None:
         ("1,2\n3", InputError, "1 cells where the first row has 2"),
         ("1,2\n3,x", InputError, "'x' is not a number"),
         ("1,2\n3,nan", InputError, "row 2, column 2 is not finite"),
+        ("1,2\n3,-1e300", InputError, "-1e.300 is too large"),
         ("1,2\n3,", InputError, "'' is not a number"),
         ("a,b\n", InputError, "not a table"),
     ],

@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from latens.data.source import Source
+from latens.catalogue import recipe_of
+from latens.data.source import Source, parse_sources
 from latens.errors import InputError, ModelError, UnreadableInput, UsageError
 from latens.systems.seedlings.bootstrap import accuracy_of, majority_of, paired_difference
 from latens.systems.seedlings.calibration import (
@@ -245,3 +246,12 @@ def test_settings_that_contradict_each_other() -> None:
     with pytest.raises(UsageError, match="1 or 3"):
         GraderConfig(channels=2)
     assert replace(CropsConfig(), batch=8).batch == 8
+
+
+@pytest.mark.parametrize("others", [[], ["simulated:easy"]])
+def test_grades_without_their_photographs_are_refused(others: list[str], tmp_path: Path) -> None:
+    """Simulated trays were used instead, without a word."""
+    (tmp_path / "grades.csv").write_text("tray,row,col,grade\nT0,1,1,1\n")
+    config = recipe_of("seedlings", "tiny")
+    with pytest.raises(UsageError, match="grades without the photographs"):
+        open_crops(parse_sources([*others, f"labels:{tmp_path / 'grades.csv'}"]), config.model, config.data)

@@ -20,6 +20,7 @@ TABLE_ENDINGS = frozenset({".csv", ".tsv", ".txt", ".npy"})
 FILE_LIMIT = 2**31  # maximum size of a file in bytes
 MIN_DISTINCT_SHARE = 0.05  # share of distinct values below which a column counts as discrete
 DELIMITERS = ",;\t"
+LARGEST = 1e18  # of a number in a table: squares of larger ones overflow
 
 
 class NumberTable(NamedTuple):
@@ -105,6 +106,9 @@ def _checked(rows: np.ndarray, names: tuple[str, ...], *, where: str | None) -> 
         row, column = bad[0]
         what = f"the cell in row {row + 1}, column {column + 1} is not finite ({len(bad)} such cells in all)"
         raise InputError(what, where=where, hint="fill missing values, or leave their rows out")
+    if np.abs(rows).max() > LARGEST:
+        what = f"the number {rows.flat[np.abs(rows).argmax()]:g} is too large for the model, which computes in 32 bits"
+        raise InputError(what, where=where, hint="use other units")
     return NumberTable(rows, names or tuple(str(i + 1) for i in range(rows.shape[1])))
 
 

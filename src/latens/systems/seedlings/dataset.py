@@ -42,6 +42,9 @@ def open_crops(sources: Sequence[Source], model: GraderConfig, config: CropsConf
     """
     labels = [source.path for source in sources if source.kind == LABELS]
     data = [source for source in sources if source.kind != LABELS]
+    if labels and not any(source.kind == "" and source.path.is_dir() for source in data):  # simulated trays have grades
+        hint = f"give the folder of the photographs, too: --data TRAYS/ {LABELS}:{labels[0]}"
+        raise UsageError("grades without the photographs of their trays", where=f"--data {LABELS}:{labels[0]}", hint=hint)
     parts = [_open_one(source, labels, model, config) for source in data] or [
         simulated(model.size, config, model.channels == 3)
     ]
