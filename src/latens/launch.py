@@ -143,6 +143,7 @@ def train(
     branch: str | Path | None = None,
     decay: int | None = None,
     max_time: float = float("inf"),
+    workers: int = 0,
     resume: bool = False,
     device: str = "auto",
     threads: int | None = None,
@@ -153,13 +154,17 @@ def train(
     `recipe` is a name of `latens recipes` (default "cpu"). `data` are folders or KIND:PATH, one or several. `settings` maps
     dotted names to values, as `--set` does. `init` is a model whose weights a new run starts from. `branch` is the folder of a
     run: the new run starts from its newest checkpoint, with its settings and data. With `decay` it takes `decay` steps, and its
-    learning rates fall to zero. `max_time` is in seconds. With `resume` the run in `out` continues with its own recipe,
-    settings and data; `data`, if given, must be the same. `on_progress` is called with the number of steps done and the last
-    losses. Raises UsageError, OutputExists, ModelError, InputError or Diverged.
+    learning rates fall to zero. `max_time` is in seconds. `workers` processes prepare the batches, 0: one thread. With `resume`
+    the run in `out` continues with its own recipe, settings and data; `data`, if given, must be the same. `on_progress` is
+    called with the number of steps done and the last losses. Raises UsageError, OutputExists, ModelError, InputError or
+    Diverged.
     """
     folder = Path("runs") / arguments.text(system, "system") if out is None else arguments.path(out, "out")
     trunk = None if branch is None else arguments.path(branch, "branch")
     seconds = arguments.real(max_time, "max_time")
+    count = arguments.whole(workers, "workers")
+    if count < 0:
+        raise UsageError(f"{count} workers are not possible", where="--workers", hint="give 0 for one thread, or more")
     plan = plan_training(
         arguments.text(system, "system"),
         folder,
@@ -190,6 +195,7 @@ def train(
         parse_sources(plan.data),
         folder,
         max_time=seconds,
+        workers=count,
         resume=resume,
         init=Path(plan.init) if plan.init else None if init is None else locate(init),
         branch=trunk,

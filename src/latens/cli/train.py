@@ -51,6 +51,9 @@ def train(
         int | None,
         Parameter(help="With --branch: train for so many more steps, over which the learning rates fall to zero."),
     ] = None,
+    workers: Annotated[
+        int, Parameter(help="Processes that decode the next batches, for data that do not fit into memory; 0: one thread.")
+    ] = 0,
     max_time: Annotated[str | None, Parameter(help="Stop after 90s, 30m, 2h ...; --resume continues.")] = None,
     resume: Annotated[
         bool, Parameter(show_default=False, help="Continue the run in OUT where it stopped, with its settings.")
@@ -94,6 +97,7 @@ def train(
             branch=branch,
             decay=decay,
             max_time=seconds,
+            workers=workers,
             resume=resume,
             device=options.device,
             threads=options.threads,

@@ -36,7 +36,7 @@ from latens.training.checkpoint import (
     split_optimizer,
 )
 from latens.training.config import AnyTrainConfig
-from latens.training.data import Prefetch, generator
+from latens.training.data import Feed, feed_of, generator
 from latens.training.log import RunLog
 from latens.training.objective import Objective, Step, Trainable
 from latens.training.optim import build_optimizers, rate_factor
@@ -74,15 +74,15 @@ class Loop:
         self.best = math.inf
         self.skipped = 0  # non-finite steps in a row
 
-    def run(self, log: RunLog, *, max_seconds: float = math.inf) -> Literal["finished", "time"]:
-        """Train to the last step or for `max_seconds`; return "finished" or "time".
+    def run(self, log: RunLog, *, max_seconds: float = math.inf, workers: int = 0) -> Literal["finished", "time"]:
+        """Train to the last step or for `max_seconds`; return "finished" or "time". `workers` processes prepare the batches.
 
         Every stop validates and saves, also after a signal, which raises KeyboardInterrupt at the end of its step, after an
         error of the data, and if no step is left.
         """
         run = self.config.run
         same_start(self.accelerator, self.plain, self.step, self.folder)
-        feed = Prefetch(self.data, self.accelerator.process_index)
+        feed = feed_of(self.data, self.accelerator.process_index, range(self.step, run.steps), workers)
         started = time.monotonic()
         try:
             with stop_requests() as stop:
@@ -117,7 +117,7 @@ class Loop:
             self.validate(log)
             self.save()
 
-    def attempt(self, feed: Prefetch, log: RunLog) -> dict[str, Any]:
+    def attempt(self, feed: Feed, log: RunLog) -> dict[str, Any]:
         """One step. If its data cannot be read or its gradients diverge, the weights are validated before the error."""
         try:
             batch = feed.batch(self.step)

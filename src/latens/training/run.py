@@ -55,6 +55,7 @@ def train(
     folder: Path,
     *,
     max_time: float = float("inf"),
+    workers: int = 0,
     resume: bool = False,
     init: Path | None = None,
     branch: Path | None = None,
@@ -67,6 +68,7 @@ def train(
     (weights, optimizers, step) a new run continues. With `resume` the run continues from its newest checkpoint,
     or starts if there is none yet. Nothing is written until settings, data and checkpoint are known to fit together.
     Under `torchrun` every process draws its own batches of `data.batch` examples; the first one writes all files.
+    `workers` processes decode and draw the next batches, 0: one thread; the batches are the same.
     `on_progress` is called every `run.log_every` steps with the number of steps done and the last losses.
 
     Raises ModelError if `init` does not fit, UsageError if the checkpoint does not fit or the folder cannot be written,
@@ -103,7 +105,7 @@ def train(
             describe_run(folder, config, sources, init)
         log = RunLog(folder, loop.step, active=main, on_progress=on_progress)
         try:
-            ended = loop.run(log, max_seconds=max_time)
+            ended = loop.run(log, max_seconds=max_time, workers=workers)
         finally:
             log.close()
     if main and not math.isfinite(loop.best):

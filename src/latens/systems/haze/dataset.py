@@ -18,6 +18,7 @@ from latens.data.images import IMAGE_ENDINGS, Pixels, read_each
 from latens.data.inputs import files_under
 from latens.data.notes import left_out
 from latens.data.origins import without_drawn
+from latens.data.streaming import Chain, Part, in_memory_or_streamed
 from latens.data.tensors import to_tensor
 from latens.errors import InputError, LimitExceeded, UnreadableInput, UsageError
 from latens.systems.haze.baselines.dehazenet import PATCH
@@ -65,7 +66,7 @@ class SceneData:
     def __init__(self, folders: Sequence[Path], config: HazeDataConfig, seed: int, labeled: Sequence[Path] = ()) -> None:
         self.config = config
         self.seed = seed
-        self.train: list[TrainingScene] = []
+        trained: list[tuple[ScenePath, int]] = []
         self.held_out: list[TrainingScene] = []
         found = [find_scenes(folder) for folder in folders] + [find_labeled(folder) for folder in labeled]
         borders = config.borders or (config.border,) * len(found)
@@ -76,14 +77,14 @@ class SceneData:
             train, held = split(paths, config.validation_share, config.held_out_from)
             if train == held:
                 logger.warning("%s: the same %d scenes are used for training and validation", folder, len(train))
-            self.train += self._load(train, border)
+            trained += [(path, border) for path in train]
             self.held_out += self._load(held, border)
         few = max(round(config.scenes * config.validation_share), 2)
         size = street_size(config.side)
-        self.train += [self._street(scene) for scene in simulated(range(config.scenes), size)]
+        made = [self._street(scene) for scene in simulated(range(config.scenes), size)]
         if config.scenes:
             self.held_out += [self._street(scene) for scene in simulated(range(HELD_OUT_SEED, HELD_OUT_SEED + few), size)]
-        self.train = _large_enough(self.train, config.crop, "training")
+        self.train: Sequence[TrainingScene] = Chain([self._stored(trained), _large_enough(made, config.crop, "training")])
         self.held_out = _large_enough(self.held_out, MULTIPLE, "validation")
         if not self.train or not self.held_out:
             least = MULTIPLE if self.train else config.crop
@@ -98,6 +99,24 @@ class SceneData:
             except (InputError, LimitExceeded) as error:
                 left_out(error)
         return loaded
+
+    def _stored(self, paths: Sequence[tuple[ScenePath, int]]) -> Sequence[TrainingScene]:
+        """The training scenes of files (with the border to cut off) that are large enough, in memory or streamed."""
+        small: set[str] = set()
+
+        def read(place: int) -> TrainingScene | None:
+            path, border = paths[place]
+            loaded = self._load([path], border)
+            if loaded and min(loaded[0].image.shape[:2]) < self.config.crop:
+                small.add(str(path.image))
+                return None
+            return loaded[0] if loaded else None
+
+        where = str(paths[0][0].image.parent) if paths else ""
+        found = in_memory_or_streamed(len(paths), read, lambda scene: scene.image.nbytes + scene.depth.nbytes, where)
+        if small:
+            logger.warning("skipped for training: %d scenes with a side below %d pixels", len(small), self.config.crop)
+        return found
 
     def _scene(self, small: Scene, most: float = math.inf) -> TrainingScene:
         if self.config.farthest_of == "scene":
@@ -190,9 +209,11 @@ class UnpairedData:
     def __init__(self, hazy: Sequence[Path], clear: Sequence[Path], config: HazeDataConfig, seed: int) -> None:
         self.config = config
         self.seed = seed
-        self.train, self.held_out = {}, {}
+        self.train: dict[str, Sequence[Pixels]] = {}
+        self.held_out: dict[str, Sequence[Pixels]] = {}
         for domain, folders in (("hazy", hazy), ("clear", clear)):
-            found = [image for folder in folders for image in self._load(folder)]
+            paths = [path for folder in folders for path in without_drawn(files_under(folder, IMAGE_ENDINGS), folder)]
+            found = self._load(paths, ", ".join(map(str, folders)))
             if not found:
                 least = max(config.crop, MULTIPLE)
                 what = f"no image of at least {least} x {least} pixels"
@@ -200,21 +221,26 @@ class UnpairedData:
             held = max(round(len(found) * config.validation_share), 1)
             if held >= len(found):
                 logger.warning("the same %d %s images are used for training and validation", len(found), domain)
-            self.train[domain] = found[:-held] or found
-            self.held_out[domain] = found[-held:]
+            kept = max(len(found) - held, 0)
+            self.train[domain] = Part(found, range(kept)) if kept else found
+            self.held_out[domain] = Part(found, range(kept, len(found)))
 
-    def _load(self, folder: Path) -> list[Pixels]:
-        found, small_ones = [], 0
-        for path, pixels in read_each(without_drawn(files_under(folder, IMAGE_ENDINGS), folder)):
-            flat = np.zeros(pixels.shape[:2], np.float32)
-            small = reduced(Scene(path.name, pixels, flat), self.config.side).image
-            if min(small.shape[:2]) >= max(self.config.crop, MULTIPLE):
-                found.append(small)
-            else:
-                small_ones += 1
+    def _load(self, paths: Sequence[Path], where: str) -> Sequence[Pixels]:
+        small_ones: set[Path] = set()
+
+        def read(place: int) -> Pixels | None:
+            for path, pixels in read_each([paths[place]]):
+                flat = np.zeros(pixels.shape[:2], np.float32)
+                small = reduced(Scene(path.name, pixels, flat), self.config.side).image
+                if min(small.shape[:2]) >= max(self.config.crop, MULTIPLE):
+                    return small
+                small_ones.add(path)
+            return None
+
+        found = in_memory_or_streamed(len(paths), read, lambda image: image.nbytes, where)
         if small_ones:
             least = max(self.config.crop, MULTIPLE)
-            logger.warning("%s: skipped %d images with a side below %d pixels", folder, small_ones, least)
+            logger.warning("%s: skipped %d images with a side below %d pixels", where, len(small_ones), least)
         return found
 
     def batch(self, step: int, rank: int) -> dict[str, Tensor]:
@@ -223,7 +249,7 @@ class UnpairedData:
             domain: batched([self._crop(self.train[domain], rng) for _ in range(self.config.batch)]) for domain in self.train
         }
 
-    def _crop(self, found: list[Pixels], rng: np.random.Generator) -> Pixels:
+    def _crop(self, found: Sequence[Pixels], rng: np.random.Generator) -> Pixels:
         image = found[int(rng.integers(len(found)))]
         size = self.config.crop
         top, left = (int(rng.integers(side - size + 1)) for side in image.shape[:2])

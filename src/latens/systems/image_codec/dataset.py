@@ -1,4 +1,4 @@
-"""Random crops of photographs, which are kept in memory as bytes."""
+"""Random crops of photographs, which are kept in memory as bytes if they fit."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from latens.data.inputs import files_under
 from latens.data.origins import without_drawn
 from latens.data.source import Source, plain_paths
 from latens.data.splits import place_of
+from latens.data.streaming import in_memory_or_streamed
 from latens.data.tensors import to_tensor
 from latens.errors import UnreadableInput
 from latens.systems.image_codec.config import HYPER_STRIDE, CropConfig
@@ -59,7 +60,7 @@ class CropData:
         return {"image": to_tensor(np.stack(crops), channels_last=True)}
 
     def _crop(self, rng: np.random.Generator) -> np.ndarray:
-        image = self.train[rng.integers(len(self.train))]
+        image = self.train[int(rng.integers(len(self.train)))]
         height, width = image.shape[:2]
         size = self.config.crop
         reduced = rng.random() < SHRUNK_SHARE and self.config.shrink > 1
@@ -92,19 +93,26 @@ def photographs_of(source: Source) -> list[Photograph]:
     return [Photograph(path, False) for folder in plain_paths([source], "the image codec") for path in photographs(folder)]
 
 
-def load_photographs(found: Sequence[Photograph], smallest: int) -> list[np.ndarray]:
-    """The photographs, uint8 (H, W, 3), with sides of at least `smallest` pixels. Warnings report those that are left out."""
-    kept = []
-    small = 0
-    for photo in found:
+def load_photographs(found: Sequence[Photograph], smallest: int) -> Sequence[np.ndarray]:
+    """The photographs, uint8 (H, W, 3), with sides of at least `smallest` pixels, in memory or streamed.
+
+    Warnings report those that are left out.
+    """
+    small: list[Path] = []
+
+    def read(place: int) -> np.ndarray | None:
+        photo = found[place]
         for _, pixels in read_each([photo.path]):
             image = halved(pixels) if photo.reduced else pixels
             if min(image.shape[:2]) >= smallest:
-                kept.append(image)
-            else:
-                small += 1
+                return image
+            small.append(photo.path)
+        return None
+
+    where = str(found[0].path.parent) if found else ""
+    kept = in_memory_or_streamed(len(found), read, lambda image: image.nbytes, where)
     if small:
-        logger.warning("left out of the training data: %d photographs with a side below %d pixels", small, smallest)
+        logger.warning("left out of the training data: %d photographs with a side below %d pixels", len(set(small)), smallest)
     return kept
 
 

@@ -1,8 +1,9 @@
-"""Training clips, kept in memory as bytes: real clips with object masks, photographs in motion, and composites.
+"""Training clips, kept in memory as bytes if they fit: real clips with object masks, photographs in motion, and composites.
 
 A folder of clips holds CLIP/frames/*.jpg and, for annotated clips, CLIP/masks/*.png of the same names (0 is background). Any
-other folder holds photographs. `camvid:DIR` holds street images with label maps. `masks:perlin` replaces all regions by noise,
-`masks:DIR` reads them from DIR/CLIP/*.png.
+other folder holds photographs. `vimeo:DIR` are the training septuplets of Vimeo-90k (sep_trainlist.txt, sequences/).
+`camvid:DIR` holds street images with label maps. `masks:perlin` replaces all regions by noise, `masks:DIR` reads them from
+DIR/CLIP/*.png.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from latens.data.inputs import files_under
 from latens.data.origins import without_drawn
 from latens.data.regions.noise import perlin_masks
 from latens.data.source import Source
+from latens.data.streaming import Chain, Streamed, in_memory_or_streamed
 from latens.errors import InputError, LimitExceeded, UnreadableInput, UsageError
 from latens.shapes import Bool, UInt8
 from latens.systems.video_codec import streets
@@ -30,7 +32,8 @@ from latens.training.data import generator
 
 logger = logging.getLogger(__name__)
 
-KINDS = ("", "clips", "davis", "photographs", streets.KIND)
+VIMEO = "vimeo"  # kind of a source in the layout of Vimeo-90k
+KINDS = ("", "clips", "davis", "photographs", VIMEO, streets.KIND)
 MASKS = "masks"  # kind of a source of regions
 CENTERED_SHARE = 0.5  # share of the crops of annotated clips that are centered on the object
 
@@ -57,7 +60,8 @@ class ClipData:
 
     def __init__(self, sources: Sequence[Source], config: ClipConfig, seed: int, *, regions: bool) -> None:
         self.config, self.seed, self.regions = config, seed, regions
-        self.clips: list[Clip] = []
+        self.held_out: list[Clip] = []
+        parts: list[Sequence[Clip]] = []
         self.photographs: list[np.ndarray] = []
         chosen = [source for source in sources if source.kind == MASKS]
         self.perlin = config.masks == "perlin" or any(source.place == "perlin" for source in chosen)
@@ -69,16 +73,17 @@ class ClipData:
                 )
         for source in sources:
             if source.kind != MASKS:
-                self._read(source)
-        self.held_out = [clip for clip in self.clips if clip.name in config.held_out]
-        self.clips = [clip for clip in self.clips if clip.name not in config.held_out and len(clip.frames) >= config.frames]
-        self.objects = [clip for clip in self.clips if clip.masks is not None]
+                parts += self._read(source)
+        self.clips: Sequence[Clip] = Chain(parts)
+        stored = [part for part in parts if not isinstance(part, Streamed)]  # streamed clips give no objects for composites
+        self.objects = [clip for part in stored for clip in part if clip.masks is not None]
         if not self.clips and not self.photographs:
             hint = f"give clips of at least {config.frames} frames with sides of at least {config.crop} pixels, or photographs"
             raise UnreadableInput("there are no training data", where=", ".join(map(str, sources)) or "--data", hint=hint)
         logger.info("%d clips, %d photographs, %d held out", len(self.clips), len(self.photographs), len(self.held_out))
 
-    def _read(self, source: Source) -> None:
+    def _read(self, source: Source) -> list[Sequence[Clip]]:
+        """The training clips of a source; its held-out clips and photographs are kept."""
         if source.kind not in KINDS:
             raise UsageError(
                 f"no data of the kind '{source.kind}'", where=str(source), hint="clips:DIR, photographs:DIR or masks:DIR"
@@ -86,19 +91,36 @@ class ClipData:
         if not source.path.is_dir():
             raise UnreadableInput("not a folder", where=str(source), hint="give a folder of clips or photographs")
         if source.kind == streets.KIND:
-            self.clips += self._streets(source)
-            return
+            made = self._streets(source)
+            self.held_out += [clip for clip in made if clip.name in self.config.held_out]
+            return [[clip for clip in made if clip.name not in self.config.held_out and self._long(clip)]]
+        if source.kind == VIMEO:
+            return [self._stored(vimeo_folders(source.path), source)]
         folders = sorted(path.parent for path in source.path.glob("*/frames") if path.is_dir())
         if source.kind == "photographs" or (source.kind == "" and not folders):
             paths = sorted(without_drawn(files_under(source.path, IMAGE_ENDINGS), source.path))
             found = [pixels for path in paths if (pixels := self._pixels(path)) is not None]
             self.photographs += [pixels for pixels in found if min(pixels.shape[:2]) >= self.config.crop]
-            return
-        for folder in folders:
-            if folder.name not in self.config.never:
-                clip = self._read_clip(folder)
-                if clip is not None:
-                    self.clips.append(clip)
+            return []
+        return [self._stored([folder for folder in folders if folder.name not in self.config.never], source)]
+
+    def _stored(self, folders: Sequence[Path], source: Source) -> Sequence[Clip]:
+        """The training clips of folders, in memory or streamed; the held-out ones are kept."""
+        chosen = [folder for folder in folders if folder.name in self.config.held_out]
+        self.held_out += [clip for folder in chosen if (clip := self._read_clip(folder)) is not None]
+        rest = [folder for folder in folders if folder.name not in self.config.held_out]
+
+        def read(place: int) -> Clip | None:
+            clip = self._read_clip(rest[place])
+            return clip if clip is not None and self._long(clip) else None
+
+        def size(clip: Clip) -> int:
+            return clip.frames.nbytes + (0 if clip.masks is None else clip.masks.nbytes)
+
+        return in_memory_or_streamed(len(rest), read, size, str(source))
+
+    def _long(self, clip: Clip) -> bool:
+        return len(clip.frames) >= self.config.frames
 
     def _streets(self, source: Source) -> list[Clip]:
         """The training images of a source, as clips of twice the training length, since clips may skip frames."""
@@ -106,7 +128,9 @@ class ClipData:
         return [Clip(clip.name, clip.frames, np.where(clip.region(), 255, 0).astype(np.uint8)) for clip in found]
 
     def _read_clip(self, folder: Path) -> Clip | None:
-        paths = sorted(path for path in (folder / "frames").iterdir() if path.suffix.lower() in IMAGE_ENDINGS)
+        inside = folder / "frames"
+        files = (inside if inside.is_dir() else folder).iterdir()
+        paths = sorted(path for path in files if path.suffix.lower() in IMAGE_ENDINGS)
         frames = [self._pixels(path) for path in paths]
         kept = [index for index, frame in enumerate(frames) if frame is not None and frame.shape == frames[0].shape]  # type: ignore[union-attr]
         if len(kept) < len(paths) or not kept or min(frames[kept[0]].shape[:2]) < self.config.crop:  # type: ignore[union-attr]
@@ -168,7 +192,7 @@ class ClipData:
 
     def _real(self, rng: np.random.Generator) -> TrainingClip:
         config = self.config
-        clip = self.clips[rng.integers(len(self.clips))]
+        clip = self.clips[int(rng.integers(len(self.clips)))]
         times = self._times(rng, len(clip.frames))
         height, width = clip.frames.shape[1:3]
         side = min(int(config.crop * rng.uniform(1, config.zoom)), height, width)
@@ -214,6 +238,16 @@ class ClipData:
                 masks = np.ones(frames.shape[:3], bool) if clip.masks is None else clip.masks[window] > 127
                 found.append(self._tensors([TrainingClip(frames, masks)]))
         return found or [self.batch(0, 1)]
+
+
+def vimeo_folders(root: Path) -> list[Path]:
+    """The training septuplets of Vimeo-90k. Raises UnreadableInput without their list."""
+    listing = root / "sep_trainlist.txt"
+    if not listing.is_file():
+        hint = "give the folder of vimeo_septuplet, with sep_trainlist.txt and sequences/"
+        raise UnreadableInput("there is no sep_trainlist.txt", where=str(root), hint=hint)
+    names = [line.strip() for line in listing.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [root / "sequences" / name for name in names]
 
 
 def reduced(pixels: UInt8[np.ndarray, "H W ..."], factor: float) -> UInt8[np.ndarray, "h w ..."]:
