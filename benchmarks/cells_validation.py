@@ -53,7 +53,7 @@ def main() -> None:
 
 def measured(model: CellSegmenter, images: Sequence[FieldImage], photographs: Sequence[np.ndarray]) -> list[list[str]]:
     """The lines of a model."""
-    lines = []
+    lines: list[list[str]] = []
     for kind in sorted({image.kind for image in images}):
         of_kind = [image for image in images if image.kind == kind]
         counts = [compare(i.field, i.labels, label_map(model, i.pixels)) for i in of_kind]

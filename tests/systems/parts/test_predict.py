@@ -13,9 +13,12 @@ from PIL import Image
 
 from latens import catalogue
 from latens.data.images import LoadedImage, read_image
+from latens.data.squares import center_square
+from latens.data.tensors import to_tensor
 from latens.errors import InputError, ModelError, ModelMissing, UnreadableInput, UsageError
 from latens.hub import save_model
 from latens.inference.sheet import titled
+from latens.nn.stages import normalized
 from latens.systems.parts import drawing, predict
 from latens.systems.parts.drawing import gallery_sheet, occurrence_sheet, overlay, swap_sheet
 from latens.systems.parts.gallery import PartGallery, Patch
@@ -54,6 +57,23 @@ def test_the_same_image_of_every_type_has_the_same_code(parts: Parts, album: lis
     batch = parts.encode(torch.stack([tensor, tensor]))
     assert len(batch) == 2
     assert len(parts.encode(np.stack([pixels] * 3))) == 3
+
+
+def test_moments_are_those_of_every_stage(parts: Parts, album: list[Path]) -> None:
+    stages = parts.model.encoder.stages
+    found = parts.embed(album[:2], pooling="moments")
+    squares = [center_square(read_image(path).pixels, parts.resolution) for path in album[:2]]
+    image = to_tensor(np.stack(squares), channels_last=True)
+    x, expected = normalized(image), []
+    for stage in stages:
+        x = stage(x)
+        cells = x.flatten(2).numpy()
+        expected += [cells.mean(2), cells.std(2)]
+    np.testing.assert_allclose(found, np.concatenate(expected, axis=1), atol=1e-4)
+    np.testing.assert_allclose(found[:, -256:-128], parts.embed(album[:2]), atol=1e-4)
+    assert parts.embed([], pooling="moments").shape == (0, found.shape[1])
+    with pytest.raises(UsageError, match="mean or moments"):
+        parts.embed(album[:1], pooling="median")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 50), (17, 300)])

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, TypeAlias, cast, get_args
 
 import numpy as np
 import torch
@@ -23,12 +23,15 @@ from latens.errors import InputError, LimitExceeded, ModelError, UsageError
 from latens.hub import load_network, locate
 from latens.inference.device import choose_device, in_float32
 from latens.inference.many import OnError, many
+from latens.nn.stages import normalized
 from latens.shapes import Float
 from latens.systems.parts.baselines import Member, build_model
 from latens.systems.parts.config import PartsConfig
 from latens.systems.parts.gallery import PRESENT, PartGallery, cut_galleries, one_per_image, within_image
 from latens.systems.parts.model import PatchVAE
 from latens.systems.parts.statistics import PartStatistics, Tally
+
+Pooling: TypeAlias = Literal["mean", "moments"]
 
 NAME = "parts"
 EMBED_BATCH = 64
@@ -178,15 +181,35 @@ class Parts:
         return cut_galleries(found, [known.occurrence.shape[1:]], lambda _: pixels, most)
 
     @torch.no_grad()
-    def embed(self, images: ImageLike | LoadedImage | Sequence[Any]) -> Float[np.ndarray, "n C"]:
-        """Features (n, C) for a classifier: phi of the center square, averaged over cells."""
+    def embed(self, images: ImageLike | LoadedImage | Sequence[Any], *, pooling: Pooling = "mean") -> Float[np.ndarray, "n F"]:
+        """Features (n, F) for a classifier, of the center square: phi averaged over cells, as many numbers as it has channels.
+
+        With `pooling="moments"` they are the means, then the standard deviations over cells, of the outputs of every stage of
+        phi: more numbers (512 in the bundled model), from which a linear classifier recognizes more. Raises UsageError for
+        another pooling.
+        """
+        if pooling not in get_args(Pooling):
+            what = f"pooling must be {' or '.join(get_args(Pooling))}, not {pooling!r}"
+            raise UsageError(what, where="pooling")
         squares = (center_square(pixels, self.resolution) for pixels in read_all(images))
         found = []
         while batch := list(islice(squares, EMBED_BATCH)):
-            found.append(
-                self.model.encoder(to_tensor(np.stack(batch), channels_last=True).to(self.device)).mean((2, 3)).cpu().numpy()
-            )
-        return np.concatenate(found) if found else np.zeros((0, self.model.encoder.channels), np.float32)
+            found.append(self._pooled(to_tensor(np.stack(batch), channels_last=True).to(self.device), pooling).cpu().numpy())
+        if found:
+            return np.concatenate(found)
+        size = self.model.config.size
+        blank = torch.zeros((1, 3, size, size), device=self.device)
+        return np.zeros((0, self._pooled(blank, pooling).shape[1]), np.float32)
+
+    def _pooled(self, image: Float[Tensor, "B 3 H W"], pooling: Pooling) -> Float[Tensor, "B F"]:
+        encoder = self.model.encoder
+        if pooling == "mean":
+            return encoder(image).mean((2, 3))
+        x, moments = normalized(image), []
+        for number in range(len(encoder.stages)):
+            x = encoder.run(x, number, number + 1)
+            moments.append((x.mean((2, 3)), x.std((2, 3), correction=0)))
+        return torch.cat([torch.cat(pair, dim=1) for pair in moments], dim=1)
 
     def statistics(self, images: Sequence[Any]) -> PartStatistics:
         """Frequency and divergences of all parts. Raises UsageError for an empty sequence."""
