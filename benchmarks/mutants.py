@@ -1,6 +1,6 @@
 """Mutation tests: planted mistakes that the tests must find, and a sample of mechanical ones.
 
-    python benchmarks/mutants.py planted [--only WORDS] [-o FILE]     # tests/mutants.toml, a fresh process for each
+    python benchmarks/mutants.py planted [--only WORDS] [-o FILE]     # tests/mutants.toml, a new process for each
     python benchmarks/mutants.py sampled [--count 400] [-o FILE]      # mutmut on FILES; needs `pip install mutmut==3.8.1`
 
 The two numbers answer different questions and are never added: the planted mistakes are named and chosen by a person; the
@@ -11,28 +11,32 @@ Both work on copies of the sources in a temporary folder.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib
 import json
 import math
 import os
-import queue
 import random
 import re
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-import threading
+import time
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = ROOT / "tests" / "mutants.toml"
 SOURCE = Path("src") / "latens"
-LIMIT = 300  # seconds for the tests of one mutant
+LIMIT = 300  # CPU seconds for the tests of one mutant
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+ADDED: list[str] = []  # entries of sys.path of the copy in use
+DEAD = ("killed", "timeout", "segfault", "suspicious")  # statuses of mutmut
 SEED = 20_261_129  # of the sample
 Z = 1.96  # of a 95 % interval
 
@@ -104,45 +108,114 @@ def mutated(entry: Planted, root: Path = ROOT) -> str:
 
 
 def planted(only: str, jobs: int) -> dict[str, Any]:
-    """Apply every entry to a copy of the sources and run its tests, after a run of all tests on the unchanged copy."""
+    """Apply every entry to a copy of the sources and run its tests, after a run of all tests on unchanged sources."""
     entries = [entry for entry in table() if only in entry.name]
+    chosen = [entry for entry in entries if entry.tests]
+    every = sorted({test for entry in chosen for test in entry.tests})
     with tempfile.TemporaryDirectory() as spare:
-        copies: queue.SimpleQueue[Path] = queue.SimpleQueue()
-        for number in range(jobs):
-            copies.put(copied_sources(Path(spare) / str(number)))
-        every = sorted({test for entry in entries for test in entry.tests})
-        unchanged = run_tests(copies.get(), "unchanged sources", every)
+        copies = [copied_sources(Path(spare) / str(number)) for number in range(jobs)]
+        preload(copies[0], every)
+        control = Planted("unchanged sources", "__init__.py", "", "", tuple(every))
+        (unchanged,) = in_processes([control], copies[:1])
         if unchanged.status != "survived":
-            raise SystemExit(f"the tests fail on unchanged sources ({unchanged.by})")
-        copies.put(Path(spare) / "0")
-
-        def attempt(entry: Planted) -> Outcome:
-            copy = copies.get()
-            place = copy / SOURCE / entry.file
-            original = place.read_bytes()
-            try:
-                place.write_text(mutated(entry), encoding="utf-8")
-                return run_tests(copy, entry.name, entry.tests)
-            finally:
-                place.write_bytes(original)
-                copies.put(copy)
-
-        chosen = [entry for entry in entries if entry.tests]
-        with ThreadPoolExecutor(jobs) as pool:
-            outcomes = []
-            for outcome in pool.map(attempt, chosen):
-                print(f"{outcome.status:9} {outcome.cpu_seconds:5.1f} s  {outcome.name}  {outcome.by}", flush=True)
-                outcomes.append(outcome)
+            raise SystemExit(f"the tests fail on unchanged sources: {unchanged.by}")
+        outcomes = list(in_processes(chosen, copies))
     reasons = {entry.name: entry.reason for entry in entries if entry.reason}
-    killed = sum(outcome.status == "killed" for outcome in outcomes)
     summary = {
         "planted": len(entries),
-        "killed": killed,
+        "killed": sum(outcome.status == "killed" for outcome in outcomes),
         "with a reason": len(reasons),
         "survived": [outcome.name for outcome in outcomes if outcome.status != "killed"],
         "cpu_minutes": round((unchanged.cpu_seconds + sum(outcome.cpu_seconds for outcome in outcomes)) / 60, 1),
     }
     return {"summary": summary, "reasons": reasons, "outcomes": [outcome._asdict() for outcome in outcomes]}
+
+
+def preload(copy: Path, tests: Sequence[str]) -> None:
+    """Import what the tests import, and forget all modules of `copy`: every process starts there and imports them anew.
+
+    Nothing is computed here, because torch refuses backward passes in a process that was forked after one.
+    """
+    enter(copy)
+    import pytest
+
+    with open(os.devnull, "w") as quiet, contextlib.redirect_stdout(quiet):
+        if pytest.main(["--collect-only", "-qq", "-p", "no:cacheprovider", *tests]):
+            raise SystemExit("the tests of the table cannot be collected")
+    own = tuple(f"{place.resolve()}{os.sep}" for place in (copy, ROOT / "src", ROOT / "tests"))
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if isinstance(file, str) and os.path.realpath(file).startswith(own):
+            del sys.modules[name]
+
+
+def enter(copy: Path) -> None:
+    """Work in a copy, with its sources first on the path."""
+    os.environ.update(ONE_THREAD, PYTHONPATH=os.pathsep.join([str(copy / "src"), *paths_of_others()]))
+    sys.dont_write_bytecode = True
+    os.chdir(copy)
+    others = [path for path in sys.path if path not in ADDED and Path(path).resolve() != ROOT / "src"]
+    ADDED[:] = [str(copy / "src"), str(copy)]
+    sys.path[:] = [*ADDED, *others]
+    importlib.invalidate_caches()
+
+
+def in_processes(entries: Sequence[Planted], copies: Sequence[Path]) -> Iterator[Outcome]:
+    """Outcomes as they come; as many processes as copies."""
+    waiting, running = iter(entries), {}
+
+    def begin(copy: Path) -> None:
+        entry = next(waiting, None)
+        if entry is None:
+            return
+        place = copy / SOURCE / entry.file
+        original = place.read_bytes()
+        if entry.text:
+            place.write_text(mutated(entry), encoding="utf-8")
+        log = tempfile.TemporaryFile("w+")
+        sys.stdout.flush()
+        child = os.fork()
+        if not child:
+            _test(copy, entry.tests, log.fileno())
+        running[child] = (entry, copy, place, original, log)
+
+    for copy in copies:
+        begin(copy)
+    while running:
+        child, status, used = os.wait4(-1, 0)
+        entry, copy, place, original, log = running.pop(child)
+        place.write_bytes(original)
+        with log:
+            log.seek(0)
+            outcome = _outcome(entry.name, os.waitstatus_to_exitcode(status), log.read(), used.ru_utime + used.ru_stime)
+        print(f"{outcome.status:9} {outcome.cpu_seconds:5.1f} s  {outcome.name}  {outcome.by}", flush=True)
+        yield outcome
+        begin(copy)
+
+
+def _test(copy: Path, tests: Sequence[str], log: int) -> NoReturn:
+    """In a fresh process: run tests with the sources of `copy` up to the first failure, and end with pytest's status."""
+    try:
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        resource.setrlimit(resource.RLIMIT_CPU, (LIMIT, LIMIT))
+        enter(copy)
+        import pytest
+
+        code = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--tb=no", *tests]))
+        sys.stdout.flush()
+    except BaseException as error:
+        print(repr(error), file=sys.stderr, flush=True)
+        code = 70
+    os._exit(code)
+
+
+def _outcome(name: str, code: int, output: str, seconds: float) -> Outcome:
+    failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", output, re.MULTILINE)
+    kinds = {0: "survived", 1: "killed", 2: "killed"}  # 2: the module of the tests cannot be imported
+    kind = kinds.get(code, "timeout" if code in (-signal.SIGXCPU, -signal.SIGKILL) else "unusable")
+    last = output.strip().splitlines()[-1:] if kind == "unusable" else []
+    return Outcome(name, kind, " ".join(failed[:1] or last), round(seconds, 1))
 
 
 def copied_sources(folder: Path) -> Path:
@@ -154,38 +227,16 @@ def copied_sources(folder: Path) -> Path:
     return folder
 
 
-def environment(folder: Path) -> dict[str, str]:
-    threads = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL")}
+def paths_of_others() -> list[str]:
+    """PYTHONPATH without the sources of this checkout."""
     inherited = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    others = [path for path in inherited if path and (ROOT / path).resolve() != ROOT / "src"]
-    path = os.pathsep.join([str(folder / "src"), *others])
-    return {**os.environ, **threads, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
-
-
-def run_tests(folder: Path, name: str, tests: Sequence[str]) -> Outcome:
-    """Run tests with the sources of `folder` in a fresh process, up to the first failure."""
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--tb=no", *tests]
-    with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(command, cwd=folder, env=environment(folder), stdout=log, stderr=subprocess.STDOUT)
-        timer = threading.Timer(LIMIT, process.kill)
-        timer.start()
-        _, status, used = os.wait4(process.pid, 0)
-        timer.cancel()
-        log.seek(0)
-        output = log.read()
-    code = os.waitstatus_to_exitcode(status)
-    process.returncode = code
-    failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", output, re.MULTILINE)
-    kinds = {0: "survived", 1: "killed", 2: "killed"}  # 2: the module of the tests cannot be imported
-    kind = kinds.get(code, "timeout" if code == -signal.SIGKILL else "unusable")
-    by = failed[0] if failed else ("" if kind != "unusable" else output.strip().splitlines()[-1])
-    return Outcome(name, kind, by, round(used.ru_utime + used.ru_stime, 1))
+    return [str(Path(path).resolve()) for path in inherited if path and Path(path).resolve() != ROOT / "src"]
 
 
 # ------------------------------------------------------------------------------------------------------------ sampled
 
 
-def sampled(count: int, jobs: int) -> dict[str, Any]:
+def sampled(count: int, jobs: int, minutes: float) -> dict[str, Any]:
     """Test a sample of mutmut's mutants of FILES, proportionally for each file."""
     with tempfile.TemporaryDirectory() as spare:
         folder = Path(spare)
@@ -197,53 +248,86 @@ def sampled(count: int, jobs: int) -> dict[str, Any]:
             "pytest_add_cli_args_test_selection": [f"tests/{name}" for name in TESTS],
             "pytest_add_cli_args": ["-p", "no:cacheprovider", "-m", "not slow"],
             "use_setproctitle": False,
+            "process_isolation": "forkserver",  # after a backward pass, torch refuses another one in a forked process
         }
         lines = [f"{name} = {json.dumps(value)}" for name, value in settings.items()]
         text = (ROOT / "pyproject.toml").read_text(encoding="utf-8") + "\n[tool.mutmut]\n" + "\n".join(lines) + "\n"
         (folder / "pyproject.toml").write_text(text, encoding="utf-8")
-        command = [sys.executable, str(Path(__file__).resolve()), "inside", "--count", str(count), "--jobs", str(jobs)]
-        subprocess.run(command, cwd=folder, env=environment(folder), check=True)
+        options = ["--count", str(count), "--jobs", str(jobs), "--minutes", str(minutes)]
+        command = [sys.executable, str(Path(__file__).resolve()), "inside", *options]
+        paths = os.pathsep.join([str(folder / "src"), *paths_of_others()])
+        subprocess.run(command, cwd=folder, env={**os.environ, **ONE_THREAD, "PYTHONPATH": paths}, check=True)
         found: dict[str, Any] = json.loads((folder / "found.json").read_text(encoding="utf-8"))
     return found
 
 
-def inside(count: int, jobs: int) -> None:
-    """In the folder of `sampled`: make the mutants, draw, run, and write found.json."""
+def inside(count: int, jobs: int, minutes: float) -> None:
+    """In the folder of `sampled`: make the mutants, draw, run in random order, and keep found.json up to date."""
     from mutmut import __main__ as mutmut
     from mutmut.mutation.diff_apply import get_diff_for_mutant
+    from mutmut.mutation.trampoline import set_mutant_under_test
     from mutmut.stats import status_by_exit_code
-    from mutmut.utils.file_utils import copy_src_dir, walk_mutatable_files
 
+    set_mutant_under_test("mutant_generation")
     Path("mutants").mkdir(exist_ok=True)
-    copy_src_dir()
-    mutmut.create_mutants(jobs)
+    with open(os.devnull, "w") as quiet, contextlib.redirect_stdout(quiet):
+        mutmut.copy_src_dir()
+        mutmut.copy_also_copy_files()
+        mutmut.setup_source_paths()
+        mutmut.create_mutants(jobs)
     _, data = mutmut.collect_source_file_mutation_data(mutant_names=())
-    population = {path: sorted(data[path].exit_code_by_key) for path in sorted(map(str, walk_mutatable_files()))}
-    names = draw(population, count)
-    mutmut._run(tuple(names), jobs)
-    _, data = mutmut.collect_source_file_mutation_data(mutant_names=())
-    codes = {name: code for each in data.values() for name, code in each.exit_code_by_key.items()}
+    population = {path: sorted(own.exit_code_by_key) for path, own in sorted(data.items())}
     path_of = {name: path for path, own in population.items() for name in own}
-    statuses = {name: str(status_by_exit_code[codes[name]]) for name in names}
-    alive = {name: get_diff_for_mutant(name, path=path_of[name]) for name, s in statuses.items() if not _dead(s)}
-    killed = len(names) - len(alive)
-    low, high = wilson(killed, len(names))
-    by_status = {status: sum(s == status for s in statuses.values()) for status in sorted(set(statuses.values()))}
-    summary = {
-        "population": sum(map(len, population.values())),
-        "files": len(population),
-        "sample": len(names),
+    drawn = draw(population, count)
+    random.Random(SEED).shuffle(drawn)  # an early end leaves a random part of the sample
+    runner = mutmut.get_mutant_runner(jobs)
+    mutmut.collect_or_load_stats(runner)
+    seconds_of, functions = mutmut.state().duration_by_test, mutmut.state().tests_by_mangled_function_name
+    tests_of = {
+        name: sorted(functions.get(mutmut.mangled_name_from_mutant_name(name), ()), key=lambda test: seconds_of[test])
+        for name in drawn
+    }
+    statuses: dict[str, str] = {name: "no tests" for name in drawn if not tests_of[name]}
+    alive: dict[str, str] = {name: get_diff_for_mutant(name, path=path_of[name]) for name in statuses}
+    until = time.monotonic() + 60 * minutes
+
+    def finish() -> None:
+        result = runner.wait_for_result()
+        status = statuses[result.mutant_name] = str(status_by_exit_code[result.exit_code])
+        if status not in DEAD:
+            alive[result.mutant_name] = get_diff_for_mutant(result.mutant_name, path=path_of[result.mutant_name])
+        if len(statuses) % 10 == 0 or len(statuses) == len(drawn):
+            print(f"{len(statuses)} of {len(drawn)}, {len(alive)} alive", flush=True)
+            summary = {"population": len(path_of), "files": len(population), **summarized(statuses)}
+            Path("found.json").write_text(json.dumps({"summary": summary, "alive": alive}, indent=1), encoding="utf-8")
+
+    set_mutant_under_test("")
+    runner.startup()
+    for name in drawn:
+        if not tests_of[name] or time.monotonic() > until:
+            continue
+        while not runner.has_capacity():
+            finish()
+        seconds = sum(seconds_of[test] for test in tests_of[name])
+        runner.submit(name, tests_of[name], math.ceil(30 * (seconds + 1)), seconds)
+    runner.signal_work_complete()
+    while runner.pending_count():
+        finish()
+    runner.shutdown()
+
+
+def summarized(statuses: Mapping[str, str]) -> dict[str, Any]:
+    """Shares of a sample with their interval; mutants of functions that no test calls count as alive."""
+    killed = sum(status in DEAD for status in statuses.values())
+    low, high = wilson(killed, len(statuses))
+    return {
+        "sample": len(statuses),
         "killed": killed,
-        "percent": round(100 * killed / len(names), 1),
+        "percent": round(100 * killed / len(statuses), 1),
         "interval": [round(100 * low, 1), round(100 * high, 1)],
-        "statuses": by_status,
+        "statuses": {status: sum(s == status for s in statuses.values()) for status in sorted(set(statuses.values()))},
         "seed": SEED,
     }
-    Path("found.json").write_text(json.dumps({"summary": summary, "alive": alive}, indent=1), encoding="utf-8")
-
-
-def _dead(status: str) -> bool:
-    return status in ("killed", "timeout", "segfault", "suspicious")
 
 
 def draw(population: Mapping[str, Sequence[str]], count: int) -> list[str]:
@@ -272,13 +356,17 @@ def main() -> None:
     parser.add_argument("what", choices=("planted", "sampled", "inside"))
     parser.add_argument("--only", default="", help="planted mistakes whose names contain this")
     parser.add_argument("--count", type=int, default=400, help="size of the sample")
+    parser.add_argument("--minutes", type=float, default=60.0, help="of the sample; a shorter run tests a random part of it")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("-o", "--out", type=Path, help="JSON file for all results")
     arguments = parser.parse_args()
     if arguments.what == "inside":
-        inside(arguments.count, arguments.jobs)
+        inside(arguments.count, arguments.jobs, arguments.minutes)
         return
-    found = planted(arguments.only, arguments.jobs) if arguments.what == "planted" else sampled(arguments.count, arguments.jobs)
+    if arguments.what == "planted":
+        found = planted(arguments.only, arguments.jobs)
+    else:
+        found = sampled(arguments.count, arguments.jobs, arguments.minutes)
     if arguments.out is not None:
         arguments.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     for name, difference in found.get("alive", {}).items():
