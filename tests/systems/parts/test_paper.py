@@ -32,7 +32,7 @@ from latens.systems.parts.config import (
 from latens.systems.parts.model import PatchVAE, Reconstruction
 from latens.systems.parts.objective import Elbo
 from latens.systems.parts.published import TABLE_1, TABLE_2, TABLE_3, TABLE_4, TABLE_5, TABLE_6, TABLE_7
-from latens.systems.parts.recipes import TABLE_1_ROWS, gan, paper
+from latens.systems.parts.recipes import RECIPES, TABLE_1_ROWS, gan, paper
 from latens.systems.parts.simulator import simulate_scenes
 
 # ------------------------------------------------------------------------------------------------------------ totals
@@ -351,3 +351,21 @@ def test_numbers_of_the_tables() -> None:
         (28.94, 14.33), (28.97, 14.55), (28.67, 14.25), (30.37, 15.67),
     )  # fmt: skip
     assert dict(TABLE_7) == {"beta-VAE": (4.857, 108.741, 0.289), "PatchVAE": (4.342, 113.692, 0.235)}
+
+
+def test_the_schedule_of_every_data_set() -> None:
+    """Section 4, training details: epochs of batches of 128; an epoch of Indoor-67 is 50,000 images, which the paper omits."""
+    epochs = {
+        "paper": (90, 50_000),
+        "paper_indoor67": (90, 50_000),
+        "paper_places205": (2, 2_448_873),
+        "paper_imagenet": (30, 1_281_167),
+    }
+    for name, (count, images) in epochs.items():
+        config = RECIPES[name]()
+        assert config.data.batch == 128
+        assert abs(config.run.steps * 128 / images / count - 1) < 2e-3
+        assert config.model.size == (32 if name == "paper" else 224)
+    imagenet = RECIPES["paper_imagenet"]().model
+    assert isinstance(imagenet, PatchVAEConfig)
+    assert (imagenet.blocks, imagenet.parts, imagenet.appearance) == (4, 64, 16)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from types import MappingProxyType
@@ -28,6 +29,7 @@ from latens.systems.parts.config import (
 from latens.training.config import Adam, RunConfig, TrainConfig
 
 NO_CLIP = 1e9
+PLACES_IMAGES, IMAGENET_IMAGES = 2_448_873, 1_281_167  # training images
 GAN_WEIGHT = 0.051  # the released 1, which applies to normalized pixels, in units of pixels in [0, 1]
 T = TypeVar("T")
 
@@ -122,8 +124,7 @@ def paper() -> PartsTraining:
     """The paper's CIFAR-100 schedule: 90 epochs of 390 steps, Adam 1e-4, batch 128, N = 16, d_p = 6, prior 1/N.
 
     Weights of the divergences are the released 1 and 10 in units of pixels in [0, 1], and the temperature has the released
-    schedule (as printed: `--set objective.annealing.compound=false`). Images are drawn with replacement. For Indoor-67 and
-    Places205 use `--set model.size=224`; for ImageNet also `model.blocks=4`, `model.parts=64` and `model.appearance=16`.
+    schedule (as printed: `--set objective.annealing.compound=false`). Images are drawn with replacement.
     """
     return PartsTraining(
         system="parts",
@@ -136,8 +137,40 @@ def paper() -> PartsTraining:
     )
 
 
+def paper_indoor67() -> PartsTraining:
+    """The paper's Indoor-67: `paper` on 224 x 224 pixels, 90 epochs; an epoch is 50,000 images as for CIFAR-100 (ours)."""
+    return _paper("indoor67", 90 * 390)
+
+
+def paper_places205() -> PartsTraining:
+    """The paper's Places205: `paper` on 224 x 224 pixels, 2 epochs of 2,448,873 images; its probes take 5 epochs."""
+    return _paper("places205", 2 * math.ceil(PLACES_IMAGES / 128))
+
+
+def paper_imagenet() -> PartsTraining:
+    """The paper's ImageNet: 224 x 224 pixels, ResNet-18, N = 64, d_p = 16, 30 epochs of 1,281,167 images; probes take 30."""
+    config = _paper("imagenet", 30 * math.ceil(IMAGENET_IMAGES / 128))
+    assert isinstance(config.model, PatchVAEConfig)
+    return replace(config, model=replace(config.model, blocks=4, parts=64, appearance=16))
+
+
+def _paper(name: str, steps: int) -> PartsTraining:
+    base = paper()
+    run = replace(base.run, steps=steps, validate_every=5000, checkpoint_every=2000)
+    return replace(base, recipe=f"paper_{name}", model=replace(base.model, size=224), run=run)
+
+
 RECIPES: Mapping[str, Callable[[], PartsTraining]] = MappingProxyType(
-    {"tiny": tiny, "cpu": cpu, "small": small, "gpu": gpu, "paper": paper}
+    {
+        "tiny": tiny,
+        "cpu": cpu,
+        "small": small,
+        "gpu": gpu,
+        "paper": paper,
+        "paper_indoor67": paper_indoor67,
+        "paper_places205": paper_places205,
+        "paper_imagenet": paper_imagenet,
+    }
 )
 
 

@@ -36,11 +36,14 @@ from latens.systems.parts.recipes import RECIPES, PartsTraining, Row, Variant
 VALIDATIONS = 2  # smallest number of validations in a shortened run, which selects the best weights
 
 
+RecipeName = Literal["tiny", "cpu", "small", "gpu", "paper", "paper_indoor67", "paper_places205", "paper_imagenet"]
+
+
 @settings
 class TableScale:
     """Size of the experiments of a table."""
 
-    recipe: Literal["tiny", "cpu", "small", "gpu", "paper"] = "small"  # training recipe, from which the rows derive
+    recipe: RecipeName = "small"  # training recipe, from which the rows derive
     steps: Natural = 0  # training steps; 0: those of the recipe
     size: Natural = 0  # side of the images; 0: that of the recipe
     images: Natural = 0  # number of training images, chosen by name; 0: all
