@@ -32,7 +32,7 @@ BUDGETS = {  # MB of tensor files
     "seedlings_species": 1.0,
 }
 BY_STRING = {"tensorboard", "onnx", "onnxscript"}  # imported by torch on request
-EXTRAS_OF_DEVELOPERS = {"dev", "dist", "docs"}
+EXTRAS_OF_DEVELOPERS = {"dev", "dist", "docs", "mutants"}
 
 
 def test_every_model_has_a_budget_and_all_fit_into_the_wheel() -> None:

@@ -301,8 +301,8 @@ def test_names_stay_within_the_folder() -> None:
     good, bad = ("a/b.png", "a..b.png", "..a/b"), ("../a", "/a", "a/../../b", "", "a\0b", ".", "..")
     assert [archive.is_safe(name, windows=windows) for windows in (False, True) for name in good] == [True] * 6
     assert [archive.is_safe(name, windows=windows) for windows in (False, True) for name in bad] == [False] * 14
-    there = ("a\\..\\b", "C:x", "\\a", "a:b")
-    assert [archive.is_safe(name, windows=windows) for windows in (False, True) for name in there] == [True] * 4 + [False] * 4
+    there = ("a\\..\\b", "C:x", "\\a", "a:b", "NUL", "a/con.txt")
+    assert [archive.is_safe(name, windows=windows) for windows in (False, True) for name in there] == [True] * 6 + [False] * 6
 
 
 def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

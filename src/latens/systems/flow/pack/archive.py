@@ -22,6 +22,7 @@ archive's header, to the head of a section or to the index alone loses nothing.
 from __future__ import annotations
 
 import json
+import ntpath
 import os
 import struct
 import zlib
@@ -251,4 +252,6 @@ def is_safe(name: str, *, windows: bool = os.name == "nt") -> bool:
     if not windows:
         return True
     there = PureWindowsPath(name)
-    return not (there.drive or there.root or ".." in there.parts or ":" in name or there.is_reserved())
+    function = getattr(ntpath, "isreserved", None)  # from Python 3.13 on, where the method of paths is deprecated
+    reserved = there.is_reserved() if function is None else function(name)
+    return not (there.drive or there.root or ".." in there.parts or ":" in name or reserved)
