@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from latens.data.images import read_image
+from latens.systems.image_codec.bands import Band
 from latens.systems.image_codec.format import BAND_ROWS, read_coded_image
 from latens.systems.image_codec.predict import ImageCodec, load
 
@@ -43,6 +44,39 @@ def test_a_decoder_keeps_32_bits_per_symbol(own: ImageCodec, largest_tensor: Any
     with largest_tensor() as made:
         symbols, _ = own.decode_symbols(coded, partial=False)
     assert made.bytes == 4 * symbols.y.numel()
+
+
+def test_rows_of_a_latent_come_from_few_bands(own: ImageCodec) -> None:
+    symbols = own.quantize(own.latent(tall(4)), 256)
+    whole, banded = symbols.y + symbols.parameters.mean, symbols.banded()
+    made: list[int] = []
+
+    def counted(band: Band) -> Band:
+        made.append(band.top)
+        return band
+
+    rows = banded._replace(bands=map(counted, banded.bands)).rows()
+    for top, end, bands in ((0, 40, 1), (30, 70, 2), (64, 128, 2), (120, 256, 4), (250, 256, 4)):
+        assert torch.equal(rows(top, end), whole[:, :, top:end])
+        assert len(made) == bands
+
+
+def test_no_more_bands_are_decoded_than_threads(own: ImageCodec) -> None:
+    """The others wait until their rows are asked for, and take no memory."""
+    begun: list[int] = []
+
+    def decode(index: int) -> int:
+        begun.append(index)
+        return index
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for number, band in enumerate(own._each_band(decode, 5)):
+            assert band == number
+            assert len(begun) <= band // 2 * 2 + 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_bands_are_predicted_like_the_whole(own: ImageCodec) -> None:

@@ -8,7 +8,7 @@ Letters: M channels of the latent y, N of the hyper-latent z, h w and hz wz thei
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -70,12 +70,23 @@ class Banded(NamedTuple):
             del band  # before the next one is made
         return Symbols(self.z, y, LatentParameters(mean, level), self.quality)
 
-    def latent(self) -> Float[Tensor, "1 M h w"]:
-        """The decoded latent, in quantization steps."""
-        y_hat = torch.empty(self.shape, device=self.z.device)
-        for band in self.copied_to(y_hat).bands:
-            del band  # before the next one is made
-        return y_hat
+    def rows(self) -> Callable[[int, int], Float[Tensor, "1 M b w"]]:
+        """The decoded latent, in quantization steps, as a function of first row and end; rows must be asked from top to bottom.
+
+        Bands are made when their rows are asked for, and given up when later rows are.
+        """
+        kept: list[tuple[int, int, Tensor]] = []  # first row, end, and decoded latent of some bands
+
+        def rows(top: int, end: int) -> Tensor:
+            kept[:] = [part for part in kept if part[1] > top]
+            while not kept or kept[-1][1] < end:
+                band = next(self.bands)
+                kept.append((band.top, band.end, band.y_hat))
+                del band  # before the next one is made
+            parts = [y_hat[:, :, max(top - low, 0) : end - low] for low, high, y_hat in kept if low < end]
+            return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
+
+        return rows
 
     def copied_to(self, y_hat: Float[Tensor, "1 M h w"]) -> Banded:
         """The same image; its decoded latent is copied to `y_hat` while the bands are used."""

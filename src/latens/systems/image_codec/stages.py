@@ -178,14 +178,14 @@ class Stages:
 
         def synthesis(low: int, high: int) -> np.ndarray:
             latent = y_hat(low, high) if gain is None else y_hat(low, high) * gain
-            made = to_bytes(self.model.synthesis(latent.contiguous(memory_format=torch.channels_last)))
+            with self._arithmetic():  # not around `y_hat`, which may decode
+                made = to_bytes(self.model.synthesis(latent.contiguous(memory_format=torch.channels_last)))
             block: np.ndarray = made[0].permute(1, 2, 0).cpu().numpy()
             return block
 
-        with self._arithmetic():
-            for span in spans(shape[2], core, self.synthesis_halo):
-                rows = pixels[span.place(Fraction(STRIDE))]
-                rows[:] = synthesis(span.low, span.high)[span.kept(Fraction(STRIDE))][: len(rows), : size[1]]
+        for span in spans(shape[2], core, self.synthesis_halo):
+            rows = pixels[span.place(Fraction(STRIDE))]
+            rows[:] = synthesis(span.low, span.high)[span.kept(Fraction(STRIDE))][: len(rows), : size[1]]
         return pixels
 
     def decode_symbols(self, coded: CodedImage, *, partial: bool) -> tuple[Symbols, list[str]]:
@@ -199,8 +199,8 @@ class Stages:
     def decode_pixels(self, coded: CodedImage, *, partial: bool) -> tuple[np.ndarray, list[str]]:
         """Pixels of a file, uint8 (H, W, 3), and the names of lost rows. Raises as `decode_symbols`."""
         lost: list[str] = []
-        y_hat = self._decoded(coded, lost, partial=partial).latent()
-        return self.synthesize(y_hat, coded.header.quality, (coded.header.height, coded.header.width)), lost
+        decoded = self._decoded(coded, lost, partial=partial)
+        return self._pixels(decoded.rows(), decoded.shape, decoded.quality, (coded.header.height, coded.header.width)), lost
 
     def _decoded(self, coded: CodedImage, lost: list[str], *, partial: bool) -> Banded:
         """The bands of a file; the names of lost rows are added to `lost`."""
@@ -233,12 +233,16 @@ class Stages:
         return Banded(z, (1, self.coding.channels, rows, columns), header.quality, bands())
 
     def _each_band(self, decode: Callable[[int], B], count: int) -> Iterator[B]:
-        """Results of all bands in order, in as many threads as torch uses."""
-        if count == 1 or self.device.type != "cpu":
+        """Results of all bands in order, as many at once as torch has threads."""
+        threads = min(count, torch.get_num_threads())
+        if threads == 1 or self.device.type != "cpu":
             yield from map(decode, range(count))
             return
-        with ThreadPoolExecutor(min(count, torch.get_num_threads())) as pool:
-            yield from pool.map(decode, range(count))
+        with ThreadPoolExecutor(threads) as pool:
+            for first in range(0, count, threads):
+                results = list(pool.map(decode, range(first, min(first + threads, count))))
+                while results:
+                    yield results.pop(0)
 
     def _quality(self, steps: int) -> Tensor:
         return torch.tensor([steps / QUALITY_STEPS], device=self.device)
