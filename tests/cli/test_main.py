@@ -158,6 +158,13 @@ def test_a_full_folder_of_temporary_files(error: OSError, capsys: Capture) -> No
     assert "set TMPDIR" in capsys.readouterr().err
 
 
+def test_too_little_memory_is_no_internal_error(capsys: Capture) -> None:
+    assert run_raising(MemoryError("Unable to allocate 256. MiB")) == 5
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "latens: this machine has too little memory for this"
+    assert second.startswith("close other programs")
+
+
 @pytest.mark.parametrize("words", [["compress", ""], ["segment", "a.png", ""], [""]])
 def test_an_empty_argument_is_not_the_current_folder(words: list[str], capsys: Capture) -> None:
     assert main(words) == 2

@@ -60,8 +60,10 @@ def decompress(
     batch = FileBatch(watching.jobs(inputs, out, find), out, options, force=force)
     batch.check_image_ending(to)
 
+    from latens.inference.memory import return_large_blocks
     from latens.systems.image_codec.predict import load
 
+    return_large_blocks()
     codec = load(model or default_model("image_codec"), device=options.device, threads=options.threads)
     announce(codec)
     damaged: list[str] = []

@@ -25,7 +25,7 @@ from cyclopts.exceptions import CycloptsError, UnknownCommandError
 from latens import __version__
 from latens.cli.common import ImageOptions, OutputOptions, ReadOptions, messages, say
 from latens.cli.engines import EngineOptions
-from latens.errors import InputError, LatensError, StorageFull, UsageError, one_line
+from latens.errors import InputError, LatensError, LimitExceeded, StorageFull, UsageError, one_line
 
 USAGE, INTERNAL_ERROR, INTERRUPTED, BROKEN_PIPE = 2, 70, 130, 141
 SYSTEM_ERRORS = {  # errors of the operating system that are not internal errors, and their exit statuses
@@ -225,6 +225,9 @@ def run(command: Callable[..., Any], bound: BoundArguments) -> int:
         return _fail(
             f"operating system error: {error.strerror}\nclose other programs, or raise the limit (ulimit)", status, debug
         )
+    except MemoryError:
+        hint = "close other programs, or make the input smaller"
+        return _fail(f"this machine has too little memory for this\n{hint}", LimitExceeded.exit_status, debug)
     except Exception as error:
         return _internal(error, debug)
 
