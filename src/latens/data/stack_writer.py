@@ -46,8 +46,8 @@ class StackWriter:
     def write(self, page: np.ndarray, description: str = "") -> None:
         """Append a page of uint8, uint16 or uint32 values; other types are converted to uint8. The description is ASCII."""
         kept = page.ndim == 2 and page.dtype in (np.uint16, np.uint32)
-        plain = np.ascontiguousarray(page if kept else page.astype(np.uint8))
-        data = zlib.compress(plain.astype(plain.dtype.newbyteorder("<")).tobytes(), 6)
+        plain = np.ascontiguousarray(page, page.dtype.newbyteorder("<") if kept else np.uint8)
+        data = zlib.compress(plain.data, 6)
         if not self._big and self._position + len(data) > CLASSIC_LIMIT:
             raise LimitExceeded("a TIFF of masks or overlays would exceed 4 GB", hint="segment fewer frames at once")
         channels = 1 if page.ndim == 2 else page.shape[2]

@@ -217,20 +217,24 @@ class _Files:
         measured = frame.measured
         self._cells.write(csv_bytes((self._source, *row) for row in cell_rows(measured, number)))
         self._frames.write(csv_bytes([(self._source, *frame_row(measured, number))]))
-        self._draw(overlay_placed(frame.pixels, frame.found.placed), frame.plane.pixel_um)
+        self._draw(frame)
         if self._as_label_maps:
             self._add_label_maps(frame)
         if len(frame.found):
             self._add_cells(frame, number)
 
-    def _draw(self, image: np.ndarray, pixel_um: tuple[float, float] | None) -> None:
+    def _draw(self, frame: Frame) -> None:
+        """Write the overlay of a frame."""
+        pixel_um = frame.plane.pixel_um
         if self._count == 1:
             scale = {} if pixel_um is None else {"dpi": tuple(UM_PER_INCH / size for size in pixel_um)}
-            Image.fromarray(image).save(self._drawn, "PNG", **scale)
+            image = Image.fromarray(overlay_placed(frame.pixels, frame.found.placed))  # a copy; the array is given up
+            image.save(self._drawn, "PNG", **scale)
             return
+        drawn = overlay_placed(frame.pixels, frame.found.placed)
         if self._overlays is None:
-            self._overlays = StackWriter(self._drawn, big=image.size * self._count > BIG, pixel_um=pixel_um)
-        self._overlays.write(image)
+            self._overlays = StackWriter(self._drawn, big=drawn.size * self._count > BIG, pixel_um=pixel_um)
+        self._overlays.write(drawn)
 
     def _add_label_maps(self, frame: Frame) -> None:
         """Write the label map and the overlap map of a frame."""
