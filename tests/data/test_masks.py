@@ -6,8 +6,23 @@ import numpy as np
 import pytest
 import torch
 
-from latens.data.masks import area, boxes_of, corner_box, crop, decode, encode, overlaps, paste, read_segmentation, window_of
-from latens.errors import InputError
+from latens.data import masks as masks_module
+from latens.data.masks import (
+    area,
+    boxes_of,
+    complement,
+    corner_box,
+    crop,
+    decode,
+    encode,
+    intersection,
+    overlapping_pairs,
+    overlaps,
+    paste,
+    read_segmentation,
+    window_of,
+)
+from latens.errors import InputError, LimitExceeded
 
 
 def blobs(n: int, size: int, seed: int) -> np.ndarray:
@@ -90,6 +105,24 @@ def test_run_length_codes_are_lossless() -> None:
     expected = (masks[:, None] & masks[None]).sum((2, 3)) / (masks[:, None] | masks[None]).sum((2, 3))
     np.testing.assert_allclose(overlaps(codes, codes), expected)
     assert overlaps([], codes).shape == (0, 3)
+
+
+def test_differences_and_pairs_equal_those_of_dense_masks(monkeypatch: pytest.MonkeyPatch) -> None:
+    masks = blobs(6, 60, seed=4)
+    masks = np.concatenate([masks, np.zeros_like(masks[:1]), np.ones_like(masks[:1])])
+    codes = [encode(mask) for mask in masks]
+    for front, code in zip(masks, codes, strict=True):
+        assert complement(code) == encode(~front)
+        assert intersection(codes[0], complement(code)) == encode(masks[0] & ~front)
+    zeros = encode(np.zeros((4, 5), bool)) | {"counts": "000d0"}  # runs of 0 pixels before the one of 20
+    assert np.array_equal(decode(complement(zeros)), ~decode(zeros))
+    pairs = [(a, b) for a in range(8) for b in range(a + 1, 8) if (masks[a] & masks[b]).any()]
+    assert list(overlapping_pairs(codes)) == pairs
+    assert 0 < len(pairs) < 28
+    assert list(overlapping_pairs([])) == []
+    monkeypatch.setattr(masks_module, "MAX_OVERLAPS", len(pairs) - 1)
+    with pytest.raises(LimitExceeded, match="overlap in one image"):
+        list(overlapping_pairs(codes))
 
 
 def test_all_forms_of_segmentation_are_read() -> None:

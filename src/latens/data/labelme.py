@@ -31,7 +31,7 @@ from latens.data.masks import (
     decode,
     encode,
     image_size,
-    overlaps,
+    overlapping_pairs,
     read_segmentation,
     union,
 )
@@ -265,9 +265,8 @@ def to_labelme(scene: Scene, categories: Sequence[str]) -> dict[str, Any]:
 def _overlapping(scene: Scene) -> set[int]:
     """Fully visible objects that overlap each other: without their visible parts, the overlap would count as hidden."""
     visible = [index for index, each in enumerate(scene.instances) if each.visible == each.amodal]
-    masks = [scene.instances[index].amodal for index in visible]
-    common = overlaps(masks, masks)
-    return {index for row, index in enumerate(visible) if (np.delete(common[row], row) > 0).any()}
+    pairs = overlapping_pairs([scene.instances[index].amodal for index in visible])
+    return {visible[number] for pair in pairs for number in pair}
 
 
 def _shape(rle: Rle, label: str, group: int, flags: dict[str, bool]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ Letters: N masks, H W image, S side of a crop.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypedDict
 
 import numpy as np
@@ -16,10 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from latens.data.limits import current_limits, hint
 from latens.errors import InputError, LimitExceeded
 from latens.shapes import Bool, Float, Int
 
-MAX_PIXELS = 2**28  # of one mask
+MAX_PIXELS = 2**28  # of one mask, whatever the limits of images
+MAX_OVERLAPS = 250_000  # pairs of masks of one image that have pixels in common
 MAX_OUTLINE = 10**7  # pixels; rasterizing takes about 50 bytes for each
 BEYOND = 2  # how far a polygon may extend beyond its image, in longer sides of the image
 
@@ -96,15 +98,20 @@ def runs(rle: Rle) -> Int[np.ndarray, "R"]:
 
 
 def image_size(height: Any, width: Any) -> tuple[int, int]:
-    """(H, W) of an image of JSON values. Raises InputError unless they are positive integers, LimitExceeded above 2**28."""
+    """(H, W) of an image of JSON values. Raises InputError unless they are positive integers.
+
+    Raises LimitExceeded above the limit of pixels of images, and above MAX_PIXELS.
+    """
     sides = []
     for name, value in (("height", height), ("width", width)):
         number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**53 else 0.0
         if number < 1 or number != int(number):
             raise InputError(f"the {name} of an image must be a positive integer, not {_shown(value)}")
         sides.append(int(number))
-    if sides[0] * sides[1] > MAX_PIXELS:
-        raise LimitExceeded(f"an image of {sides[1]:,} x {sides[0]:,} pixels is larger than the limit of {MAX_PIXELS:,}")
+    pixels, limit = sides[0] * sides[1], min(current_limits().pixels, MAX_PIXELS)
+    if pixels > limit:
+        what = f"an image of {sides[1]:,} x {sides[0]:,} pixels is larger than the limit of {limit:,}"
+        raise LimitExceeded(what, hint=hint([f"pixels={pixels}"]) if pixels <= MAX_PIXELS else None)
     return sides[0], sides[1]
 
 
@@ -187,6 +194,16 @@ def intersection(left: Rle, right: Rle) -> Rle:
     return _merged((left, right), intersect=True)
 
 
+def complement(rle: Rle) -> Rle:
+    """The pixels of the image that are not in a coded mask."""
+    from pycocotools import mask as coco
+
+    lengths = runs(rle).tolist()
+    lengths = lengths[1:] if lengths[0] == 0 else [0, *lengths]
+    found = coco.frPyObjects({"size": rle["size"], "counts": lengths}, *rle["size"])
+    return {"size": rle["size"], "counts": found["counts"].decode("ascii")}
+
+
 def _merged(parts: Sequence[Rle], *, intersect: bool) -> Rle:
     from pycocotools import mask as coco
 
@@ -217,6 +234,30 @@ def overlaps(left: Sequence[Rle], right: Sequence[Rle]) -> Float[np.ndarray, "L 
         return np.zeros((len(left), len(right)))
     matrix: np.ndarray = np.asarray(coco.iou(list(left), list(right), [0] * len(right)), dtype=np.float64)
     return matrix
+
+
+def overlapping_pairs(masks: Sequence[Rle]) -> Iterator[tuple[int, int]]:
+    """Pairs (a, b) with a < b of the numbers of coded masks that have pixels in common, in order.
+
+    Memory grows with the number of masks, not with its square. Raises LimitExceeded above MAX_OVERLAPS.
+    """
+    from pycocotools import mask as coco
+
+    if not masks:
+        return
+    left, top, width, height = np.asarray(coco.toBbox(list(masks))).T
+    right, bottom = left + width, top + height
+    count = 0
+    for a in range(len(masks)):
+        rest = slice(a + 1, None)
+        near = (left[rest] < right[a]) & (right[rest] > left[a]) & (top[rest] < bottom[a]) & (bottom[rest] > top[a])
+        numbers = (a + 1 + np.flatnonzero(near)).tolist()
+        for b, common in zip(numbers, overlaps([masks[a]], [masks[b] for b in numbers]).ravel(), strict=True):
+            if common > 0:
+                count += 1
+                if count > MAX_OVERLAPS:
+                    raise LimitExceeded(f"more than {MAX_OVERLAPS:,} pairs of outlines overlap in one image")
+                yield a, b
 
 
 # ------------------------------------------------------------------------------------------------- crops and pastes

@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
 from latens.data.instances import Instance
-from latens.data.masks import Rle, area, decode, encode, intersection, overlaps
+from latens.data.masks import Rle, area, complement, intersection, overlapping_pairs
 from latens.errors import InputError, counted
 
 logger = logging.getLogger(__name__)
@@ -77,13 +76,9 @@ def completed(objects: Sequence[Drawn], repairs: Repairs) -> tuple[Instance, ...
     objects = with_pixels
     visible = [each.amodal if each.visible is None else each.visible for each in objects]
     whole = [index for index, each in enumerate(objects) if each.visible is None]
-    common = overlaps([objects[i].amodal for i in whole], [objects[i].amodal for i in whole])
-    for a, b in combinations(range(len(whole)), 2):
-        if not common[a, b]:
-            continue
-        one, two = whole[a], whole[b]
-        for behind, front in _hidden(one, two, objects, repairs):
-            visible[behind] = encode(decode(visible[behind]) & ~decode(objects[front].amodal))
+    for a, b in overlapping_pairs([objects[i].amodal for i in whole]):
+        for behind, front in _hidden(whole[a], whole[b], objects, repairs):
+            visible[behind] = intersection(visible[behind], complement(objects[front].amodal))
     return tuple(
         Instance(amodal=each.amodal, visible=seen, category=each.category, layer=each.layer, score=each.score)
         for each, seen in zip(objects, visible, strict=True)
