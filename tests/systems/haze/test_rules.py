@@ -18,10 +18,11 @@ from latens.hub import save_model
 from latens.settings import to_dict
 from latens.systems.haze.borders import SteadyBorders, content_box
 from latens.systems.haze.config import CLASSICAL, TRANSLATORS, DiscriminatorConfig, TranslatorConfig
+from latens.systems.haze.field import SteadyField, field_of_view
 from latens.systems.haze.networks import network
 from latens.systems.haze.objective import half_weights
 from latens.systems.haze.predict import Haze, load
-from latens.systems.haze.round_field import SteadyField, round_field
+from latens.systems.haze.round_field import round_field
 from latens.systems.haze.rules import WORKING_SIDE, exposure_of, working_image, working_size
 from latens.systems.haze.simulator.streets import street
 
@@ -270,7 +271,7 @@ def test_black_corners_of_a_round_field_are_no_scene(share: float, haze: Haze, h
 
 
 def test_dark_corners_of_photographs_are_scene() -> None:
-    """Night, vignettes, dark fields with bright objects, and black bars have no circle between black and scene."""
+    """Night, vignettes, dark fields with bright objects, and bars end neither in a circle nor in a tilted rectangle."""
     rng = np.random.default_rng(0)
     day = rng.integers(60, 200, (180, 240, 3), dtype=np.uint8)
     rows, columns = np.ogrid[:180, :240]
@@ -283,8 +284,46 @@ def test_dark_corners_of_photographs_are_scene() -> None:
     vignette = (day * np.clip(1.1 - (distance / 140) ** 2, 0, 1)).astype(np.uint8)
     bars = np.pad(day[30:150], ((30, 30), (0, 0), (0, 0)))
     box = np.pad(day[20:160, 30:210], ((20, 20), (30, 30), (0, 0)))
-    for image in (day, night, cells, vignette, bars, box, np.zeros_like(day), day // 20):
-        assert round_field(image) is None
+    for image in (day, night, cells, vignette, bars, box, np.zeros_like(day), day // 20, 255 - night, 255 - cells):
+        assert field_of_view(image) is None
+
+
+def tilted(scene: np.ndarray, degrees: float, *, color: int = 0, expand: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """A rotated photograph with corners of a color, and True where it is."""
+    image, fill = Image.fromarray(scene), (color,) * 3
+    rotated = image.rotate(degrees, Image.Resampling.BICUBIC, expand=expand, fillcolor=fill)
+    covered = Image.new("L", image.size, 255).rotate(degrees, expand=expand)
+    return np.asarray(rotated), np.asarray(covered) > 0
+
+
+@pytest.mark.parametrize("degrees", [-20, 3, 40])
+def test_corners_of_a_rotated_photograph_are_no_scene(degrees: float) -> None:
+    scene = street(3, (180, 240)).image
+    for color in (0, 255):
+        for expand in (True, False):
+            image, covered = tilted(scene, degrees, color=color, expand=expand)
+            for quality in (None, 85):
+                if quality is not None:
+                    buffer = io.BytesIO()
+                    Image.fromarray(image).save(buffer, "JPEG", quality=quality)
+                    image = read_image(buffer.getvalue()).pixels
+                field = field_of_view(image)
+                assert field is not None, (color, expand, quality)
+                assert not (field & ~covered).any()
+                assert (covered & ~field).mean() < 0.09  # four pixels along the edge
+
+
+def test_dehazing_leaves_the_corners_of_a_rotated_photograph(haze: Haze, hazy: np.ndarray) -> None:
+    for color, word in ((0, "black"), (255, "white")):
+        image, covered = tilted(hazy, 5, color=color)
+        found = haze.remove(image)
+        assert np.array_equal(np.asarray(found.image)[~covered], image[~covered])
+        assert found.notes[-1] == f"{word} corners left as they are"
+        plain, kept = np.asarray(haze.remove(hazy).image).astype(float), np.asarray(found.image)[field_of_view(image)]
+        assert abs(plain.mean() - kept.mean()) < 6  # hardly changed by the corners
+    image, covered = tilted(hazy, 5)
+    frames = list(haze.dehaze_clip(iter([image, image]), method="dcp"))
+    assert np.array_equal(frames[1][~covered], image[~covered])
 
 
 def test_a_round_field_of_a_clip_is_given_up() -> None:

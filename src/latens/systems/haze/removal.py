@@ -21,13 +21,12 @@ from latens.errors import UsageError
 from latens.nn.filters import luminance
 from latens.shapes import Float
 from latens.systems.haze.borders import Box, SteadyBorders, content_box
+from latens.systems.haze.field import SteadyField, corner_note, field_of_view
 from latens.systems.haze.readers import read
 from latens.systems.haze.rendering import cleared, full_width
-from latens.systems.haze.round_field import SteadyField, round_field
 from latens.systems.haze.rules import Controls, plan_of, working_image
 from latens.systems.haze.temporal import TemporalFilter
 
-ROUND = "black corners left as they are"
 DIM = 0.6  # exposure below which a note says so
 
 
@@ -70,14 +69,17 @@ class Content(NamedTuple):
 
 
 def content_of(pixels: Pixels, alpha: Pixels | None) -> Content:
-    """The image without borders, and without the black corners of a round field of view."""
+    """The image without borders, and without the corners around a round field of view or a rotated photograph."""
     image = LoadedImage(pixels, alpha, False, ())
     shown = visible(image)
     if alpha is not None and alpha.max() == 0:  # nothing is seen, so nothing is changed
         shown = np.zeros(pixels.shape[:2], bool)
     box = content_box(pixels, shown)
-    field = round_field(box.of(pixels))
-    notes = [*([] if box.covers(pixels) else [box.note(pixels)]), *([] if field is None else [ROUND])]
+    field = field_of_view(box.of(pixels))
+    notes = [
+        *([] if box.covers(pixels) else [box.note(pixels)]),
+        *([] if field is None else [corner_note(box.of(pixels)[0, 0])]),
+    ]
     if field is not None:
         rows, columns = window_of(field)
         field = field[rows, columns]
@@ -113,7 +115,7 @@ def dehazed(
 
 
 def dehazed_clip(frames: Iterable[Pixels], method: Method, controls: Controls, notes: list[str] | None) -> Iterator[Pixels]:
-    """Dehazed frames of a clip; notes on its borders and black corners are added to `notes` after the last."""
+    """Dehazed frames of a clip; notes on its borders and corners are added to `notes` after the last."""
     steady, borders, fields = TemporalFilter(), SteadyBorders(), SteadyField()
     last: Pixels | None = None
     for last in frames:
@@ -130,7 +132,7 @@ def dehazed_clip(frames: Iterable[Pixels], method: Method, controls: Controls, n
     if notes is not None and borders.box is not None and last is not None and not borders.box.covers(last):
         notes.append(borders.box.note(last))
     if notes is not None and fields.field is not None:
-        notes.append(ROUND)
+        notes.append(corner_note(fields.color))
 
 
 @torch.no_grad()

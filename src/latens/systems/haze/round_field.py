@@ -14,7 +14,7 @@ import numpy as np
 
 from latens.data.images import Pixels
 from latens.shapes import Bool
-from latens.systems.haze.borders import BLUR, DARKEST, TOLERANCE, UNIFORM
+from latens.systems.haze.borders import BLUR, DARKEST
 
 PURE = 8  # gray levels; the median of black corners is at most this, their spread (90 % - 10 %) at most twice this
 ON_CIRCLE, DEVIATION = 0.8, 0.015  # share of the ends of the corners on the circle, within this share of its radius
@@ -97,22 +97,3 @@ def _checked(circle: Circle, pixels: Pixels, dark: Bool[np.ndarray, "H W"]) -> B
         return None
     inside: np.ndarray = distance < 1 - edge
     return inside
-
-
-class SteadyField:
-    """The field of view of a clip: that of its first frame that has one, until a frame has content in the corners."""
-
-    def __init__(self) -> None:
-        self.field: np.ndarray | None = None
-        self._corners: np.ndarray | None = None  # without the blurred edge
-
-    def of(self, frame: Pixels) -> Bool[np.ndarray, "H W"] | None:
-        """The field of the next frame; None without one. Frames of another size have none."""
-        if self._corners is None:
-            self.field = round_field(frame)
-            self._corners = None if self.field is None else ~self.field & (frame.max(2) <= DARKEST)
-        if self.field is None or self._corners is None or self.field.shape != frame.shape[:2]:
-            return None
-        if (frame[self._corners].max(-1) > DARKEST + TOLERANCE).mean() > 1 - UNIFORM:
-            self.field = None
-        return self.field
