@@ -100,7 +100,7 @@ class CloudStore:
             raise FileExistsError(name) from error
         except self._errors.BaseError as error:
             kind = type(error).__name__
-            what = WORDS.get(kind, f"the store answered {kind}")
+            what = WORDS.get(kind) or f"the store cannot be used: {' '.join(str(error).split())[:200]}"
             raise InputError(what, where=f"{self.place}/{name}".rstrip("/"), hint=HINT) from error
 
 
