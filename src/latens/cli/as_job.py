@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from latens.cli.common import OutputOptions, Reporter
-from latens.cli.engines import SHARD, EngineOptions
+from latens.cli.engines import EngineOptions
 from latens.cli.job_inputs import is_address, listed
 from latens.errors import DeviceError, ModelError, StorageFull, UsageError, counted
 
@@ -42,7 +42,7 @@ def batch(
     *,
     engine: Literal["local", "ray"] = "local",
     workers: int | None = None,
-    shard: int = SHARD,
+    shard: int | None = None,
     gpu_per_worker: float = 0,
     options: Sequence[str] = (),
 ) -> Iterator[dict[str, Any]]:
@@ -115,14 +115,16 @@ def rows_of(
     """Begin or continue a job and yield its rows: with `earlier`, first those that were finished before."""
     from latens import __version__
     from latens.jobs import driver
+    from latens.jobs.engines import cores
     from latens.jobs.job import begin, finished_shards, new_job, tasks
     from latens.jobs.store import open_store
 
     assert engine.engine is not None
     store = open_store(bound.arguments["out"])
-    shard = engine.shard or SHARD
+    found = listed(verb, bound.arguments["inputs"])
+    shard = engine.shard_of(len(found), cores())
     make = new_job(verb, tokens, identity(bound), os.getcwd(), shard, version=__version__, whole_folders=verb in WHOLE_FOLDERS)
-    job, inputs = begin(store, make, listed(verb, bound.arguments["inputs"]))
+    job, inputs = begin(store, make, found)
     before = finished_shards(store)
     if before:
         logger.info("%s: %s finished before", store.place, counted(len(before), "shard"))

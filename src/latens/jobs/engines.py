@@ -43,7 +43,7 @@ class LocalEngine:
     """Worker processes of this machine. They end when this process dies."""
 
     def __init__(self, workers: int) -> None:
-        self._threads = max(1, _cores() // workers)
+        self._threads = max(1, cores() // workers)
         self._idle = [self._start() for _ in range(workers)]
         self._busy: dict[str, subprocess.Popen[str]] = {}
         self._selector = selectors.DefaultSelector()
@@ -106,7 +106,8 @@ def _end(process: subprocess.Popen[str]) -> None:
     process.stdout.close()
 
 
-def _cores() -> int:
+def cores() -> int:
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -137,7 +138,7 @@ class RayEngine:
         else:
             logger.warning("Ray listens on all network interfaces of this machine; ~/.ray/auth_token is its password")
             ray.init(
-                num_cpus=max(workers, _cores()),
+                num_cpus=max(workers, cores()),
                 include_dashboard=False,
                 object_store_memory=OBJECT_STORE,
                 log_to_driver=False,
@@ -172,7 +173,7 @@ class RayEngine:
 
 def start(name: Name, workers: int | None, gpus: float, *, most: int) -> Engine:
     """An engine with a number of workers (default: one for every core), but not more than `most`. Raises UsageError."""
-    count = min(workers or _cores(), most)
+    count = min(workers or cores(), most)
     if name == "ray":
         return RayEngine(count, gpus)
     if gpus:

@@ -6,6 +6,7 @@ python -m latens.jobs.worker TARGET FOLDER    one input that has ended a worker
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -32,8 +33,9 @@ def serve() -> None:
     """Answer tasks until standard input ends, which it does when the driver dies."""
     results = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print must not mix with results
-    for line in sys.stdin:
-        print(answer(line), file=results, flush=True)
+    with contextlib.suppress(BrokenPipeError):  # the driver has died; the journal is written
+        for line in sys.stdin:
+            print(answer(line), file=results, flush=True)
 
 
 def one(target: str, folder: Path) -> None:
