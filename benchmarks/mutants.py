@@ -287,24 +287,30 @@ def inside(count: int, jobs: int, minutes: float) -> None:
         name: sorted(functions.get(mutmut.mangled_name_from_mutant_name(name), ()), key=lambda test: seconds_of[test])
         for name in drawn
     }
-    statuses: dict[str, str] = {name: "no tests" for name in drawn if not tests_of[name]}
-    alive: dict[str, str] = {name: get_diff_for_mutant(name, path=path_of[name]) for name in statuses}
+    statuses: dict[str, str] = {}
+    alive: dict[str, str] = {}
     until = time.monotonic() + 60 * minutes
 
-    def finish() -> None:
-        result = runner.wait_for_result()
-        status = statuses[result.mutant_name] = str(status_by_exit_code[result.exit_code])
+    def note(name: str, status: str) -> None:
+        statuses[name] = status
         if status not in DEAD:
-            alive[result.mutant_name] = get_diff_for_mutant(result.mutant_name, path=path_of[result.mutant_name])
+            alive[name] = get_diff_for_mutant(name, path=path_of[name])
         if len(statuses) % 10 == 0 or len(statuses) == len(drawn):
             print(f"{len(statuses)} of {len(drawn)}, {len(alive)} alive", flush=True)
             summary = {"population": len(path_of), "files": len(population), **summarized(statuses)}
             Path("found.json").write_text(json.dumps({"summary": summary, "alive": alive}, indent=1), encoding="utf-8")
 
+    def finish() -> None:
+        result = runner.wait_for_result()
+        note(result.mutant_name, str(status_by_exit_code[result.exit_code]))
+
     set_mutant_under_test("")
     runner.startup()
     for name in drawn:
-        if not tests_of[name] or time.monotonic() > until:
+        if time.monotonic() > until:
+            break
+        if not tests_of[name]:
+            note(name, "no tests")
             continue
         while not runner.has_capacity():
             finish()

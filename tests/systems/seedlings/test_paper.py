@@ -149,7 +149,8 @@ def test_training_never_sees_the_test_part() -> None:
     held = set(data.parts["validation"].tolist())
     assert not test & (seen | held)
     assert not seen & held
-    assert sum(len(batch["label"]) for batch in data.validation()) == len(held)
+    validated = torch.cat([batch["crops"] for batch in data.validation()])
+    torch.testing.assert_close(validated, normalized(data.pixels[torch.tensor(sorted(held))]))
 
 
 # ---------------------------------------------------------------------------------------------------------- constants
