@@ -69,11 +69,12 @@ def test_a_job_gives_the_files_of_the_plain_command(
 def test_lists_tables_and_python(photos: Path, tmp_path: Path) -> None:
     listed = photos / "list.csv"
     listed.write_text("number,file\n1,day1/a.png\n2,b.png\n3,gone.png\n")
-    rows = list(latens.batch("density", [listed], tmp_path / "scores", workers=1, options=["--draws", "1"]))
-    assert {row["id"]: row["error"] for row in rows} == {"b.png": "", "day1/a.png": "", "gone.png": "UnreadableInput"}
+    scores = latens.batch("density", [listed], tmp_path / "scores", workers=1, shard=2, options=["--draws", "1"])
+    rows = {row["id"]: row for row in scores}
+    assert {name: row["error"] for name, row in rows.items()} == {"b.png": "", "day1/a.png": "", "gone.png": "UnreadableInput"}
     table = (tmp_path / "scores" / "scores.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in table] == ["file", "b.png", "day1/a.png"]
-    assert rows[1]["outputs"] == ["day1/a.density.json"]
+    assert rows["day1/a.png"]["outputs"] == ["day1/a.density.json"]
 
 
 @pytest.mark.parametrize(
