@@ -22,7 +22,20 @@ PACKAGE = Path(latens.__file__).parent
 
 GENERIC = {  # every parameter of the verbs that serve all systems
     "train": {
-        *("system", "recipe", "data", "out", "settings", "show_config", "init", "branch", "decay", "max_time", "resume"),
+        *(
+            "system",
+            "recipe",
+            "data",
+            "out",
+            "settings",
+            "show_config",
+            "init",
+            "branch",
+            "decay",
+            "max_time",
+            "resume",
+            "workers",
+        ),
         "options",
     },
     "evaluate": {"system", "model", "data", "settings", "show_config", "out", "force", "options"},

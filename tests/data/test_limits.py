@@ -23,7 +23,7 @@ from latens.errors import LimitExceeded, UsageError
 
 Capture = pytest.CaptureFixture[str]
 # Verbs without images of the user.
-OTHERS = {"demo", "app", "export", "recipes", "reproduce", "bench", "int8", "import", "models", "doctor"}
+OTHERS = {"demo", "app", "export", "recipes", "reproduce", "bench", "int8", "import", "jobs", "models", "doctor"}
 
 
 @pytest.fixture(autouse=True)

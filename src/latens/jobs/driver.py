@@ -9,6 +9,7 @@ from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from latens.data.csv_files import csv_bytes
 from latens.errors import InputError, StorageFull
 from latens.jobs.engines import Answer, Engine
 from latens.jobs.job import Task, finished_shards
@@ -71,14 +72,13 @@ def merge_tables(store: Store, shards: int) -> list[str]:
 
 def _joined(store: Store, parts: Sequence[str], whole: Path) -> None:
     header: list[str] | None = None
-    with whole.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
+    with whole.open("wb") as stream:
         for part in parts:
             rows = csv.reader((store.read(part) or b"").decode("utf-8").splitlines(keepends=True))
             first = next(rows, [])
             if header is None:
                 header = first
-                writer.writerow(first)
+                stream.write(csv_bytes([first]))
             if first != header:
                 raise InputError("the columns of this table differ from those of the first shard", where=part)
-            writer.writerows(rows)
+            stream.write(csv_bytes(rows))
