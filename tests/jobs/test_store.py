@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from obstore import store as stores
 
-from latens.errors import UnreadableInput, UsageError
+from latens.errors import InputError, UnreadableInput, UsageError
 from latens.jobs.cloud import CloudStore
 from latens.jobs.store import FolderStore, Store, open_store, uri_of
 
@@ -55,6 +55,22 @@ def test_a_repeated_request_meets_its_own_file(monkeypatch: pytest.MonkeyPatch) 
     assert store.create("a", b"text")
     assert store.create("a", b"text")
     assert not store.create("a", b"other")
+
+
+def test_a_missing_bucket_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    from obstore import exceptions
+
+    def missing(*_: object, **__: object) -> None:
+        raise exceptions.NotFoundError("bucket")
+
+    monkeypatch.setattr(stores, "from_url", lambda *_, **__: stores.MemoryStore())
+    monkeypatch.setattr("obstore.put", missing)
+    monkeypatch.setattr("obstore.list", missing)
+    store = CloudStore("s3://archive")
+    with pytest.raises(InputError, match="no such bucket"):
+        store.create("a", b"text")
+    with pytest.raises(InputError, match="no such bucket"):
+        list(store.names())
 
 
 @pytest.mark.parametrize(

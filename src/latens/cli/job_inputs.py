@@ -40,10 +40,10 @@ def listed(verb: str, places: Sequence[str]) -> list[Input]:
 
 
 def is_address(place: str | Path) -> bool:
-    """True for an address in an object store."""
+    """True for an address in an object store. Raises UsageError for one of another kind."""
     from latens.jobs.store import uri_of
 
-    return uri_of(place) is not None
+    return not os.path.lexists(place) and uri_of(place) is not None
 
 
 def _endings(verb: str) -> frozenset[str]:

@@ -18,7 +18,7 @@ RETRIES: Any = {"max_retries": 10}
 WORDS = {
     "PermissionDeniedError": "no permission",
     "UnauthenticatedError": "the credentials are missing or wrong",
-    "NotFoundError": "there is no such bucket or file",
+    "NotFoundError": "there is no such bucket or container",
 }
 HINT = "check the address, the credentials (AWS_PROFILE, AZURE_STORAGE_..., ...) and the rights"
 
@@ -41,7 +41,7 @@ class CloudStore:
             self._store: Any = store.from_url(self.place, retry_config=RETRIES)
 
     def names(self, prefix: str = "") -> Iterator[str]:
-        with self._told():
+        with self._told(needed=True):
             for batch in self._obstore.list(self._store, prefix=prefix or None):
                 yield from (entry["path"] for entry in batch)
 
@@ -64,7 +64,7 @@ class CloudStore:
 
     def create(self, name: str, source: bytes | Path) -> bool:
         try:
-            with self._told(name):
+            with self._told(name, needed=True):
                 self._obstore.put(self._store, name, source, mode="create")
         except FileExistsError:
             # A repeated request may meet the file that the first one created, so an equal file is this one.
@@ -72,7 +72,7 @@ class CloudStore:
         return True
 
     def replace(self, name: str, source: Path) -> None:
-        with self._told(name):
+        with self._told(name, needed=True):
             self._obstore.put(self._store, name, source)
 
     def sweep(self) -> None:
@@ -88,14 +88,16 @@ class CloudStore:
             raise UnreadableInput("no such file", where=f"{self.place}/{name}") from error
 
     @contextmanager
-    def _told(self, name: str = "") -> Iterator[None]:
-        """Errors of the store as errors of latens; a file that is missing or exists is an error of Python."""
+    def _told(self, name: str = "", *, needed: bool = False) -> Iterator[None]:
+        """Errors of the store as errors of latens. A file that exists, or is missing and not `needed`, is an error of Python."""
         try:
             yield
         except (FileNotFoundError, FileExistsError):
             raise
         except self._errors.NotFoundError as error:
-            raise FileNotFoundError(name) from error
+            if not needed:
+                raise FileNotFoundError(name) from error
+            raise InputError(WORDS["NotFoundError"], where=self.place, hint=HINT) from error
         except self._errors.AlreadyExistsError as error:
             raise FileExistsError(name) from error
         except self._errors.BaseError as error:
