@@ -89,7 +89,7 @@ class CloudStore:
 
     @contextmanager
     def _told(self, name: str = "", *, needed: bool = False) -> Iterator[None]:
-        """Errors of the store as errors of latens. A file that exists, or is missing and not `needed`, is an error of Python."""
+        """Errors of the store as errors of latens. A file that exists, or is missing and not `needed`, raises one of Python."""
         try:
             yield
         except (FileNotFoundError, FileExistsError):

@@ -35,11 +35,17 @@ def generator(seed: int, step: int, rank: int) -> np.random.Generator:
     return np.random.default_rng([seed, step, rank])
 
 
+@runtime_checkable
 class Feed(Protocol):
     """The batches of one rank in order."""
 
-    def batch(self, step: int) -> dict[str, Tensor]: ...
-    def close(self) -> None: ...
+    def batch(self, step: int) -> dict[str, Tensor]:
+        """The batch of the next step."""
+        ...
+
+    def close(self) -> None:
+        """End the preparation of batches."""
+        ...
 
 
 def feed_of(data: StepData, rank: int, steps: range, workers: int) -> Feed:
