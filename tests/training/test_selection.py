@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from latens.training.config import Adam
+from latens.training.log import RunLog
 from latens.training.loop import Loop, averaged
 from latens.training.optim import rate_factor
 
@@ -28,7 +29,10 @@ def test_the_best_weights_are_chosen_by_the_validation_loss() -> None:
     )
     saved: list[int] = []
 
-    class Log:
+    class Log(RunLog):
+        def __init__(self) -> None:
+            pass
+
         def save_best(self, config: Any, export: Any, scores: dict[str, float]) -> None:
             saved.append(int(scores["step"]))
 

@@ -83,6 +83,10 @@ class WholeBatches:
                 part["owner"] = part["owner"] + number * len(part["image"])
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
+    def validation(self) -> Sequence[dict[str, Tensor]]:
+        found: Sequence[dict[str, Tensor]] = self.data.validation()
+        return found
+
 
 def trained(name: str, sources: Sequence[Source], accelerator: Accelerator) -> dict[str, Tensor]:
     """All weights before and after a few steps, the latter with the prefix "after."."""
@@ -90,7 +94,7 @@ def trained(name: str, sources: Sequence[Source], accelerator: Accelerator) -> d
     torch.manual_seed(accelerator.process_index)  # only the first rank's weights count
     parts = open_system(config.system).build(config, sources)
     if accelerator.num_processes == 1:
-        parts = parts._replace(data=WholeBatches(parts.data))  # type: ignore[arg-type]
+        parts = parts._replace(data=WholeBatches(parts.data))
     folder = Path("nowhere")
     loop = Loop(config, parts, folder, accelerator)
     before = {key: value.clone() for key, value in loop.plain.state_dict().items()}
