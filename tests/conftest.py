@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,11 @@ from latens.systems.image_codec.model import MeanScaleHyperprior
 from latens.systems.image_codec.objective import export_codec
 from latens.systems.image_codec.predict import ImageCodec, load
 from latens.systems.image_codec.recipes import tiny
+
+# Under nohup and in the background of a script these signals are ignored, also by the processes that tests start.
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, handler)
 
 
 def image(height: int, width: int) -> np.ndarray:
