@@ -94,7 +94,7 @@ def test_lists_tables_and_python(photos: Path, tmp_path: Path) -> None:
         (["other.csv", "-o", "out", "--engine", "local"], "no column"),
     ],
 )
-def test_what_a_job_cannot_do_is_told(
+def test_what_a_job_cannot_do_is_an_error(
     words: list[str],
     told: str,
     photos: Path,
@@ -111,6 +111,6 @@ def test_what_a_job_cannot_do_is_told(
     assert told in capsys.readouterr().err
 
 
-def test_a_folder_without_a_job_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_without_a_job_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["jobs", str(tmp_path)]) == 3
     assert "no job has its results here" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Files are created whole, once; addresses are told from paths."""
+"""Files are created whole and once; addresses differ from paths."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_repeated_request_meets_its_own_file(monkeypatch: pytest.MonkeyPatch) 
     assert not store.create("a", b"other")
 
 
-def test_a_missing_bucket_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_bucket_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     from obstore import exceptions
 
     def missing(*_: object, **__: object) -> None:

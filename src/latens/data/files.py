@@ -173,7 +173,7 @@ def writing(path: Path) -> Iterator[BinaryIO]:
         if isinstance(error, OSError) and error.errno in FULL:
             raise write_error(path, error) from error
         raise
-    _synchronize_folder(target.parent)
+    synchronize_folder(target.parent)
 
 
 def prepare_folder(folder: Path) -> None:
@@ -206,7 +206,7 @@ def replace_durably(temporary: Path, target: Path) -> None:
         os.fsync(stream.fileno())
     _keep_mode(target, temporary)
     os.replace(temporary, target)
-    _synchronize_folder(target.parent)
+    synchronize_folder(target.parent)
 
 
 def write_error(path: Path, error: OSError) -> LatensError:
@@ -283,7 +283,7 @@ def _replace(target: Path, data: bytes, time: int | None) -> None:
         except BaseException:
             discard(temporary)
             raise
-        _synchronize_folder(target.parent)
+        synchronize_folder(target.parent)
         return
 
 
@@ -305,7 +305,7 @@ def _keep_mode(target: Path, temporary: Path) -> None:
             os.chmod(temporary, stat.S_IMODE(os.stat(target).st_mode))
 
 
-def _synchronize_folder(folder: Path) -> None:
+def synchronize_folder(folder: Path) -> None:
     """Make a rename durable. File systems that do not support this for folders are ignored."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from latens.errors import InputError, UnreadableInput, UsageError
+from latens.jobs.store import digest_of
 
 RETRIES: Any = {"max_retries": 10}
 WORDS = {
@@ -37,17 +38,17 @@ class CloudStore:
         self.place = address.rstrip("/")
         self._obstore: Any = obstore
         self._errors: Any = exceptions
-        with self._told():
+        with self._translated():
             self._store: Any = store.from_url(self.place, retry_config=RETRIES)
 
     def names(self, prefix: str = "") -> Iterator[str]:
-        with self._told(needed=True):
+        with self._translated(needed=True):
             for batch in self._obstore.list(self._store, prefix=prefix or None):
                 yield from (entry["path"] for entry in batch)
 
     def read(self, name: str) -> bytes | None:
         try:
-            with self._told(name):
+            with self._translated(name):
                 return bytes(self._obstore.get(self._store, name).bytes())
         except FileNotFoundError:
             return None
@@ -55,7 +56,7 @@ class CloudStore:
     def digest(self, name: str) -> str | None:
         digest = hashlib.sha256()
         try:
-            with self._told(name):
+            with self._translated(name):
                 for chunk in self._obstore.get(self._store, name).stream():
                     digest.update(chunk)
         except FileNotFoundError:
@@ -64,15 +65,15 @@ class CloudStore:
 
     def create(self, name: str, source: bytes | Path) -> bool:
         try:
-            with self._told(name, needed=True):
+            with self._translated(name, needed=True):
                 self._obstore.put(self._store, name, source, mode="create")
         except FileExistsError:
             # A repeated request may meet the file that the first one created, so an equal file is this one.
-            return self.digest(name) == _digest(source)
+            return self.digest(name) == digest_of(source)
         return True
 
     def replace(self, name: str, source: Path) -> None:
-        with self._told(name, needed=True):
+        with self._translated(name, needed=True):
             self._obstore.put(self._store, name, source)
 
     def sweep(self) -> None:
@@ -80,7 +81,7 @@ class CloudStore:
 
     def fetch(self, name: str, to: Path) -> None:
         try:
-            with self._told(name), to.open("wb") as stream:
+            with self._translated(name), to.open("wb") as stream:
                 for chunk in self._obstore.get(self._store, name).stream():
                     stream.write(chunk)
         except FileNotFoundError as error:
@@ -88,7 +89,7 @@ class CloudStore:
             raise UnreadableInput("no such file", where=f"{self.place}/{name}") from error
 
     @contextmanager
-    def _told(self, name: str = "", *, needed: bool = False) -> Iterator[None]:
+    def _translated(self, name: str = "", *, needed: bool = False) -> Iterator[None]:
         """Errors of the store as errors of latens. A file that exists, or is missing and not `needed`, raises one of Python."""
         try:
             yield
@@ -104,10 +105,3 @@ class CloudStore:
             kind = type(error).__name__
             what = WORDS.get(kind) or f"the store cannot be used: {' '.join(str(error).split())[:200]}"
             raise InputError(what, where=f"{self.place}/{name}".rstrip("/"), hint=HINT) from error
-
-
-def _digest(source: bytes | Path) -> str:
-    if isinstance(source, bytes):
-        return hashlib.sha256(source).hexdigest()
-    with source.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

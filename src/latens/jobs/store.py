@@ -19,9 +19,10 @@ from latens.data.files import (
     prepare_folder,
     reading,
     sweep_stale,
+    synchronize_folder,
     temporary_beside,
-    write_atomic,
     write_error,
+    writing,
 )
 from latens.errors import UsageError
 
@@ -100,7 +101,8 @@ class FolderStore:
         return False
 
     def replace(self, name: str, source: Path) -> None:
-        write_atomic(self.folder / name, source.read_bytes())
+        with writing(self.folder / name) as stream, open(source, "rb") as origin:
+            shutil.copyfileobj(origin, stream, READ_CHUNK)
 
     def sweep(self) -> None:
         for folder, _, _ in os.walk(self.folder):
@@ -131,17 +133,15 @@ def _linked(target: Path, source: bytes | Path) -> bool:
             return False
     finally:
         discard(temporary)
-    descriptor = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    synchronize_folder(target.parent)
     return True
 
 
-def digest_of(path: Path) -> str:
-    """SHA-256 (hexadecimal) of a local file."""
-    with open(path, "rb") as stream:
+def digest_of(source: bytes | Path) -> str:
+    """SHA-256 (hexadecimal) of bytes or of a local file."""
+    if isinstance(source, bytes):
+        return hashlib.sha256(source).hexdigest()
+    with open(source, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

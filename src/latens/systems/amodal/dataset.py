@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -135,13 +136,14 @@ def common_classes(sources: Sequence[SampleSource], wanted: Sequence[str]) -> tu
     return classes
 
 
-class Generated:
+class Generated(ABC):
     """Unlimited images of one class, square."""
 
     view: View
 
+    @abstractmethod
     def make(self, rng: np.random.Generator, size: int) -> Sample:
-        raise NotImplementedError
+        """An image of `size` pixels on both sides, with its objects."""
 
     def draw(self, rng: np.random.Generator, size: int) -> Sample:
         return self.make(rng, self.view.short_side or size)

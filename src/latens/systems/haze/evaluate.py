@@ -54,7 +54,7 @@ SUPERVISION: Mapping[str, str] = MappingProxyType(
         "physical": "supervised: clear image, depth and haze of every crop",
     }
 )
-"""What the training of a method is told; rows with and without supervision stand in one table."""
+"""What each method is trained on: a table has rows with and without supervision."""
 
 
 class Measured(NamedTuple):
