@@ -132,7 +132,7 @@ def test_other_metadata_are_named(tmp_path: Path) -> None:
     info.add_itxt("XML:com.adobe.xmp", XMP.decode())
     buffer = io.BytesIO()
     Image.fromarray(NOISE).save(buffer, "PNG", pnginfo=info)
-    assert read_image(buffer.getvalue()).notes == ("text Description left out",)
+    assert read_image(buffer.getvalue()).notes == ("text field Description left out",)
     assert "comment left out" in read_image(photo("JPEG", comment=b"by me")).notes
     mark = b'<rdf:Description hdrgm:Version="1.0"/>'
     assert "HDR gain map left out" in read_image(photo("JPEG", xmp=XMP.replace(b"<rdf:RDF/>", mark))).notes

@@ -55,7 +55,8 @@ def read_metadata(image: Image.Image, notes: list[str]) -> Metadata:
 def _others(image: Image.Image) -> list[str]:
     """Names of the metadata besides EXIF and XMP, which have no place in other files."""
     texts = [str(key) for key in getattr(image, "text", None) or {} if not str(key).startswith(TEXTS_OF_EXIF_AND_XMP)]
-    found = [f"text {', '.join(texts[:3])}{' ...' if len(texts) > 3 else ''}"] if texts else []
+    kind = "text field" if len(texts) == 1 else "text fields"
+    found = [f"{kind} {', '.join(texts[:3])}{' ...' if len(texts) > 3 else ''}"] if texts else []
     if image.info.get("comment"):
         found.append("comment")
     tags, resources = getattr(image, "tag_v2", None) or {}, image.info.get("photoshop")
