@@ -18,10 +18,11 @@ import pytest
 from PIL import Image
 from tests.browser import headless, needs_chromium
 
-from latens.app.serve import Guard, is_loopback, names_an_address, private_folder
+from latens.app.serve import PREFIX, Guard, names_an_address
 from latens.app.tabs import TABS, Tab
 from latens.app.views import SHOWN_SIDE, pair, preview, table_of
 from latens.cli.main import build_app
+from latens.local_server import is_loopback, private_folder
 
 needs_gradio = pytest.mark.skipif(find_spec("gradio") is None, reason="pip install 'latens[app]'")
 
@@ -122,7 +123,7 @@ def test_private_folders_of_killed_pages_are_removed(tmp_path: Path, monkeypatch
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     (tmp_path / "latens-app-99999999-abc" / "uploads").mkdir(parents=True)  # above the largest number of a process
     (tmp_path / "latens-app-notes").mkdir()
-    with private_folder() as first, private_folder() as second:
+    with private_folder(PREFIX) as first, private_folder(PREFIX) as second:
         assert {path.name for path in tmp_path.iterdir()} == {"latens-app-notes", first.name, second.name}
     assert [path.name for path in tmp_path.iterdir()] == ["latens-app-notes"]
 

@@ -5,22 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
-import shutil
-import tempfile
-from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from latens.data.files import is_alive
 from latens.errors import UsageError
+from latens.local_server import is_foreign, names_of, private_folder
 
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
-PREFIX = "latens-app-"  # of private folders; the number of the process follows
-OWNER = re.compile(rf"{PREFIX}(\d+)-")
+PREFIX = "latens-app-"  # of private folders
 LARGEST_JSON = 64 * 2**20  # bytes of the body of a request that is no upload
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -30,8 +23,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 class Guard:
     """ASGI middleware that refuses requests of other sites, and requests whose files are addresses: Gradio would fetch them.
 
-    `names` are the hosts by which the page may be called; None allows all of them. A site that has its name resolved to this
-    machine is refused by its name, and one that sends its requests here is refused by their origin.
+    `names` are the hosts by which the page may be called; None allows all of them.
     """
 
     def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], names: frozenset[str] | None) -> None:
@@ -43,7 +35,7 @@ class Guard:
             await self.app(scope, receive, send)
             return
         headers = {name: value.decode("latin-1").lower() for name, value in scope["headers"]}
-        if self.is_foreign(headers):
+        if is_foreign(headers, self.names):
             await _answer(send, 403, "this page is only used from its own address")
             return
         if scope["method"] != "POST" or headers.get(b"content-type", "").startswith("multipart/"):
@@ -71,18 +63,6 @@ class Guard:
             return {"type": "http.request", "body": body, "more_body": False}
 
         await self.app(scope, again, send)
-
-    def is_foreign(self, headers: Mapping[bytes, str]) -> bool:
-        """True if a request names another host than the page, or comes from a page of another site."""
-        host, origin = headers.get(b"host", ""), headers.get(b"origin")
-        if self.names is not None and _host_name(host) not in self.names:
-            return True
-        return origin is not None and origin.partition("://")[2] != host
-
-
-def _host_name(host: str) -> str:
-    """The name of "name:port" or "[address]:port"."""
-    return urlsplit(f"//{host}").hostname or ""
 
 
 def names_an_address(body: bytes) -> bool:
@@ -113,20 +93,6 @@ async def _answer(send: Send, status: int, text: str) -> None:
 
 
 @contextmanager
-def private_folder() -> Iterator[Path]:
-    """A folder for uploads and results that only this user can read. It is removed at the end; those of killed pages, now."""
-    for left in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        found = OWNER.match(left.name)
-        if found and not is_alive(int(found[1])):
-            shutil.rmtree(left, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
 def served(*, host: str, port: int | None, largest: int) -> Iterator[str]:
     """Serve the page until the block ends; yields its address. `largest` bytes are taken of an uploaded file.
 
@@ -134,7 +100,7 @@ def served(*, host: str, port: int | None, largest: int) -> Iterator[str]:
     """
     if find_spec("gradio") is None:
         raise UsageError("the page needs gradio", hint="pip install 'latens[app]'")
-    with private_folder() as folder:
+    with private_folder(PREFIX) as folder:
         os.environ.update(GRADIO_TEMP_DIR=str(folder / "uploads"), GRADIO_ANALYTICS_ENABLED="False", NO_PROXY="*", no_proxy="*")
         from latens.app.page import Desk, build
         from latens.app.runner import Runner
@@ -170,11 +136,6 @@ def served(*, host: str, port: int | None, largest: int) -> Iterator[str]:
             page.close(verbose=False)
 
 
-def is_loopback(host: str) -> bool:
-    """True if only this machine reaches the address."""
-    return host in LOOPBACK or host.startswith("127.")
-
-
 def _place(host: str, port: int | None) -> str:
     return host if port is None else f"{host}:{port}"
 
@@ -182,5 +143,4 @@ def _place(host: str, port: int | None) -> str:
 def _middleware(host: str) -> list[Any]:
     from starlette.middleware import Middleware
 
-    names = frozenset({*LOOPBACK, _host_name(host)}) if is_loopback(host) else None
-    return [Middleware(Guard, names)]
+    return [Middleware(Guard, names_of(host))]

@@ -36,7 +36,8 @@ def app(
         latens app
         latens app --port 8080
     """
-    from latens.app.serve import is_loopback, served
+    from latens.app.serve import served
+    from latens.local_server import is_loopback
 
     if not is_loopback(host):
         logger.warning("the page has no password: everybody who reaches %s can use it", host)
