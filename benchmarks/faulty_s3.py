@@ -12,14 +12,15 @@ import socket
 from collections.abc import Callable, Iterable
 from typing import Any
 
+DENIED = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
 class Faulty:
     """Answers 503 before, or closes the connection after, a share of the requests with a body or for one."""
 
-    def __init__(self, application: Application, refused: float, cut: float) -> None:
-        self.application, self.refused, self.cut = application, refused, cut
+    def __init__(self, application: Application, refused: float, cut: float, read_only: bool) -> None:
+        self.application, self.refused, self.cut, self.read_only = application, refused, cut, read_only
         self.choice = random.Random(0)
         self.counts = {"requests": 0, "refused": 0, "cut": 0}
 
@@ -29,6 +30,9 @@ class Faulty:
             self.counts["refused"] += 1
             start_response("503 Slow Down", [("Content-Length", "0")])
             return [b""]
+        if self.read_only and environ["REQUEST_METHOD"] != "GET":
+            start_response("403 Forbidden", [("Content-Type", "application/xml"), ("Content-Length", str(len(DENIED)))])
+            return [DENIED]
         answer = self.application(environ, start_response)
         if self.choice.random() < self.cut:
             self.counts["cut"] += 1
@@ -42,6 +46,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=5052)
     parser.add_argument("--refused", type=float, default=0.02)
     parser.add_argument("--cut", type=float, default=0.01)
+    parser.add_argument("--read-only", action="store_true", help="answer 403 to everything but reading")
     parser.add_argument("--bucket", default="archive")
     given = parser.parse_args()
     from moto.server import DomainDispatcherApplication, create_backend_app
@@ -50,7 +55,7 @@ def main() -> None:
 
     application = DomainDispatcherApplication(create_backend_app)
     Client(application).put(f"/{given.bucket}", base_url="http://s3.amazonaws.com")
-    run_simple("127.0.0.1", given.port, Faulty(application, given.refused, given.cut), threaded=True)
+    run_simple("127.0.0.1", given.port, Faulty(application, given.refused, given.cut, given.read_only), threaded=True)
 
 
 if __name__ == "__main__":

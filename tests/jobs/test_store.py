@@ -57,19 +57,30 @@ def test_a_repeated_request_meets_its_own_file(monkeypatch: pytest.MonkeyPatch) 
     assert not store.create("a", b"other")
 
 
-def test_a_missing_bucket_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("kind", "answer", "told"),
+    [
+        ("NotFoundError", "gone", "no such bucket"),
+        ("GenericError", "404 Not Found: <Error><Code>NoSuchBucket</Code></Error>", "no such bucket"),
+        ("GenericError", "404: <Error><Code>ContainerNotFound</Code></Error>", "no such bucket"),
+        ("PermissionDeniedError", "403", "no permission"),
+        ("UnauthenticatedError", "401", "credentials"),
+        ("GenericError", "500 Internal Server Error", "cannot be used: 500"),
+    ],
+)
+def test_what_a_store_refuses_is_an_error(kind: str, answer: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from obstore import exceptions
 
-    def missing(*_: object, **__: object) -> None:
-        raise exceptions.NotFoundError("bucket")
+    def refuse(*_: object, **__: object) -> None:
+        raise getattr(exceptions, kind)(answer)
 
     monkeypatch.setattr(stores, "from_url", lambda *_, **__: stores.MemoryStore())
-    monkeypatch.setattr("obstore.put", missing)
-    monkeypatch.setattr("obstore.list", missing)
+    monkeypatch.setattr("obstore.put", refuse)
+    monkeypatch.setattr("obstore.list", refuse)
     store = CloudStore("s3://archive")
-    with pytest.raises(InputError, match="no such bucket"):
+    with pytest.raises(InputError, match=told):
         store.create("a", b"text")
-    with pytest.raises(InputError, match="no such bucket"):
+    with pytest.raises(InputError, match=told):
         list(store.names())
 
 

@@ -51,6 +51,7 @@ def jobs(
     store, reporter = open_store(out), Reporter(options)
     job = load(store)
     if job is None:
+        next(iter(store.names()), None)  # a bucket that does not exist raises here, and only here
         raise UnreadableInput("no job has its results here", where=store.place, hint="--engine begins one")
     if retry_failed:
         return _retried(store, job, engine, reporter)

@@ -21,6 +21,7 @@ WORDS = {
     "UnauthenticatedError": "the credentials are missing or wrong",
     "NotFoundError": "there is no such bucket or container",
 }
+MISSING = ("NoSuchBucket", "ContainerNotFound")  # codes in answers that obstore has no class for
 HINT = "check the address, the credentials (AWS_PROFILE, AZURE_STORAGE_..., ...) and the rights"
 
 
@@ -102,6 +103,7 @@ class CloudStore:
         except self._errors.AlreadyExistsError as error:
             raise FileExistsError(name) from error
         except self._errors.BaseError as error:
-            kind = type(error).__name__
+            missing = any(code in str(error) for code in MISSING)
+            kind = "NotFoundError" if missing else type(error).__name__
             what = WORDS.get(kind) or f"the store cannot be used: {' '.join(str(error).split())[:200]}"
             raise InputError(what, where=f"{self.place}/{name}".rstrip("/"), hint=HINT) from error
