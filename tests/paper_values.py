@@ -45,3 +45,19 @@ def filled(model: M) -> M:
             fan = parameter[0].numel() if parameter.dim() > 1 else 4
             parameter.copy_((torch.sin(1.7 * places + number) / fan**0.5).view(parameter.shape))
     return model.eval()
+
+
+def waves(*shape: int) -> torch.Tensor:
+    """A tensor of sines: the input of golden numbers."""
+    count = int(torch.tensor(shape).prod())
+    return torch.sin(0.7 * torch.arange(count, dtype=torch.float64)).float().view(shape)
+
+
+def golden(*tensors: torch.Tensor) -> list[float]:
+    """Two numbers of every tensor: its mean, and its mean with weights that change with the place."""
+    found: list[float] = []
+    for tensor in tensors:
+        flat = tensor.detach().double().flatten()
+        places = torch.cos(0.37 * torch.arange(flat.numel(), dtype=torch.float64))
+        found += [float(flat.mean()), float((flat * places).mean())]
+    return found
