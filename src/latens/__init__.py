@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from latens import catalogue, errors
     from latens.catalogue import ModelEntry
     from latens.cli.as_job import batch
+    from latens.cli.serve import service
     from latens.launch import evaluate, train
     from latens.reproduction import reproduce
     from latens.systems import flow
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from latens.systems.seedlings.predict import SeedlingGrader
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "batch", "catalogue", "errors", "evaluate", "flow", "load", "models", "reproduce", "train"]
+__all__ = ["__version__", "batch", "catalogue", "errors", "evaluate", "flow", "load", "models", "reproduce", "service", "train"]
 
 
 @overload
@@ -116,6 +117,8 @@ def __getattr__(name: str) -> Any:
         return getattr(importlib.import_module(f"{__name__}.launch"), name)
     if name == "batch":
         return importlib.import_module(f"{__name__}.cli.as_job").batch
+    if name == "service":
+        return importlib.import_module(f"{__name__}.cli.serve").service
     if name == "reproduce":
         return importlib.import_module(f"{__name__}.reproduction").reproduce
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

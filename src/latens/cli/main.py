@@ -69,6 +69,7 @@ VERBS = (
     Verb("density unpack", "latens.cli.density_pack:unpack", "Unpack an archive into its files."),
     Verb("grade", "latens.cli.grade:grade", "Grade seedling trays: emerged plants, plants that will succeed, lots."),
     Verb("jobs", "latens.cli.jobs:jobs", "Show how far a job of --engine is; verify its results; retry what failed."),
+    Verb("serve", "latens.cli.serve:serve", "Answer HTTP requests: an image in, a result out."),
     Verb("train", "latens.cli.train:train", "Train a model on your own images; can be stopped and resumed."),
     Verb("evaluate", "latens.cli.evaluate:evaluate", "Evaluate a model on held-out images and compare it with its baselines."),
     Verb("recipes", "latens.cli.recipes:recipes", "List the training recipes."),
@@ -195,12 +196,8 @@ def run(command: Callable[..., Any], bound: BoundArguments) -> int:
     debug = any(value.debug for value in bound.arguments.values() if isinstance(value, OutputOptions))
     if not debug:
         warnings.simplefilter("ignore")  # of libraries, for programmers
-    given = [value for value in bound.arguments.values() if isinstance(value, OutputOptions)]
     try:
-        with messages(given[0].format if given else "human"), reading(given):
-            status = command(*bound.args, **bound.kwargs)
-        sys.stdout.flush()
-        return status if isinstance(status, int) else 0
+        return call(command, bound)
     except KeyboardInterrupt:
         return _fail("stopped; finished results are kept", INTERRUPTED, debug)
     except LatensError as error:
@@ -230,6 +227,15 @@ def run(command: Callable[..., Any], bound: BoundArguments) -> int:
         return _fail(f"this machine has too little memory for this\n{hint}", LimitExceeded.exit_status, debug)
     except Exception as error:
         return _internal(error, debug)
+
+
+def call(command: Callable[..., Any], bound: BoundArguments) -> int:
+    """Call a verb with its messages on stderr and its limits; returns the exit status. Raises what the verb raises."""
+    given = [value for value in bound.arguments.values() if isinstance(value, OutputOptions)]
+    with messages(given[0].format if given else "human"), reading(given):
+        status = command(*bound.args, **bound.kwargs)
+    sys.stdout.flush()
+    return status if isinstance(status, int) else 0
 
 
 def stdout_works() -> bool:

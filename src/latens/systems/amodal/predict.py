@@ -20,6 +20,7 @@ from latens.data.tensors import to_tensor
 from latens.errors import counted
 from latens.hub import load_network, locate
 from latens.inference.device import choose_device, in_float32
+from latens.inference.kept import keepable
 from latens.shapes import Bool, Float, Int, UInt8
 from latens.systems.amodal.cells.config import StarConfig
 from latens.systems.amodal.cells.network import StarNet
@@ -164,6 +165,7 @@ def network_image(pixels: np.ndarray, size: int, short_side: int = 0) -> tuple[F
     return to_tensor(np.pad(small, padding), channels_last=True), (target[0] / width, target[1] / height)
 
 
+@keepable
 def load(
     place: str | Path = NAME, *, device: str | torch.device = "auto", threads: int | None = None
 ) -> AmodalSegmenter | CellSegmenter:

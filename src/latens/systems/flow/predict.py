@@ -19,6 +19,7 @@ from latens.data.squares import center_square
 from latens.errors import InputError, ModelError, ModelMissing, UsageError
 from latens.hub import fitting, load_network, locate, read_config
 from latens.inference.device import choose_device, in_float32
+from latens.inference.kept import keepable
 from latens.inference.many import OnError, many
 from latens.shapes import Float, UInt8
 from latens.systems.flow.config import DensityFlow, FlowConfig, ImageFlow, VectorFlow
@@ -298,6 +299,7 @@ def as_images(x: Float[Tensor, "n C S S"]) -> Pixels:
     return pixels
 
 
+@keepable
 def load(place: str | Path = NAME, *, device: str | torch.device = "auto", threads: int | None = None) -> DensityModel:
     """Loads a flow by name, model folder or hub id.
 

@@ -20,6 +20,7 @@ from latens.data.tensors import to_pixels, to_tensor
 from latens.errors import ModelMissing, UsageError
 from latens.hub import locate
 from latens.inference.device import choose_device, in_float32
+from latens.inference.kept import keepable
 from latens.inference.many import OnError, many
 from latens.nn.filters import guided_filter, luminance
 from latens.shapes import Float, UInt8
@@ -384,6 +385,7 @@ def color_of(airlight: Any) -> list[float]:
     return color
 
 
+@keepable
 def load(name_or_path: str | Path = "haze", *, device: str | torch.device = "auto", threads: int | None = None) -> Haze:
     """All bundled methods ("haze"), or those and a model by name, from a folder or a hub id.
 

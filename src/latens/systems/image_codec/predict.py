@@ -27,6 +27,7 @@ from latens.data.metadata import Metadata, unpack_metadata
 from latens.errors import Corrupt, ModelError, ModelMismatch, UsageError
 from latens.hub import BASE, fitting, load_network, locate
 from latens.inference.device import choose_device, in_float32
+from latens.inference.kept import keepable
 from latens.inference.many import OnError, many
 from latens.metrics.image import psnr as measured_psnr
 from latens.systems.image_codec.bands import Symbols
@@ -272,6 +273,7 @@ def _whole(steps: object) -> int:
     return steps
 
 
+@keepable
 def load(
     name_or_path: str | Path = "image_codec_context", *, device: str | torch.device = "auto", threads: int | None = None
 ) -> ImageCodec:

@@ -22,6 +22,7 @@ from latens.data.tensors import to_pixels, to_tensor
 from latens.errors import InputError, LimitExceeded, ModelError, UsageError
 from latens.hub import load_network, locate
 from latens.inference.device import choose_device, in_float32
+from latens.inference.kept import keepable
 from latens.inference.many import OnError, many
 from latens.nn.stages import normalized
 from latens.shapes import Float
@@ -284,6 +285,7 @@ def check_most(most: int) -> None:
         raise UsageError(f"the number of patches per part must be at least 1, not {most}", where="most")
 
 
+@keepable
 def load(place: str | Path = NAME, *, device: str | torch.device = "auto", threads: int | None = None) -> Parts:
     """Load a model by name, model folder or hub id.
 

@@ -18,6 +18,7 @@ from latens.data.images import ImageLike, read_image
 from latens.errors import LatensError, ModelError, UsageError
 from latens.hub import fitting, load_network, locate, read_config
 from latens.inference.device import choose_device, in_float32
+from latens.inference.kept import keepable
 from latens.inference.many import OnError, many
 from latens.settings import decode
 from latens.systems.seedlings.calibration import Calibration, probabilities
@@ -303,6 +304,7 @@ def _calibration(plain: Mapping[str, Any]) -> Calibration:
     return Calibration(tuple(map(float, plain["shift"])), float(plain["temperature"]))
 
 
+@keepable
 def load(place: str | Path, *, device: str | torch.device = "auto", threads: int | None = None) -> SeedlingGrader:
     """Loads a model by name, folder or hub id. Raises ModelMissing, ModelError or DeviceUnavailable."""
     folder = locate(place)

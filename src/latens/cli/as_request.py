@@ -1,0 +1,287 @@
+"""A verb as a request of `latens serve`: its command with the body as standard input and the result as standard output."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import io
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from inspect import BoundArguments
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+
+from cyclopts import Parameter
+
+from latens.catalogue import default_model, system_of
+from latens.cli.common import PARTIAL, ImageOptions
+from latens.errors import LatensError, LimitExceeded, StorageFull, UsageError, did_you_mean
+from latens.serve.settings import Endpoint, Option, Query
+
+OPTIONS: Mapping[str, tuple[str, ...]] = {
+    "compress": ("quality", "bpp", "psnr", "size", "refine", "method", "classes", "strip", "name", "channel"),
+    "decompress": ("to", "partial", "name"),
+    "segment": ("emit", "score", "diameter", "name", "channel"),
+    "dehaze": ("to", "method", "strength", "keep_brightness", "strip", "name", "channel"),
+    "haze": ("to", "visibility", "beta", "max_depth", "airlight", "method", "strip", "name", "channel"),
+    "parts": ("emit", "most", "resolution", "name", "channel"),
+    "density": ("draws", "name", "channel"),
+    "grade": ("emit", "sown", "day", "accept", "rows", "cols", "corners", "trays", "tray", "method", "name", "channel"),
+}
+"""Options that a request may have. All others name files of the service, or settings that are those of the operator."""
+
+VERBS_OF = {
+    "image_codec": ("compress", "decompress"),
+    "amodal": ("segment",),
+    "haze": ("dehaze", "haze"),
+    "parts": ("parts",),
+    "flow": ("density",),
+    "seedlings": ("grade",),
+}
+MODELS_OF = {"image_codec": ("image_codec_context", "image_codec"), "amodal": ("cells", "embryo")}  # of a name of a system
+TARGET = "latens.cli.as_request:open_worker"
+TABLES = frozenset({"cells", "frames", "plants", "lots"})  # results of --emit that are CSV
+SIGNATURES = (
+    (b"\x89PNG", "image/png"),
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"RIFF", "image/webp"),
+    (b"II*\0", "image/tiff"),
+    (b"MM\0*", "image/tiff"),
+    (b"PK\x03\x04", "application/zip"),
+    (b"<!doctype html", "text/html; charset=utf-8"),
+    (b"{", "application/json"),
+)
+LONGEST_RESULT = 3000  # characters of the record of a result in a header
+CACHED = 256  # command lines whose arguments are kept
+
+
+class Served(NamedTuple):
+    """A model that the service has, with the verbs that use it."""
+
+    model: str
+    system: str
+    verbs: tuple[str, ...]
+
+
+def served_models(names: Iterable[str]) -> list[Served]:
+    """Models of --models, of which the name of a system stands for all. Raises ModelMissing, or UsageError for a clip codec."""
+    found: dict[str, Served] = {}
+    for name in names:
+        system = system_of(name)
+        if system not in VERBS_OF:
+            raise UsageError(
+                f"models of {system} are not served", where=f"--models {name}", hint=f"known: {', '.join(VERBS_OF)}"
+            )
+        for model in MODELS_OF.get(name, (default_model(name) if name == system and name != "haze" else name,)):
+            found.setdefault(model, Served(model, system, VERBS_OF[system]))
+    if not found:
+        raise UsageError("no model is named", where="--models", hint=f"known: {', '.join(VERBS_OF)}")
+    return list(found.values())
+
+
+def endpoints(models: Sequence[Served], settings: Sequence[str]) -> list[Endpoint]:
+    """The endpoints of these models. `settings` are words of every command line, such as --limit."""
+    named = dict.fromkeys(verb for each in models for verb in each.verbs)
+    return [endpoint(verb, [each.model for each in models if verb in each.verbs], settings) for verb in named]
+
+
+def endpoint(verb: str, models: Sequence[str], settings: Sequence[str]) -> Endpoint:
+    """The endpoint of a verb; the first of the models is the default."""
+    function = _function(verb)
+    found = {name: option for name, option in options_of(function) if name.replace("-", "_") in OPTIONS[verb]}
+    found["model"] = Option(name="model", help=f"Default: {models[0]}.", kind="string", choices=tuple(models))
+    cached = functools.lru_cache(CACHED)(functools.partial(words_of, verb, found, settings))
+    return Endpoint(
+        name=verb,
+        help=next(line for line in inspect.getdoc(function).splitlines() if line),  # type: ignore[union-attr]
+        options=tuple(found.values()),
+        words=lambda query: cached(tuple(query)),
+        media_type=functools.partial(media_type, verb),
+    )
+
+
+def _function(verb: str) -> Callable[..., Any]:
+    found: Callable[..., Any] = getattr(importlib.import_module(f"latens.cli.{verb}"), verb)
+    return found
+
+
+def options_of(function: Callable[..., Any]) -> Iterator[tuple[str, Option]]:
+    """The options of a verb with one value, as query parameters, by their names without the leading dashes."""
+    hints = get_type_hints(function, include_extras=True) | {
+        "channel": get_type_hints(ImageOptions, include_extras=True)["channel"]
+    }
+    for name, hint in hints.items():
+        parts = get_args(hint)
+        text = next((part.help for part in parts if isinstance(part, Parameter) and part.help), None)
+        if text is None:
+            continue
+        types = [kind for kind in (get_args(parts[0]) or parts[:1]) if kind is not type(None)]
+        choices = next((get_args(kind) for kind in (parts[0], *types) if get_origin(kind) is Literal), ())
+        kind: Literal["number", "integer", "string", "boolean"] = "string"
+        if len(types) == 1 and not choices:
+            kind = {float: "number", int: "integer", bool: "boolean"}.get(types[0], "string")  # type: ignore[assignment]
+        word = name.replace("_", "-")
+        yield word, Option(name=word, help=text.replace("  ", " "), kind=kind, choices=choices)
+
+
+def words_of(verb: str, options: Mapping[str, Option], settings: Sequence[str], query: Query) -> list[str]:
+    """The command line of a query, checked by the parser of the command line. Raises UsageError."""
+    from latens.cli import main
+
+    words = [verb, "./-", "-o", "./-", "--format", "json", *settings]
+    given: set[str] = set()
+    for name, value in query:
+        if name not in options:
+            hint = did_you_mean(name, options, f"known: {', '.join(options)}")
+            raise UsageError(f"{verb} has no option {name} here", where=name, hint=hint)
+        if name in given:
+            raise UsageError("this option is given twice", where=name, hint="give it once")
+        given.add(name)
+        words += _words(options[name], value)
+    if "model" not in given:
+        words.append(f"--model={options['model'].choices[0]}")
+    main.parsed(words)
+    return words
+
+
+def _words(option: Option, value: str) -> list[str]:
+    if "\0" in value or not (value or option.kind == "boolean"):
+        raise UsageError("this option has no value", where=option.name, hint="give one, or leave the option out")
+    if option.name == "model" and value not in option.choices:
+        hint = f"served: {', '.join(option.choices)} (latens serve --models)"
+        raise UsageError(f"the model {value} is not served", where="model", hint=hint)
+    if option.kind == "boolean":
+        if value.lower() not in ("", "1", "true", "0", "false"):
+            raise UsageError(f"'{value}' is not true or false", where=option.name)
+        return [f"--{option.name}"] if value.lower() in ("", "1", "true") else []
+    if option.name == "airlight":
+        return ["--airlight", *value.split(",")]
+    return [f"--{option.name}={value}"]
+
+
+def media_type(verb: str, words: Sequence[str], head: bytes) -> str:
+    """The media type of a result, by its first bytes; tables are known by their name."""
+    found = next((kind for start, kind in SIGNATURES if head.lower().startswith(start.lower())), None)
+    if found is None and head[4:12] == b"ftypavif":
+        return "image/avif"
+    emit = next((word.partition("=")[2] for word in words if word.startswith("--emit=")), "")
+    if found is None and (verb == "density" or emit in TABLES or (verb == "grade" and not emit)):
+        return "text/csv; charset=utf-8"
+    return found or "application/octet-stream"
+
+
+# ---------------------------------------------------------------------------------------------------------- workers
+
+
+def open_worker(prepare: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Load models of (name, system) in a worker process; returns the function that answers its tasks. Raises LatensError."""
+    import warnings
+
+    from latens.contract import open_system
+    from latens.inference.kept import keeping_models
+
+    warnings.simplefilter("ignore")  # of libraries, for programmers
+    keeping_models().__enter__()  # until this process ends
+    for model, system in prepare["models"]:
+        open_system(system).load(model, device=prepare["device"], threads=prepare["threads"])
+    return answer
+
+
+def answer(task: dict[str, Any]) -> dict[str, Any]:
+    """Run the command of a task with FOLDER/body as standard input and FOLDER/result as standard output.
+
+    Returns `status` (done, partial) and `result` (the record of the verb as JSON), or `error` and `message`.
+    """
+    from latens.cli import main
+
+    command, bound = _parsed(tuple(task["words"]))
+    folder, messages = Path(task["folder"]), io.StringIO()
+    result = folder / "result"
+    with streams(folder / "body", result, messages), temporary_files(folder):
+        status, error = _called(main.call, command, bound)
+    if error is not None:
+        return error
+    lines = messages.getvalue().splitlines()
+    rows = [row for row in map(_json, lines) if row is not None]
+    failed = next((row for row in rows if row.get("status") == "failed"), None)
+    if failed is not None:
+        return {"error": failed["error"], "message": failed["message"]}
+    if status not in (0, PARTIAL) or not result.stat().st_size:
+        return {"error": "InputError", "message": lines[-1].removeprefix("latens: ") if lines else "there is no result"}
+    return {"status": "partial" if status == PARTIAL else "done", "result": _header(rows, lines)}
+
+
+@functools.lru_cache(CACHED)
+def _parsed(words: tuple[str, ...]) -> tuple[Callable[..., Any], BoundArguments]:
+    from latens.cli import main
+
+    return main.parsed(words)
+
+
+def _called(call: Callable[..., int], command: Callable[..., Any], bound: BoundArguments) -> tuple[int, dict[str, str] | None]:
+    """The exit status of a verb, or its error by class and text."""
+    from latens.cli.main import SYSTEM_ERRORS
+
+    try:
+        return call(command, bound), None
+    except LatensError as error:
+        return 0, {"error": type(error).__name__, "message": str(error)}
+    except MemoryError:
+        return 0, {"error": LimitExceeded.__name__, "message": "the service has too little memory for this"}
+    except OSError as error:
+        if SYSTEM_ERRORS.get(error.errno or 0) != StorageFull.exit_status:
+            raise
+        return 0, {"error": StorageFull.__name__, "message": f"a temporary file cannot be written: {error.strerror}"}
+
+
+@contextmanager
+def streams(body: Path, result: Path, messages: io.StringIO) -> Iterator[None]:
+    """Context with files as standard input and output."""
+    before = sys.stdin
+    with body.open("rb") as source, result.open("wb") as target:
+        sys.stdin = io.TextIOWrapper(source)
+        output = io.TextIOWrapper(target, encoding="utf-8", write_through=True)
+        try:
+            with redirect_stdout(output), redirect_stderr(messages):
+                yield
+        finally:
+            output.flush()
+            output.detach()
+            sys.stdin.detach()
+            sys.stdin = before
+
+
+@contextmanager
+def temporary_files(folder: Path) -> Iterator[None]:
+    """Context whose temporary files lie in a folder, which the service removes even if this process is killed."""
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
+
+
+def _json(line: str) -> dict[str, Any] | None:
+    if not line.startswith("{"):
+        return None
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _header(rows: Sequence[dict[str, Any]], lines: Sequence[str]) -> str:
+    """The record of a result as ASCII JSON, with warnings; without long values if it would be too long for a header."""
+    record = {name: value for row in rows for name, value in row.items() if name not in ("input", "output", "status", "files")}
+    warned = [line.removeprefix("latens: ") for line in lines if line.startswith("latens: ")]
+    if warned:
+        record["warnings"] = warned
+    text = json.dumps(record)
+    if len(text) <= LONGEST_RESULT:
+        return text
+    return json.dumps({name: value for name, value in record.items() if isinstance(value, int | float | bool)})

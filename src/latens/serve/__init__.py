@@ -1,0 +1,1 @@
+"""The HTTP service of `latens serve`: admission, workers, answers. It knows no verb and no system."""
