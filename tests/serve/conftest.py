@@ -48,7 +48,9 @@ class Running:
         assert self.process.stdout is not None
         self.baseline: tuple[int, list[str]] = (0, [])  # state before the first request
         line = self.process.stdout.readline()
-        assert line, self.stderr.read_text()
+        if not line:
+            self.stop()
+            pytest.fail(self.stderr.read_text())
         self.port = read_port(line)
 
     def ask(

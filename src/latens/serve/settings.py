@@ -50,4 +50,4 @@ class Settings:
     token: str | None = None
     names: frozenset[str] | None = None  # hosts by which the service may be called; None: all
     threads: int = 1  # of a worker
-    version: str = ""  # of latens
+    version: str = "0"  # of latens
