@@ -1,7 +1,7 @@
 """Mutation tests: planted mistakes that the tests must find, and a sample of mechanical ones.
 
     python benchmarks/mutants.py planted [--only WORDS] [-o FILE]     # tests/mutants.toml, a new process for each
-    python benchmarks/mutants.py sampled [--count 400] [-o FILE]      # mutmut on FILES; needs `pip install mutmut==3.8.1`
+    python benchmarks/mutants.py sampled [--count 400] [--seed N]     # mutmut on FILES; needs `pip install mutmut==3.8.1`
 
 The two numbers answer different questions and are never added: the planted mistakes are named and chosen by a person; the
 sample is drawn at random from all mutants that mutmut makes of FILES, about half of whose survivors change nothing.
@@ -37,7 +37,6 @@ LIMIT = 300  # CPU seconds for the tests of one mutant
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 ADDED: list[str] = []  # entries of sys.path of the copy in use
 DEAD = ("killed", "timeout", "segfault", "suspicious")  # statuses of mutmut
-SEED = 20_261_129  # of the sample
 Z = 1.96  # of a 95 % interval
 
 FILES = (
@@ -57,19 +56,31 @@ FILES = (
 """Equations, losses, networks, baselines and measures; recipes and settings are compared with the papers value by value."""
 
 TESTS = (
-    "codes/test_bijector.py", "codes/test_entropy.py", "codes/test_gains.py", "codes/test_logdet.py", "codes/test_mmd.py",
-    "codes/test_parts.py", "codes/test_refine.py", "codes/test_rounding.py", "codes/test_vq.py",
-    "experiments/test_probes.py", "metrics/test_instances.py", "training/test_optim.py", "training/test_selection.py",
-    "systems/amodal/test_model.py", "systems/amodal/test_paper.py", "systems/amodal/test_pipeline.py",
+    "codes/test_annealing.py", "codes/test_bijector.py", "codes/test_entropy.py", "codes/test_gains.py",
+    "codes/test_logdet.py", "codes/test_mmd.py", "codes/test_parts.py", "codes/test_refine.py", "codes/test_rounding.py",
+    "codes/test_vq.py", "experiments/test_probes.py", "metrics/test_instances.py", "training/test_optim.py",
+    "training/test_selection.py", "systems/amodal/test_model.py", "systems/amodal/test_networks.py",
+    "systems/amodal/test_objective.py", "systems/amodal/test_paper.py", "systems/amodal/test_pipeline.py",
     "systems/amodal/test_regions.py", "systems/haze/test_baselines.py", "systems/haze/test_classical.py",
     "systems/haze/test_evaluate.py", "systems/haze/test_formation.py", "systems/haze/test_models.py",
-    "systems/haze/test_paper.py", "systems/parts/test_discovery.py", "systems/parts/test_model.py",
+    "systems/haze/test_networks.py", "systems/haze/test_objective.py", "systems/haze/test_paper.py",
+    "systems/parts/test_discovery.py", "systems/parts/test_model.py", "systems/parts/test_objective.py",
     "systems/parts/test_paper.py", "systems/image_codec/test_objective.py", "systems/image_codec/test_paper.py",
-    "systems/video_codec/test_model.py", "systems/video_codec/test_objective.py", "systems/video_codec/test_paper.py",
-    "systems/flow/test_model.py", "systems/flow/test_paper.py", "systems/seedlings/test_paper.py",
+    "systems/video_codec/test_model.py", "systems/video_codec/test_networks.py", "systems/video_codec/test_objective.py",
+    "systems/video_codec/test_paper.py", "systems/flow/test_model.py", "systems/flow/test_objective.py",
+    "systems/flow/test_paper.py", "systems/seedlings/test_objective.py", "systems/seedlings/test_paper.py",
     "systems/seedlings/test_training.py",
 )  # fmt: skip
 """Tests of the sample: those that compute, without golden files, the architecture and the command line."""
+
+LONG = (
+    "metrics/test_instances.py::test_average_precision_equals_pycocotools_on_a_thousand_cases",
+    "systems/flow/test_model.py::test_every_block_is_certified_after_training_from_scratch",
+    "systems/haze/test_evaluate.py::test_an_interrupted_evaluation_continues",
+    "systems/haze/test_evaluate.py::test_rows_baselines_and_references",
+    "systems/video_codec/test_objective.py::test_tiny_overfits_two_clips",
+)
+"""Tests of these files that take as long as a hundred others and are left out, so that the sample is a lower bound."""
 
 
 class Planted(NamedTuple):
@@ -236,7 +247,7 @@ def paths_of_others() -> list[str]:
 # ------------------------------------------------------------------------------------------------------------ sampled
 
 
-def sampled(count: int, jobs: int, minutes: float) -> dict[str, Any]:
+def sampled(count: int, seed: int, jobs: int, minutes: float) -> dict[str, Any]:
     """Test a sample of mutmut's mutants of FILES, proportionally for each file."""
     with tempfile.TemporaryDirectory() as spare:
         folder = Path(spare)
@@ -246,14 +257,14 @@ def sampled(count: int, jobs: int, minutes: float) -> dict[str, Any]:
             "source_paths": ["src"],
             "only_mutate": [str(SOURCE / name) for name in FILES],
             "pytest_add_cli_args_test_selection": [f"tests/{name}" for name in TESTS],
-            "pytest_add_cli_args": ["-p", "no:cacheprovider", "-m", "not slow"],
+            "pytest_add_cli_args": ["-p", "no:cacheprovider", "-m", "not slow", *(f"--deselect=tests/{name}" for name in LONG)],
             "use_setproctitle": False,
             "process_isolation": "forkserver",  # after a backward pass, torch refuses another one in a forked process
         }
         lines = [f"{name} = {json.dumps(value)}" for name, value in settings.items()]
         text = (ROOT / "pyproject.toml").read_text(encoding="utf-8") + "\n[tool.mutmut]\n" + "\n".join(lines) + "\n"
         (folder / "pyproject.toml").write_text(text, encoding="utf-8")
-        options = ["--count", str(count), "--jobs", str(jobs), "--minutes", str(minutes)]
+        options = ["--count", str(count), "--seed", str(seed), "--jobs", str(jobs), "--minutes", str(minutes)]
         command = [sys.executable, str(Path(__file__).resolve()), "inside", *options]
         paths = os.pathsep.join([str(folder / "src"), *paths_of_others()])
         subprocess.run(command, cwd=folder, env={**os.environ, **ONE_THREAD, "PYTHONPATH": paths}, check=True)
@@ -261,7 +272,7 @@ def sampled(count: int, jobs: int, minutes: float) -> dict[str, Any]:
     return found
 
 
-def inside(count: int, jobs: int, minutes: float) -> None:
+def inside(count: int, seed: int, jobs: int, minutes: float) -> None:
     """In the folder of `sampled`: make the mutants, draw, run in random order, and keep found.json up to date."""
     from mutmut import __main__ as mutmut
     from mutmut.mutation.diff_apply import get_diff_for_mutant
@@ -278,8 +289,8 @@ def inside(count: int, jobs: int, minutes: float) -> None:
     _, data = mutmut.collect_source_file_mutation_data(mutant_names=())
     population = {path: sorted(own.exit_code_by_key) for path, own in sorted(data.items())}
     path_of = {name: path for path, own in population.items() for name in own}
-    drawn = draw(population, count)
-    random.Random(SEED).shuffle(drawn)  # an early end leaves a random part of the sample
+    drawn = draw(population, count, seed)
+    random.Random(seed).shuffle(drawn)  # an early end leaves a random part of the sample
     runner = mutmut.get_mutant_runner(jobs)
     mutmut.collect_or_load_stats(runner)
     seconds_of, functions = mutmut.state().duration_by_test, mutmut.state().tests_by_mangled_function_name
@@ -297,7 +308,7 @@ def inside(count: int, jobs: int, minutes: float) -> None:
             alive[name] = get_diff_for_mutant(name, path=path_of[name])
         if len(statuses) % 10 == 0 or len(statuses) == len(drawn):
             print(f"{len(statuses)} of {len(drawn)}, {len(alive)} alive", flush=True)
-            summary = {"population": len(path_of), "files": len(population), **summarized(statuses)}
+            summary = {"population": len(path_of), "files": len(population), **summarized(statuses, seed)}
             Path("found.json").write_text(json.dumps({"summary": summary, "alive": alive}, indent=1), encoding="utf-8")
 
     def finish() -> None:
@@ -322,27 +333,29 @@ def inside(count: int, jobs: int, minutes: float) -> None:
     runner.shutdown()
 
 
-def summarized(statuses: Mapping[str, str]) -> dict[str, Any]:
+def summarized(statuses: Mapping[str, str], seed: int) -> dict[str, Any]:
     """Shares of a sample with their interval; mutants of functions that no test calls count as alive."""
     killed = sum(status in DEAD for status in statuses.values())
     low, high = wilson(killed, len(statuses))
+    used = sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return {
         "sample": len(statuses),
         "killed": killed,
         "percent": round(100 * killed / len(statuses), 1),
         "interval": [round(100 * low, 1), round(100 * high, 1)],
         "statuses": {status: sum(s == status for s in statuses.values()) for status in sorted(set(statuses.values()))},
-        "seed": SEED,
+        "seed": seed,
+        "cpu_minutes": round(used / 60, 1),
     }
 
 
-def draw(population: Mapping[str, Sequence[str]], count: int) -> list[str]:
+def draw(population: Mapping[str, Sequence[str]], count: int, seed: int) -> list[str]:
     """A seeded sample in which every file has its share of the mutants (largest remainders)."""
     total = sum(map(len, population.values()))
     exact = {path: min(count, total) * len(names) / total for path, names in population.items()}
     shares = {path: int(value) for path, value in exact.items()}
     rest = sorted(exact, key=lambda path: (shares[path] - exact[path], path))[: min(count, total) - sum(shares.values())]
-    rng = random.Random(SEED)
+    rng = random.Random(seed)
     return [name for path, names in population.items() for name in _pick(rng, names, shares[path] + (path in rest))]
 
 
@@ -362,17 +375,18 @@ def main() -> None:
     parser.add_argument("what", choices=("planted", "sampled", "inside"))
     parser.add_argument("--only", default="", help="planted mistakes whose names contain this")
     parser.add_argument("--count", type=int, default=400, help="size of the sample")
+    parser.add_argument("--seed", type=int, default=1, help="of the sample; use one whose survivors nobody read")
     parser.add_argument("--minutes", type=float, default=60.0, help="of the sample; a shorter run tests a random part of it")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("-o", "--out", type=Path, help="JSON file for all results")
     arguments = parser.parse_args()
     if arguments.what == "inside":
-        inside(arguments.count, arguments.jobs, arguments.minutes)
+        inside(arguments.count, arguments.seed, arguments.jobs, arguments.minutes)
         return
     if arguments.what == "planted":
         found = planted(arguments.only, arguments.jobs)
     else:
-        found = sampled(arguments.count, arguments.jobs, arguments.minutes)
+        found = sampled(arguments.count, arguments.seed, arguments.jobs, arguments.minutes)
     if arguments.out is not None:
         arguments.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     for name, difference in found.get("alive", {}).items():

@@ -42,10 +42,10 @@ def test_a_mistake_without_its_place_is_an_error() -> None:
 
 def test_the_sample_is_seeded_and_proportional() -> None:
     population = {"a": [f"a{i}" for i in range(60)], "b": [f"b{i}" for i in range(30)], "c": ["c0"] * 10}
-    drawn = MUTANTS["draw"](population, 20)
-    assert drawn == MUTANTS["draw"](population, 20)
+    drawn = MUTANTS["draw"](population, 20, 1)
+    assert drawn == MUTANTS["draw"](population, 20, 1) != MUTANTS["draw"](population, 20, 2)
     assert Counter(name[0] for name in drawn) == {"a": 12, "b": 6, "c": 2}
-    assert len(MUTANTS["draw"](population, 1000)) == 100
+    assert len(MUTANTS["draw"](population, 1000, 1)) == 100
     low, high = MUTANTS["wilson"](350, 400)
     assert (low, high) == pytest.approx((0.8390, 0.9039), abs=1e-4)
 
@@ -53,3 +53,7 @@ def test_the_sample_is_seeded_and_proportional() -> None:
 def test_the_files_of_the_sample_exist() -> None:
     assert [name for name in MUTANTS["FILES"] if not (ROOT / "src" / "latens" / name).is_file()] == []
     assert [name for name in MUTANTS["TESTS"] if not (ROOT / "tests" / name).is_file()] == []
+    for name in MUTANTS["LONG"]:
+        path, _, test = name.partition("::")
+        assert path in MUTANTS["TESTS"]
+        assert f"def {test}(" in (ROOT / "tests" / path).read_text(encoding="utf-8")

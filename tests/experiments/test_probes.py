@@ -190,3 +190,68 @@ def test_a_class_without_a_training_image_is_never_predicted() -> None:
     labels = [torch.arange(20) % 2, torch.arange(20) % 2, torch.full((20,), 2)]
     sets = [torch.randn(20, 4) + 3 * torch.arange(20)[:, None] % 2 for _ in range(3)]
     assert linear(sets, labels, 3).test == 0
+
+
+def test_messages_name_the_data_set(labeled: Path) -> None:
+    found, plain = open_set(labeled), open_set(labeled / "a")
+    for train, test in ((plain, found), (found, plain)):
+        with pytest.raises(InputError) as caught:
+            probes.check_labels(train, test)
+        assert (caught.value.what, caught.value.where) == ("a probe needs labeled images", train.name)
+        assert caught.value.hint == "give one folder of images for every class, or a labeled data set"
+    probes.check_labels(found, found)
+    more = replace(found, labels=found.labels + 1)
+    with pytest.raises(InputError) as caught:
+        probes.check_labels(found, more)
+    assert (caught.value.what, caught.value.where, caught.value.hint) == (
+        "the test split has classes that the training split lacks", more.name, None,
+    )  # fmt: skip
+
+
+def test_a_linear_probe_is_logistic_regression_on_standardized_features() -> None:
+    """The chosen penalty, and top-5 accuracies of seven classes, from the coefficients of scikit-learn."""
+    from sklearn.linear_model import LogisticRegression
+
+    torch.manual_seed(1)
+    labels = [torch.arange(n) % 7 for n in (70, 35, 35)]
+    sets = [nn.functional.one_hot(y, 9).float() * 1.5 + torch.randn(len(y), 9) for y in labels]
+    found = linear(sets, labels, 7)
+    mean, deviation = sets[0].mean(0), sets[0].std(0) + 1e-6
+    plain = [((x - mean) / deviation).numpy() for x in sets]
+    rows = []
+    for penalty in (1e-1, 1e-3, 1e-5):
+        model = LogisticRegression(C=1 / (penalty * 70), max_iter=1000).fit(plain[0], labels[0].numpy())
+        scores = [model.predict_proba(x) for x in plain]
+        rank = [(s > s[np.arange(len(s)), y.numpy()][:, None]).sum(1) for s, y in zip(scores, labels, strict=True)]
+        rows.append(((rank[1] < 1).mean(), (rank[2] < 1).mean(), (rank[2] < 5).mean(), f"penalty {penalty:g}"))
+    best = max(rows, key=lambda row: row[0])
+    assert (found.probe, found.chosen) == ("linear", best[3])
+    assert (found.validation, found.test, found.top5) == pytest.approx([100 * value for value in best[:3]])
+    assert 0 < found.test < found.top5 <= 100
+
+
+def test_neighbors_vote_by_cosine() -> None:
+    """exp(cosine / 0.07) of centered features, with 1, 5, 20, 50 and 200 neighbors at most as many as there are images."""
+    torch.manual_seed(2)
+    labels = [torch.arange(n) % 7 for n in (30, 21, 21)]
+    sets = [nn.functional.one_hot(y, 8).float() + 0.7 * torch.randn(len(y), 8) + 3 for y in labels]
+    found = nearest(sets, labels, 7)
+    unit = [(x - sets[0].mean(0)).double().numpy() for x in sets]
+    unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in unit]
+    rows = []
+    for count in (1, 5, 20):
+        shares = []
+        for which in (1, 2):
+            cosine = unit[which] @ unit[0].T
+            near = np.argsort(-cosine, axis=1)[:, :count]
+            votes = np.zeros((len(cosine), 7))
+            for row, index in np.ndindex(near.shape):
+                place = near[row, index]
+                votes[row, int(labels[0][place])] += np.exp(cosine[row, place] / 0.07)
+            own = votes[np.arange(len(votes)), labels[which].numpy()]
+            rank = (votes > own[:, None]).sum(1)
+            shares += [(rank < 1).mean()]
+        rows.append((shares[0], shares[1], f"{count} neighbors"))
+    best = max(rows, key=lambda row: row[0])
+    assert (found.probe, found.chosen) == ("knn", best[2])
+    assert (found.validation, found.test) == pytest.approx([100 * value for value in best[:2]])

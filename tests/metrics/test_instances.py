@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,9 +14,11 @@ from latens.data.instances import Layers, Scene, paint, scene_of
 from latens.errors import InputError
 from latens.metrics.instances import (
     DEGREES,
+    ImageScores,
     Quality,
     average_precision,
     coco_tables,
+    diameter,
     mask_iou,
     match,
     score_image,
@@ -153,3 +156,64 @@ def test_matching_symmetry_and_quality() -> None:
     assert Quality().value == 1
     # One match of IoU 1, one miss: 1 / (1 + 1/2).
     assert Quality().plus(truth, layers(FRONT).amodal).value == pytest.approx(2 / 3)
+
+
+def test_messages_say_which_image() -> None:
+    truth = [scene_of(layers(FRONT)), scene_of(layers(FRONT))]
+    small = Scene(file="", height=5, width=5)
+    with pytest.raises(InputError) as caught:
+        average_precision(truth, [truth[0]], 1)
+    assert str(caught.value) == "1 results for 2 images"
+    for scene, where in ((truth[1], "image 2"), (replace(truth[1], file="b.png"), "b.png")):
+        with pytest.raises(InputError) as caught:
+            average_precision([truth[0], scene], [truth[0], small], 1)
+        assert str(caught.value) == f"{where}: the result has another size than its image"
+    with pytest.raises(InputError) as caught:
+        average_precision([scene_of(layers(FRONT)._replace(category=np.array([3])))], [truth[0]], 2)
+    assert str(caught.value) == "an object has class 3, but there are 2 classes"
+
+
+def test_the_tables_of_coco() -> None:
+    """Ids from 1, the box as x, y, width and height, and the hidden fraction of the truth; empty parts are left out."""
+    two = layers(FRONT, BEHIND)
+    two.visible[0] = False  # fully hidden
+    truth = replace(scene_of(two._replace(category=np.array([1, 0]))), file="a.png")
+    found = scene_of(layers(BEHIND), scores=[0.25])
+    data, results = coco_tables([truth], [found], 2, "amodal")
+    assert data["images"] == [{"id": 1, "height": SIZE, "width": SIZE, "file_name": "a.png"}]
+    assert data["categories"] == [{"id": 1, "name": "0"}, {"id": 2, "name": "1"}]
+    (first, second) = data["annotations"]
+    area = int(two.amodal[0].sum())
+    rows, columns = np.flatnonzero(two.amodal[0].any(1)), np.flatnonzero(two.amodal[0].any(0))
+    assert [first[name] for name in ("image_id", "category_id", "id", "iscrowd", "area", "hidden_fraction")] == [
+        1,
+        2,
+        1,
+        0,
+        area,
+        1,
+    ]
+    assert first["bbox"] == [columns[0], rows[0], len(columns), len(rows)]
+    assert second["id"] == 2
+    assert [(result["score"], result["category_id"], result["image_id"]) for result in results] == [(0.25, 1, 1)]
+    (only,) = coco_tables([truth], [found], 2, "visible")[0]["annotations"]
+    assert (only["id"], only["category_id"], only["area"]) == (1, 1, int(two.visible[1].sum()))
+
+
+def test_summaries_by_hand() -> None:
+    """Means over objects, pairs and images; NaN where nothing is counted."""
+    first = ImageScores([1.0, 0.5], [0.25], 1, 2, 0, [0.1], 0.2)
+    second = ImageScores([0.0], [], 1, 1, -1, [0.3, 0.5], None)
+    assert summarize([first, second]) == pytest.approx({
+        "mean IoU": 0.5, "mean IoU of hidden parts": 0.25, "order accuracy": 2 / 3, "count accuracy": 0.5,
+        "mean area error": 0.3, "mean symmetry error": 0.2,
+    })  # fmt: skip
+    assert all(math.isnan(value) for value in summarize([]).values())
+    total = Quality(0.5, 1, 2, 3).plus(layers(FRONT, APART).amodal, layers(FRONT).amodal)
+    assert total == Quality(1.5, 2, 3, 3)
+    assert total.value == pytest.approx(1.5 / (2 + 3))
+    assert match(np.array([[0.5, 0.4], [0.6, 0.49]])) == [(1, 0)]
+    assert match(np.array([[0.3, 0.4], [0.6, 0.49]]), 0.35) == [(1, 0), (0, 1)]
+    assert diameter(math.pi) == pytest.approx(2)
+    assert symmetry([4.0, 9.0, 16.0]) == pytest.approx(0.5)
+    assert symmetry([0.0, 0.0]) is None

@@ -91,3 +91,33 @@ def test_large_matrices_stay_with_adam() -> None:
         for side in (11, 12)
     ]
     assert kinds == [{"adam"}, {"muon", "adam"}]
+
+
+def test_settings_reach_every_optimizer() -> None:
+    """Rates times the factor of the group for Muon and Adam, two decays for Adam; momentum with Nesterov's form for SGD."""
+    model = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 3), torch.nn.BatchNorm2d(3))
+    (muon,) = build_optimizers(model, {"model": (Group(("",), lr_factor=0.5),)}, Muon(lr=0.2, muon_lr=0.6)).values()
+    assert [(group["kind"], group["lr"]) for group in muon.param_groups] == [("muon", 0.3), ("adam", 0.1)]
+    for momentum, nesterov in ((0.7, True), (0.0, False)):
+        (sgd,) = build_optimizers(model, ONE_OPTIMIZER, Sgd(lr=0.2, momentum=momentum, weight_decay=0.03)).values()
+        (group,) = sgd.param_groups
+        assert [group[name] for name in ("lr", "momentum", "nesterov", "weight_decay")] == [0.2, momentum, nesterov, 0.03]
+    (adam,) = build_optimizers(model, ONE_OPTIMIZER, Adam(lr=0.2, beta1=0.6)).values()
+    assert (adam.defaults["lr"], adam.param_groups[0]["lr"], adam.param_groups[0]["betas"]) == (0.2, 0.2, (0.6, 0.999))
+
+
+def test_frozen_and_foreign_parameters_have_no_optimizer() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+    model[0].weight.requires_grad_(False)
+    owners = {"first": (Group(("0.", "none.")), Group(("none.",))), "second": (Group(("2.",)),)}
+    found = build_optimizers(model, owners, Adam())
+    assert {name: [len(group["params"]) for group in one.param_groups] for name, one in found.items()} == {
+        "first": [1], "second": [2],
+    }  # fmt: skip
+
+
+def test_rates_at_the_ends_of_the_schedule() -> None:
+    assert [rate_factor(step, 10, Schedule(warmup=0, decay_share=0.0)) for step in (0, 9)] == [1.0, 1.0]
+    assert rate_factor(0, 10, Schedule(warmup=4, decay_share=0.0)) == 0.25
+    assert rate_factor(7, 10, Schedule(warmup=0, decay_share=0.5)) == pytest.approx(3 / 5)
+    assert rate_factor(1, 4, Schedule(warmup=4, decay_share=1.0)) == pytest.approx(2 / 4 * 3 / 4)

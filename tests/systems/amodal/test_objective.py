@@ -21,6 +21,9 @@ from latens.systems.amodal.objective import AmodalObjective, binary_iou, found_l
 from latens.systems.amodal.pipeline import AmodalRCNN, Detections, Truth
 from latens.systems.amodal.recipes import tiny
 
+from .test_paper import FixedPipeline, by_hand
+from .test_paper import batch as pipeline_batch
+
 SIDE = 8
 
 
@@ -177,6 +180,17 @@ def test_the_first_stage_trains_the_code() -> None:
     with pytest.raises(AssertionError):  # the second stage has images and truth; the code is frozen before
         next(objective(model, batch([rectangle(0, 0, 4, 4)]), 2))
     assert not model.code.scale.requires_grad
+
+
+def test_logs_have_the_weighted_terms_by_name() -> None:
+    """Every loss of section 4.3 and of ASN, as it enters the total."""
+    model: Any = FixedPipeline(0.06)
+    weights = LossConfig(detection=2, occlusion=3, code=5, refinement=7, visible=11)
+    (step,) = AmodalObjective(weights, model, 0)(model, pipeline_batch(), 0)
+    factors = {"proposals": 1, "detection": 2, "occlusion": 3, "codewords": 5, "mask": 7, "visible": 11}
+    expected = {name: factors[name] * value for name, value in by_hand().items()} | {"asn": 8 * np.log(4 / 3)}
+    assert step.optimizer == "model"
+    assert {name: float(value) for name, value in step.logs.items()} == pytest.approx(expected, rel=1e-6)
 
 
 SMALL = replace(

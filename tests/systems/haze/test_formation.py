@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from latens.errors import UsageError
 from latens.systems.haze import formation
 
 from .oracles import measure_beta
@@ -83,3 +84,47 @@ def test_linear_light_mixes_light() -> None:
     assert float(mixed[0, 0]) * 255 == pytest.approx(188, abs=0.6)
     values = torch.linspace(0, 1, 50)
     torch.testing.assert_close(formation.encode_srgb(formation.decode_srgb(values)), values, atol=1e-5, rtol=0)
+
+
+def test_the_scattering_coefficient_of_a_command() -> None:
+    assert formation.scattering(150.0, None, 40.0) == pytest.approx(math.log(20) / 150)
+    assert formation.scattering(None, 0.02, 40.0) == 0.02
+    assert formation.scattering(None, None, 40.0) == pytest.approx(1.2 / 40)
+    with pytest.raises(UsageError, match="--visibility and --beta exclude each other") as both:
+        formation.scattering(150.0, 0.02, 40.0)
+    assert both.value.hint == "give one of them"
+    for arguments, name in (
+        ((0.0, None, 40.0), "visibility"),
+        ((None, -1.0, 40.0), "beta"),
+        ((None, None, math.inf), "max_depth"),
+    ):
+        with pytest.raises(UsageError, match=f"{name} must be above 0") as caught:
+            formation.scattering(*arguments)
+        value = next(value for value in arguments if value is not None and not 0 < value < math.inf)
+        assert caught.value.where == f"--{name} {value:g}"
+
+
+def test_nearly_gray_airlight() -> None:
+    """A share of the images has three colors within 0.02 of the first draw, at most 1; beta is that of the same seed."""
+    drawn = formation.draw_haze_parameters(np.random.default_rng(3), 400, gray=0.5, airlight=(0.9, 1.0), beta=(2.0, 3.0))
+    plain = formation.draw_haze_parameters(np.random.default_rng(3), 400, airlight=(0.9, 1.0), beta=(2.0, 3.0))
+    rng = np.random.default_rng(3)
+    colors, beta = rng.uniform(0.9, 1.0, (400, 3)), rng.uniform(2.0, 3.0, 400)
+    nearly = (colors[:, :1] + rng.uniform(-0.02, 0.02, (400, 3))).clip(0, 1)
+    gray = rng.random((400, 1)) < 0.5
+    np.testing.assert_allclose(drawn.airlight.numpy(), np.where(gray, nearly, colors), atol=1e-6)
+    np.testing.assert_allclose(drawn.beta.numpy(), beta, rtol=1e-6)
+    np.testing.assert_allclose(plain.airlight.numpy(), colors, rtol=1e-6)
+    assert 0.4 < gray.mean() < 0.6
+    whole = formation.draw_haze_parameters(np.random.default_rng(3), 400, gray=1.0)
+    assert float((whole.airlight.amax(1) - whole.airlight.amin(1)).max()) <= 0.04 + 1e-6
+
+
+def test_srgb_outside_and_at_its_limits() -> None:
+    """IEC 61966-2-1: linear below 0.04045 (0.0031308 of light), a power of 2.4 above; values are clamped to [0, 1]."""
+    values = torch.tensor([-0.5, 0.0, 0.02, 0.04045, 0.5, 1.0, 1.5], dtype=torch.float64)
+    expected = [0, 0, 0.02 / 12.92, 0.04045 / 12.92, ((0.5 + 0.055) / 1.055) ** 2.4, 1, 1]
+    assert formation.decode_srgb(values).tolist() == pytest.approx(expected)
+    light = torch.tensor([-0.5, 0.0, 0.002, 0.0031308, 0.2, 1.0, 1.5], dtype=torch.float64)
+    expected = [0, 0, 0.002 * 12.92, 0.0031308 * 12.92, 1.055 * 0.2 ** (1 / 2.4) - 0.055, 1, 1]
+    assert formation.encode_srgb(light).tolist() == pytest.approx(expected)

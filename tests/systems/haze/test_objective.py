@@ -21,6 +21,7 @@ from latens.systems.haze.config import (
     TranslationLossConfig,
     TranslatorConfig,
 )
+from latens.systems.haze.formation import HazeParameters
 from latens.systems.haze.layers import PerDomain
 from latens.systems.haze.methods import dehazenet, refine
 from latens.systems.haze.model import HazeTranslator
@@ -34,6 +35,7 @@ from latens.systems.haze.objective import (
     psnr,
 )
 from latens.systems.haze.physical import PhysicalHaze, consistency
+from latens.systems.haze.protocol import HazyScene, removal_rows, synthesis_rows
 
 from .test_paper import BATCH, FixedPhysical, FixedTranslator, physical_batch, plain
 
@@ -228,3 +230,67 @@ def test_validation_and_sheet_of_dehazenet() -> None:
     np.testing.assert_array_equal(
         sheet, np.rint(255 * torch.cat(views, 3)[0].permute(1, 2, 0).numpy().clip(0, 1)).astype(np.uint8)
     )
+
+
+def test_steps_have_one_optimizer() -> None:
+    class Net(nn.Module):
+        def forward(self, patches: Tensor) -> Tensor:
+            return patches[:, :1, :1, :1]
+
+    (step,) = PatchObjective(PatchLossConfig())(Net(), {"patches": torch.rand(2, 3, 4, 4)}, 0)
+    assert (step.optimizer, step.logs) == ("model", {})
+    (step,) = PhysicalObjective(PhysicalLossConfig())(FixedPhysical(), physical_batch(), 0)
+    assert step.optimizer == "model"
+    names = {"clear", "transmission", "synthesis", "haze_parameters", "depth", "code", "code_snr_db"}
+    assert set(step.logs) - {"prior"} == names
+    bright = {**physical_batch(), "hazy": plain(1.0), "truth": plain(1.0)}  # 1.13 is shown as 1
+    assert PhysicalObjective(PhysicalLossConfig()).validate(FixedPhysical(), [bright])["dehaze_psnr"] == pytest.approx(100)  # type: ignore[arg-type]
+
+
+def test_rows_of_the_protocol() -> None:
+    """Every output of Table 1 by its name: methods as published and as `dehaze` runs them, and the references by Eq. 1."""
+
+    class Methods:
+        device = torch.device("cpu")
+
+        def published_pixels(self, pixels: np.ndarray, method: str) -> Any:
+            return f"published {method}"
+
+        def dehaze_pixels(self, pixels: np.ndarray, method: str) -> Any:
+            return f"rules {method}"
+
+        def translate(self, image: Tensor, kind: str, to: str) -> Tensor:
+            assert (kind, to) == ("mmd", "hazy")
+            return image / 2
+
+    clear, depth = torch.full((1, 3, 40, 40), 0.3), torch.full((1, 1, 40, 40), 0.5)
+    parameters = HazeParameters(torch.full((1, 3), 0.8), torch.tensor([5.0]))
+    t = math.exp(-2.5)
+    sample = HazyScene(clear * t + 0.8 * (1 - t), clear, depth, parameters)
+    found: dict[str, Any] = dict(removal_rows(Methods(), ["mmd"], sample))  # type: ignore[arg-type]
+    mean_t = math.exp(-1.2 * 0.5)
+    hazy = 0.3 * t + 0.8 * (1 - t)
+    assert list(found) == [
+        "do nothing", "dcp", "dcp, full size", "dcp, gentle", "bccr", "mmd", "dcp + rules", "bccr + rules",
+        "true depth, mean haze", "true depth and airlight, mean beta", "true transmission and airlight",
+    ]  # fmt: skip
+    assert [found[name] for name in ("dcp", "bccr", "mmd", "dcp + rules", "bccr + rules")] == [
+        "published dcp", "published bccr", "published mmd", "rules dcp", "rules bccr",
+    ]  # fmt: skip
+    values = {
+        "do nothing": hazy, "true depth, mean haze": (hazy - 0.9) / mean_t + 0.9,
+        "true depth and airlight, mean beta": (hazy - 0.8) / mean_t + 0.8, "true transmission and airlight": 0.3,
+    }  # fmt: skip
+    for name, value in values.items():
+        assert found[name].shape == (40, 40, 3)
+        assert int(found[name][3, 5, 1]) == round(255 * value), name
+    made = dict(synthesis_rows(Methods(), ["mmd"], sample))  # type: ignore[arg-type]
+    assert list(made) == ["do nothing", "ramp for depth, mean haze", "mmd", "true depth, mean haze"]
+    assert torch.equal(made["do nothing"], clear)
+    assert torch.equal(made["mmd"], clear / 2)
+    torch.testing.assert_close(made["true depth, mean haze"], clear * mean_t + 0.9 * (1 - mean_t))
+    for row, ramp in ((0, 1.0), (39, 0.0), (13, 1 - 13 / 39)):
+        t_row = math.exp(-1.2 * ramp)
+        assert float(made["ramp for depth, mean haze"][0, 0, row, 3]) == pytest.approx(
+            0.3 * t_row + 0.9 * (1 - t_row), rel=1e-5
+        )

@@ -140,6 +140,9 @@ def test_temperature_and_optimizers() -> None:
     assert elbo.temperature(0) == pytest.approx(schedule.start)
     assert elbo.temperature(10**9) == pytest.approx(schedule.floor)
     assert elbo.optimizers is ONE_OPTIMIZER
+    plain = Elbo(BetaVAELoss())
+    assert (plain.beta_occ, plain.iic_weight) == (0.0, 0.0)
+    assert Elbo(PatchVAELoss(beta_occ=3.0, iic_weight=2.0)).iic_weight == 2.0
     two = Elbo(PatchVAELoss(adversarial=1.0)).optimizers
     assert {name: groups[0].prefixes for name, groups in two.items()} == {"judge": ("judge.",), "model": ("generator.",)}
     critic = BiGanObjective(BiGANLoss()).optimizers
@@ -291,7 +294,7 @@ NETWORKS: dict[str, tuple[Any, Any, list[float]]] = {
     "vector head": (lambda: vector_head(local_encoder(), 16, 6), (2, 128, 2, 2), [-0.100183, 0.00367654]),
     "vector to map": (lambda: vector_to_map(4, 3), (2, 4, 1, 1), [0.164172, -0.00425273]),
     "discriminator": (discriminator, (2, 3, 24, 16), [1.51751, 1.46616]),
-    "critic": (lambda: PairCritic(4, 16).image, (2, 3, 16, 16), [0.00140542, 0.000847652]),
+    "critic": (lambda: PairCritic(4, 24).image, (2, 3, 24, 24), [0.00129821, 0.000780303]),
     "supervised": (
         lambda: Supervised(SupervisedConfig(size=16, encoder="local", classes=3)),
         (2, 3, 16, 16),
