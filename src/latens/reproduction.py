@@ -38,9 +38,10 @@ def reproduce(
 
     `out` is reproduce-SYSTEM or reproduce-all by default. Finished runs and measurements are kept there, so a stopped
     reproduction continues. `settings` change the scale. "all" has only the recipe "tiny": every system works on data that it
-    writes, in its folder in `out`. The fact `request` of a report holds the arguments. Raises UsageError for unknown names,
-    OutputExists if `out` holds the report of another request, unless `force`.
+    writes, in its folder in `out`. The fact `request` of a report holds the arguments. Raises UsageError for unknown names and
+    under `torchrun`, OutputExists if `out` holds the report of another request, unless `force`.
     """
+    _refuse_torchrun()
     system = arguments.text(what, "what").partition("/")[0]
     folder = Path(f"reproduce-{system}") if out is None else arguments.path(out, "out")
     data, settings = arguments.several(data, "data"), arguments.changes(settings, "settings")
@@ -53,6 +54,13 @@ def reproduce(
         example = example_data(system, folder / system / EXAMPLE)
         wanted = _Request(system, recipe, None, tuple(example), {})
         yield from _reproduced(wanted, folder / system, force=force, device=device, threads=threads)
+
+
+def _refuse_torchrun() -> None:
+    """Raise UsageError in a process that `torchrun` started beside others: they would train one row together and hang."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        hint = "start the command several times with one --out: the processes share the rows; `latens train` takes torchrun"
+        raise UsageError("a reproduction cannot run under torchrun with several processes", where="torchrun", hint=hint)
 
 
 class _Request(NamedTuple):

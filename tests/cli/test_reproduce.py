@@ -36,3 +36,18 @@ def test_an_unknown_name_is_an_error_with_the_nearest_one(system: str, capsys: p
     message = capsys.readouterr().err
     assert f"{system} has no '{name}0'" in message
     assert f"did you mean '{name}'?" in message
+
+
+def test_torchrun_is_refused_by_the_first_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two processes would train one row together and wait for each other forever."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    words = ["reproduce", "amodal/table1", "--recipe", "tiny", "-o", str(tmp_path / "out")]
+    for rank, said in (("0", True), ("1", False)):
+        monkeypatch.setenv("RANK", rank)
+        assert main(words) == 2
+        message = capsys.readouterr().err
+        assert ("cannot run under torchrun" in message) == said
+        assert ("share the rows" in message) == said
+    assert not (tmp_path / "out").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ from cyclopts import Parameter
 
 from latens.catalogue import SYSTEMS
 from latens.cli.common import ComputeOptions, Force, Model, Reporter, parse_settings
+from latens.errors import UsageError
 from latens.papers import EVERYTHING
 from latens.papers import listed as find_listed
 
@@ -56,6 +58,8 @@ def reproduce(
         return _show(reporter, None if what == EVERYTHING else what)
     from latens.reproduction import reproduce as make
 
+    if os.environ.get("RANK", "0") != "0":  # `make` refuses torchrun, with the message of its first process
+        return UsageError.exit_status
     folder = out or Path(f"reproduce-{what.partition('/')[0]}")
     status = 0
     for report in make(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from safetensors.torch import save_file
 from tests.systems.amodal.official_maker import TEST, TRAIN, write
 from torchvision.models import resnet50
 
+from latens.cli.main import main
 from latens.data.source import parse_source
 from latens.errors import ModelError, UnreadableInput, UsageError
 from latens.inference.page import Table
@@ -66,6 +68,24 @@ def test_a_folder_without_the_files_says_what_is_missing(tmp_path: Path) -> None
     with pytest.raises(UnreadableInput, match="no annotation files") as caught:
         official(parse_source(f"kins:{tmp_path}"))
     assert "update_train_2020.json" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_commands_take_the_folder_as_published(
+    kind: str, sets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`train` learns from the training file and `evaluate` scores the whole test file of KIND:FOLDER."""
+    data, run = f"{kind}:{sets / kind}", tmp_path / "run"
+    settings = [f"--set={one}" for one in ("run.steps=2", "run.validate_every=2", "objective.code_steps=1", "data.batch=1")]
+    common = ["--data", data, "--device", "cpu", "--format", "json"]
+    assert main(["train", "amodal", "--recipe", "tiny", "-o", str(run), *settings, *common]) == 0
+    assert json.loads((run / "environment.json").read_text())["data"] == [data]
+    model = ["--model", str(run / "best"), "-o", str(tmp_path / "report")]
+    assert main(["evaluate", "amodal", *model, "--set=images=100", "--set=size=64", *common]) == 0
+    capsys.readouterr()
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert report["data"] == data
+    assert report["images"] == TEST
 
 
 def test_table2_has_the_rows_of_every_data_set(sets: Path, tmp_path: Path) -> None:
