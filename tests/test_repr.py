@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import latens
-from latens.data.instances import Layers
+from latens.data.instances import Layers, placed_of
 from latens.experiments.report import Report
 from latens.inference.page import Figure
 
@@ -50,7 +50,10 @@ def test_results() -> None:
     figure = Figure(b"x" * 12_345, "Curves")
     report = Report(name="table1", title="Table 1", about="", blocks=[figure], rows=[{"a": 1}] * 500)
     assert repr(layers) == "Layers(3 objects, 400 x 300)"
-    assert repr(Segmentation(layers=layers, scores=np.ones(3), classes=("cell",))) == "Segmentation(3 objects, 400 x 300)"
+    assert (
+        repr(Segmentation(size=(300, 400), placed=placed_of(layers), scores=np.ones(3), classes=("cell",)))
+        == "Segmentation(3 objects, 400 x 300)"
+    )
     assert repr(Encoded(b"x" * 30_000, 400, 300, 4.0, 240_000, ())) == "Encoded(30,000 bytes, 400 x 300, quality 4, 2.000 bpp)"
     assert repr(code) == "PartCode(32 of 32 parts present, 12 x 8 cells, image 400 x 300)"
     assert repr(figure) == "Figure(Curves, 12,345 bytes)"

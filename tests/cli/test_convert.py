@@ -17,13 +17,14 @@ Capture = pytest.CaptureFixture[str]
 @pytest.fixture
 def segmented(tmp_path: Path) -> Path:
     """A COCO file as `latens segment` writes it, in a folder with its image."""
-    from latens.data.instances import paint
+    from latens.data.instances import paint, placed_of
     from latens.systems.amodal.outputs import Frame, write_outputs
     from latens.systems.amodal.predict import Segmentation
 
     rows, columns = np.mgrid[0:60, 0:80] + 0.5
     masks = np.stack([np.hypot(rows - 30, columns - x) < 18 for x in (25, 45)])
-    found = Segmentation(layers=paint(masks, np.array([1, 0])), scores=np.array([0.9, 0.8]), classes=("cell",))
+    placed = placed_of(paint(masks, np.array([1, 0])))
+    found = Segmentation(size=(60, 80), placed=placed, scores=np.array([0.9, 0.8]), classes=("cell",))
     pixels = np.full((60, 80, 3), 90, dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     write_outputs([Frame(pixels, found)], tmp_path / "found.json", "a.png")

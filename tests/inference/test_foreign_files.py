@@ -11,7 +11,6 @@ import pytest
 
 from latens.data.files import write_atomic
 from latens.data.inputs import find_inputs
-from latens.data.instances import paint
 from latens.errors import InputError, OutputExists
 from latens.inference.batch import Job, run_batch
 from latens.inference.finished import Request
@@ -126,7 +125,7 @@ def test_hand_drawn_annotations_and_foreign_masks_are_named(tmp_path: Path) -> N
 
 
 def test_results_of_the_python_interface_are_ours(tmp_path: Path) -> None:
-    found = Segmentation(layers=paint(np.zeros((0, 8, 9), dtype=bool), np.zeros(0)), scores=np.zeros(0), classes=("cell",))
+    found = Segmentation(size=(8, 9), placed=[], scores=np.zeros(0), classes=("cell",))
     write_outputs([Frame(np.zeros((8, 9, 3), dtype=np.uint8), found)], tmp_path / "a.json", "a.png")
     assert is_ours(tmp_path / "a.json")
 

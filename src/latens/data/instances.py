@@ -132,6 +132,17 @@ def paint(
     return Layers(amodal, visible, rank, np.zeros(len(amodal), dtype=np.int64) if category is None else category)
 
 
+def paint_placed(placed: Sequence[Placed], size: tuple[int, int]) -> list[Placed]:
+    """The same for objects in windows of an image of `size` (H, W), without dense masks; `layer` is kept."""
+    taken = np.zeros(size, dtype=bool)
+    found = list(placed)
+    for index in np.argsort([each.layer for each in placed], kind="stable"):
+        each = placed[index]
+        found[index] = each._replace(visible=each.amodal & ~taken[each.window])
+        taken[each.window] |= each.amodal
+    return found
+
+
 @dataclass(frozen=True, kw_only=True)
 class Instance:
     """One object. `visible` lies inside `amodal`; `layer` is 0 in front, None if unknown."""

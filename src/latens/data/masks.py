@@ -309,11 +309,17 @@ def paste(grids: Float[Tensor, "N S S"], boxes: Float[Tensor, "N 4"], size: tupl
 
     `crop`, then `paste` and a threshold of 0.5 restore masks to within a fraction of a pixel.
     """
-    height, width = size
-    x = torch.arange(width, device=grids.device, dtype=grids.dtype) + 0.5
-    y = torch.arange(height, device=grids.device, dtype=grids.dtype) + 0.5
+    return paste_part(grids, boxes, slice(0, size[0]), slice(0, size[1]))
+
+
+def paste_part(
+    grids: Float[Tensor, "N S S"], boxes: Float[Tensor, "N 4"], rows: slice, columns: slice
+) -> Float[Tensor, "N h w"]:
+    """The values of `paste` in some rows and columns."""
+    x = torch.arange(columns.start, columns.stop, device=grids.device, dtype=grids.dtype) + 0.5
+    y = torch.arange(rows.start, rows.stop, device=grids.device, dtype=grids.dtype) + 0.5
     extent = (boxes[:, 2:] - boxes[:, :2]).clamp(min=1e-6)
-    u = (x - boxes[:, :1]) / extent[:, :1] * 2 - 1  # (N, W), -1 and 1 at the sides of the box
+    u = (x - boxes[:, :1]) / extent[:, :1] * 2 - 1  # (N, w), -1 and 1 at the sides of the box
     v = (y - boxes[:, 1:2]) / extent[:, 1:] * 2 - 1
-    grid = torch.stack((u[:, None, :].expand(-1, height, -1), v[:, :, None].expand(-1, -1, width)), dim=3)
+    grid = torch.stack((u[:, None, :].expand(-1, len(y), -1), v[:, :, None].expand(-1, -1, len(x))), dim=3)
     return F.grid_sample(grids[:, None], grid.to(grids.dtype), align_corners=False)[:, 0]

@@ -11,7 +11,7 @@ from PIL import Image
 
 from latens.data.annotations import read_annotations
 from latens.data.image_output import changed_pixels
-from latens.data.instances import Layers, Sample, paint
+from latens.data.instances import Layers, Sample, paint, placed_of
 from latens.inference.page import Columns, Figure, Overlays, Table
 from latens.systems.amodal import demo
 from latens.systems.amodal.dataset import Simulated
@@ -57,16 +57,20 @@ def sample() -> Sample:
     return Sample(np.full((20, 30, 3), 100, dtype=np.uint8), paint(masks, np.array([0, 1, 2])))
 
 
+def found(layers: Layers, scores: list[float]) -> Segmentation:
+    return Segmentation(size=(20, 30), placed=placed_of(layers), scores=np.array(scores), classes=("cell",))
+
+
 def test_table_compares_detections_with_the_truth() -> None:
     truth = sample()
     amodal = truth.layers.amodal[[1, 0]].copy()
     amodal[1, :, 9] = False  # one column too small
     layers = Layers(amodal, amodal.copy(), np.array([0, 1]), np.zeros(2, dtype=np.int64))
-    alone = demo.measurements(Segmentation(layers=layers, scores=np.array([0.9, 0.75]), classes=("cell",)), truth)
+    alone = demo.measurements(found(layers, [0.9, 0.75]), truth)
     assert alone.rows[0] == ["1", "0.90", "0", "100", "11.3", "0", "100", "50", "1.000"]
     assert alone.rows[1][3:] == ["90", "10.7", "0", "100", "0", "0.900"]
     assert alone.caption.endswith("Missed cells: 1.")
-    nothing = Segmentation(layers=paint(np.ones((1, 20, 30), dtype=bool), np.zeros(1)), scores=np.ones(1), classes=("cell",))
+    nothing = found(paint(np.ones((1, 20, 30), dtype=bool), np.zeros(1)), [1.0])
     assert demo.measurements(nothing, truth).rows[0][-3:] == ["-", "-", "-"]
 
 

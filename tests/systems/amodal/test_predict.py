@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from latens.data.annotations import read_annotations
-from latens.data.instances import Layers, Placed, paint
+from latens.data.instances import Layers, Placed, paint, placed_of
 from latens.data.labels import read_labels
 from latens.data.masks import decode, paste
 from latens.data.source import parse_sources
@@ -29,7 +29,7 @@ from latens.systems.amodal.config import EmbryoConfig
 from latens.systems.amodal.dataset import Simulated
 from latens.systems.amodal.draw import overlay
 from latens.systems.amodal.evaluate import AmodalEvaluation, digest, evaluate, measured
-from latens.systems.amodal.order import front_margins, layers_of, ordered, paste_each
+from latens.systems.amodal.order import SoftMask, front_margins, layers_of, ordered
 from latens.systems.amodal.outputs import Frame, add_rois, contour, write_outputs
 from latens.systems.amodal.predict import AmodalSegmenter, Segmentation, load
 from latens.systems.amodal.simulator.embryos import embryo
@@ -70,10 +70,15 @@ def test_kinds_of_images_agree(segmenter: AmodalSegmenter, tmp_path: Path) -> No
         segmenter.segment(np.zeros((4, 4, 7)))
 
 
-def test_pasting_in_windows_equals_pasting_in_the_whole_image() -> None:
+def test_pasting_in_windows_equals_pasting_in_the_whole_image(monkeypatch: pytest.MonkeyPatch) -> None:
     grids = torch.rand(4, 14, 14, generator=torch.Generator().manual_seed(0))
     boxes = torch.tensor([[3.2, 4.1, 20.7, 30.2], [-5.0, -3.0, 8.0, 9.0], [30.0, 20.0, 60.0, 55.0], [50.0, 50.0, 60.0, 60.0]])
-    np.testing.assert_allclose(paste_each(grids, boxes, (40, 48)), paste(grids, boxes, (40, 48)).numpy(), atol=1e-4)
+    masks = [SoftMask(grid, box, (40, 48)) for grid, box in zip(grids, boxes, strict=True)]
+    whole = np.stack([mask.whole() for mask in masks])
+    np.testing.assert_allclose(whole, paste(grids, boxes, (40, 48)).numpy(), atol=1e-4)
+    assert np.array_equal(masks[0].values((slice(9, 20), slice(7, 18))), whole[0, 9:20, 7:18])
+    monkeypatch.setattr("latens.systems.amodal.order.STRIP", 40)  # two rows at once
+    assert np.array_equal(masks[0].whole(), whole[0])
 
 
 def discs() -> Layers:
@@ -82,15 +87,19 @@ def discs() -> Layers:
     return paint(masks, np.array([1, 0, 2]))
 
 
+def dense(amodal: np.ndarray) -> Layers:
+    return Layers(amodal, amodal, np.arange(len(amodal)), np.zeros(len(amodal), dtype=np.int64))
+
+
 def test_order_follows_from_visible_masks() -> None:
     layers = discs()
-    margins = front_margins(layers.amodal, layers.visible.astype(float))
+    margins = front_margins(placed_of(layers), lambda i, part: layers.visible[(i, *part)].astype(float))
     assert margins[1, 0] == 1
     assert margins[0, 1] == -1
     assert layers_of(margins).tolist() == [1, 0, 2]
     rng = np.random.default_rng(0)  # windows give the same as whole images
     amodal, chance = rng.random((5, 12, 14)) > 0.9, rng.random((5, 12, 14))
-    found = front_margins(amodal, chance)
+    found = front_margins(placed_of(dense(amodal)), lambda i, part: chance[(i, *part)])
     for i, j in np.ndindex(5, 5):
         both = amodal[i] & amodal[j]
         expected = chance[i][both].mean() - chance[j][both].mean() if both.any() and i != j else 0
@@ -100,15 +109,18 @@ def test_order_follows_from_visible_masks() -> None:
 
 def test_objects_with_low_scores_hide_nothing() -> None:
     layers = discs()
-    visible = layers.visible.astype(float)
-    found = ordered(layers.amodal, visible, np.array([0.9, 0.2, 0.8]), np.zeros(3, dtype=np.int64))
-    assert found.layer.tolist() == [0, 2, 1]
-    assert np.array_equal(found.visible[0], layers.amodal[0])
+    chance = layers.visible.astype(float)
+    found = ordered(placed_of(layers), lambda i, part: chance[(i, *part)], np.array([0.9, 0.2, 0.8]), (60, 80))
+    assert [each.layer for each in found] == [0, 2, 1]
+    assert np.array_equal(found[0].visible, found[0].amodal)
+    assert np.array_equal(found[1].visible, layers.visible[(1, *found[1].window)])
 
 
 def result() -> Frame:
     layers = discs()
-    found = Segmentation(layers=layers, scores=np.array([0.9, 0.8, 0.7], dtype=np.float32), classes=("cell",))
+    found = Segmentation(
+        size=(60, 80), placed=placed_of(layers), scores=np.array([0.9, 0.8, 0.7], dtype=np.float32), classes=("cell",)
+    )
     return Frame(np.full((60, 80, 3), 90, dtype=np.uint8), found)
 
 
@@ -147,7 +159,7 @@ def test_files_of_a_stack_and_of_an_empty_image(tmp_path: Path) -> None:
         assert len(archive.namelist()) == 6
     with Image.open(tmp_path / "s.overlay.tif") as image:
         assert image.n_frames == 2  # type: ignore[attr-defined]
-    empty = Segmentation(layers=paint(np.zeros((0, 8, 9), dtype=bool), np.zeros(0)), scores=np.zeros(0), classes=("cell",))
+    empty = Segmentation(size=(8, 9), placed=[], scores=np.zeros(0), classes=("cell",))
     paths = write_outputs([Frame(np.zeros((8, 9, 3), dtype=np.uint8), empty)], tmp_path / "e.json", "e.png").files
     assert [path.suffix for path in paths] == [".csv", ".csv", ".png", ".json"]
     assert read_annotations(tmp_path / "e.json").scenes[0].instances == ()
@@ -241,7 +253,8 @@ def test_damaged_or_foreign_model_folders_are_refused(amodal_folder: Path, tmp_p
 def test_evaluation_of_perfect_results_is_perfect() -> None:
     samples = Simulated("embryo").held_out("test", 3, 64)
     perfect = [
-        Segmentation(layers=sample.layers, scores=np.ones(len(sample.layers.layer)), classes=("cell",)) for sample in samples
+        Segmentation(size=(64, 64), placed=placed, scores=np.ones(len(placed)), classes=("cell",))
+        for placed in (placed_of(sample.layers) for sample in samples)
     ]
     found = measured(1, zip(samples, perfect, strict=True))
     for name in ("AP", "AP50", "AP of visible parts", "mean IoU", "order accuracy", "count accuracy"):

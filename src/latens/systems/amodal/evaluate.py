@@ -135,9 +135,8 @@ def measured(classes: int, results: Iterable[tuple[Sample, Found]]) -> Measured:
 def confident(result: Found) -> Segmentation:
     """The detections above SCORE_THRESHOLD."""
     kept = result.scores >= SCORE_THRESHOLD
-    amodal, visible, layer, category = result.layers
-    layers = result.layers._replace(amodal=amodal[kept], visible=visible[kept], layer=layer[kept], category=category[kept])
-    return Segmentation(layers=layers, scores=result.scores[kept], classes=result.classes)
+    placed = [each for each, score in zip(result.placed, result.scores, strict=True) if score >= SCORE_THRESHOLD]
+    return Segmentation(size=result.size, placed=placed, scores=result.scores[kept], classes=result.classes)
 
 
 def digest(samples: Iterable[Sample]) -> str:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latens.codes.vq import usage
-from latens.data.instances import Layers
+from latens.data.instances import Layers, layers_of_placed
 from latens.data.masks import boxes_of, crop
 from latens.data.tensors import to_pixels
 from latens.metrics.instances import Quality
@@ -21,7 +21,7 @@ from latens.shapes import Float
 from latens.systems.amodal.config import LossConfig
 from latens.systems.amodal.draw import overlay
 from latens.systems.amodal.model import MaskAutoencoder, MaskCode, code_loss
-from latens.systems.amodal.order import SCORE_THRESHOLD, ordered, paste_each
+from latens.systems.amodal.order import SCORE_THRESHOLD, objects_of
 from latens.systems.amodal.pipeline import AmodalRCNN, Detections, Regions, Training, Truth
 from latens.training.objective import Export, Group, Step
 
@@ -137,9 +137,9 @@ def truth_of(batch: dict[str, Tensor]) -> Truth:
 def found_layers(found: Detections, size: tuple[int, int]) -> Layers:
     """Dense masks of the detections above SCORE_THRESHOLD at size (H, W), as in `AmodalSegmenter`."""
     kept = found.scores >= SCORE_THRESHOLD
-    amodal = paste_each(found.mask[kept], found.boxes[kept], size) > SCORE_THRESHOLD
-    visible = paste_each(found.visible[kept], found.boxes[kept], size)
-    return ordered(amodal, visible, found.scores[kept].cpu().numpy(), found.label[kept].cpu().numpy())
+    scores, label = found.scores[kept].cpu().numpy(), found.label[kept].cpu().numpy()
+    objects = objects_of(found.mask[kept], found.visible[kept], found.boxes[kept], scores, label, size)
+    return layers_of_placed(objects.placed, size)
 
 
 def occlusion_loss(logits: Sequence[Float[Tensor, "B h w"]], truth: Truth, images: int) -> Float[Tensor, ""]:

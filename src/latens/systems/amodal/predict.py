@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from latens.arguments import real
-from latens.data.instances import Layers, Placed, Scene, placed_of, scene_of
+from latens.data.instances import Layers, Placed, Scene, check_masks, layers_of_placed, scene_of_placed
 from latens.data.soft_maps import Maps
 from latens.data.tensors import to_tensor
 from latens.errors import counted
@@ -26,7 +26,7 @@ from latens.systems.amodal.cells.config import StarConfig
 from latens.systems.amodal.cells.network import StarNet
 from latens.systems.amodal.config import STRIDE, AmodalConfig, AnyModel, network_scale
 from latens.systems.amodal.finder import Boxes, Window, find_embryo
-from latens.systems.amodal.order import SCORE_THRESHOLD, ordered, paste_each
+from latens.systems.amodal.order import SCORE_THRESHOLD, SoftMask, objects_of
 from latens.systems.amodal.pipeline import AmodalRCNN, Detections
 from latens.systems.amodal.segmenter import Segmenter
 
@@ -34,41 +34,40 @@ if TYPE_CHECKING:
     from latens.systems.amodal.cells.predict import CellSegmenter
 
 NAME = "amodal"
+ANY = "any object"  # name of a soft map
 
 
 @dataclass(frozen=True, kw_only=True)
 class Segmentation:
-    """The objects of one image by decreasing score. `layers` has dense masks at the size of the image; layer 0 is in front."""
+    """The objects of one image by decreasing score."""
 
-    layers: Layers
+    size: tuple[int, int]  # height and width of the image
+    placed: Sequence[Placed]  # masks of every object in a window around it; layer 0 is in front
     scores: Float[np.ndarray, "N"]
     classes: tuple[str, ...]
     codes: Int[np.ndarray, "N M M"] | None = None  # most likely codewords of every object
-    maps: Maps = field(default_factory=dict)  # soft maps by name (`soft_masks`), if they were asked for
+    maps: Maps = field(default_factory=dict)  # soft maps by name (`MaskMaps`), if they were asked for
     window: Window | None = None  # the part of the image in which an embryo was found; None: the whole image
 
     def __len__(self) -> int:
         return len(self.scores)
 
     def __repr__(self) -> str:
-        height, width = self.layers.amodal.shape[1:]
-        return f"Segmentation({counted(len(self), 'object')}, {width} x {height})"
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of the image."""
-        height, width = self.layers.amodal.shape[1:]
-        return int(height), int(width)
+        return f"Segmentation({counted(len(self), 'object')}, {self.size[1]} x {self.size[0]})"
 
     @cached_property
-    def placed(self) -> Sequence[Placed]:
-        """Masks of every object in a window around it."""
-        return placed_of(self.layers)
+    def layers(self) -> Layers:
+        """Dense masks (N, H, W). Raises LimitExceeded if they are too large for memory: use `placed`."""
+        check_masks(len(self), *self.size)
+        return layers_of_placed(self.placed, self.size)
 
-    @property
+    @cached_property
     def occlusion(self) -> Bool[np.ndarray, "H W"]:
         """Pixels where an object continues behind another."""
-        return self.layers.occlusion
+        hidden = np.zeros(self.size, dtype=bool)
+        for each in self.placed:
+            hidden[each.window] |= each.amodal & ~each.visible
+        return hidden
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -77,7 +76,7 @@ class Segmentation:
 
     def scene(self, file: str = "") -> Scene:
         """The objects with run-length coded masks, for files and evaluation."""
-        return scene_of(self.layers, file, self.scores.tolist())
+        return scene_of_placed(self.placed, self.size, file, self.scores.tolist())
 
 
 @in_float32
@@ -135,24 +134,48 @@ class AmodalSegmenter(Segmenter[Segmentation]):
         boxes = found.boxes[kept].float() / torch.tensor([*scale, *scale], device=found.boxes.device)
         if window is not None:
             boxes = boxes + torch.tensor([window.left, window.top] * 2, device=boxes.device)
-        whole, visible = (paste_each(masks[kept], boxes, size) for masks in (found.mask, found.visible))
-        amodal = whole > SCORE_THRESHOLD
         scores = found.scores[kept].float().cpu().numpy()
-        label = found.label[kept].cpu().numpy()
-        filled = amodal.any((1, 2))
-        amodal, visible, scores, label = amodal[filled], visible[filled], scores[filled], label[filled]
-        layers = ordered(amodal, visible, scores, label)
-        codes = None if found.code is None else found.code[kept].cpu().numpy()[filled]
-        soft = soft_masks(whole[filled], visible) if maps else {}
-        return Segmentation(layers=layers, scores=scores, classes=self.classes, codes=codes, window=window, maps=soft)
+        objects = objects_of(found.mask[kept], found.visible[kept], boxes, scores, found.label[kept].cpu().numpy(), size)
+        return Segmentation(
+            size=size,
+            placed=objects.placed,
+            scores=scores[objects.kept],
+            classes=self.classes,
+            codes=None if found.code is None else found.code[kept].cpu().numpy()[objects.kept],
+            window=window,
+            maps=MaskMaps(objects.whole, objects.visible, size) if maps else {},
+        )
 
 
-def soft_masks(whole: Float[np.ndarray, "N H W"], visible: Float[np.ndarray, "N H W"]) -> Maps:
-    """The largest probability of any object, and the probabilities of the whole and the visible mask of every object."""
-    found = {"any object": whole.max(0, initial=0)}
-    for number, pair in enumerate(zip(whole, visible, strict=True), start=1):
-        found |= {f"object {number}, whole": pair[0], f"object {number}, visible": pair[1]}
-    return found
+class MaskMaps(Mapping[str, Float[np.ndarray, "H W"]]):
+    """The largest probability of any object, and the probabilities of the whole and the visible mask of every object.
+
+    A map is computed when it is read: those of all objects of a large image need much memory.
+    """
+
+    def __init__(self, whole: Sequence[SoftMask], visible: Sequence[SoftMask], size: tuple[int, int]) -> None:
+        self._whole, self._size = whole, size
+        self._of_objects = {
+            f"object {number}, {part}": mask
+            for number, pair in enumerate(zip(whole, visible, strict=True), start=1)
+            for part, mask in zip(("whole", "visible"), pair, strict=True)
+        }
+
+    def __len__(self) -> int:
+        return 1 + len(self._of_objects)
+
+    def __iter__(self) -> Iterator[str]:
+        yield ANY
+        yield from self._of_objects
+
+    def __getitem__(self, name: str) -> Float[np.ndarray, "H W"]:
+        if name != ANY:
+            return self._of_objects[name].whole()
+        largest = np.zeros(self._size, dtype=np.float32)
+        for mask in self._whole:
+            part = largest[mask.window]
+            np.maximum(part, mask.values(mask.window), out=part)
+        return largest
 
 
 def network_image(pixels: np.ndarray, size: int, short_side: int = 0) -> tuple[Float[Tensor, "1 3 h w"], tuple[float, float]]:
