@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from latens.shapes import Bool, Float, UInt8
 GREEN_SPREAD = 12  # minimum difference of excess green between leaves and soil (gray values) for the use of color
 MIN_BLOB = 9  # minimum area of a blob in pixels
 BACKGROUND = 24  # the median filter of the background is the image width divided by this
+BAND = 2**20  # pixels of a band of rows
 WEAK_CONTRAST = 14  # minimum contrast of leaves to soil in gray values
 
 
@@ -30,7 +32,16 @@ def gray_of(image: LoadedImage) -> UInt8[np.ndarray, "H W"]:
     if image.gray:
         return np.ascontiguousarray(image.pixels[..., 0])
     weights = np.array([0.299, 0.587, 0.114], np.float32)
-    return np.rint(image.pixels @ weights).astype(np.uint8)
+    return _by_rows(lambda rows: np.rint(image.pixels[rows] @ weights), image.pixels.shape[:2], np.uint8)
+
+
+def _by_rows(values: Callable[[slice], np.ndarray], size: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
+    """An array of `size` (H, W) that is computed in bands of rows, because intermediate values need more bytes a pixel."""
+    found: np.ndarray = np.empty(size, dtype)
+    step = max(1, BAND // size[1])
+    for start in range(0, size[0], step):
+        found[start : start + step] = values(slice(start, start + step))
+    return found
 
 
 def find_leaves(image: LoadedImage) -> Foreground:
@@ -54,9 +65,11 @@ def _by_color(pixels: np.ndarray) -> np.ndarray | None:
     """Green pixels; None if color does not separate leaves from soil."""
     import cv2
 
-    red, green, blue = (pixels[..., plane].astype(np.int16) for plane in range(3))
-    excess = np.clip(2 * green - red - blue, 0, 255).astype(np.uint8)
-    excess = cv2.GaussianBlur(excess, (0, 0), 1.0)
+    def excess_green(rows: slice) -> np.ndarray:
+        red, green, blue = (pixels[rows, :, plane].astype(np.int16) for plane in range(3))
+        return np.clip(2 * green - red - blue, 0, 255)
+
+    excess = cv2.GaussianBlur(_by_rows(excess_green, pixels.shape[:2], np.uint8), (0, 0), 1.0)
     if np.percentile(excess, 99.5) < GREEN_SPREAD:
         return None
     threshold, _ = cv2.threshold(excess, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
@@ -75,8 +88,12 @@ def _by_brightness(gray: np.ndarray, sign: int) -> tuple[np.ndarray, float]:
     small = cv2.resize(smooth, reduced, interpolation=cv2.INTER_AREA)
     size = max(3, small.shape[1] // BACKGROUND * 2 + 1)
     background = cv2.resize(cv2.medianBlur(small, min(size, 255)), gray.shape[::-1], interpolation=cv2.INTER_LINEAR)
-    contrast = np.clip(sign * (smooth.astype(np.int16) - background), 0, 255).astype(np.uint8)
-    noise = 1.4826 * float(np.median(np.abs(smooth.astype(np.int16) - background)))
+
+    def difference(rows: slice) -> np.ndarray:
+        return smooth[rows].astype(np.int16) - background[rows]
+
+    contrast = _by_rows(lambda rows: np.clip(sign * difference(rows), 0, 255), gray.shape, np.uint8)
+    noise = 1.4826 * float(np.median(_by_rows(lambda rows: np.abs(difference(rows)), gray.shape, np.uint8)))
     floor = max(WEAK_CONTRAST, 5 * noise)
     candidates = contrast[contrast > floor]
     if candidates.size < MIN_BLOB:
@@ -93,4 +110,5 @@ def _with_blobs(mask: np.ndarray, kind: Literal["color", "bright", "dark"], gray
     areas = stats[:, cv2.CC_STAT_AREA].astype(float)
     kept = areas >= MIN_BLOB
     kept[0] = False  # background
-    return Foreground(kept[labels], kind, centroids[kept], areas[kept], gray)
+    mask = _by_rows(lambda rows: kept[labels[rows]], mask.shape, np.bool_)  # an index is copied with 8 bytes a pixel
+    return Foreground(mask, kind, centroids[kept], areas[kept], gray)
