@@ -123,6 +123,21 @@ def test_a_run_without_a_finite_validation_is_an_error(
     assert step_of(tmp_path) == 1
 
 
+def test_a_signal_before_the_first_step_ends_after_it(photos: Path, tmp_path: Path) -> None:
+    """While the data are read, as in a large folder."""
+    build = open_system("image_codec").build
+
+    def slow(config: Any, sources: Any) -> Any:
+        signal.raise_signal(signal.SIGTERM)
+        return build(config, sources)
+
+    config = override(recipe_of("image_codec", "tiny"), SHORT)
+    with pytest.raises(KeyboardInterrupt):
+        train(slow, config, parse_sources([photos]), tmp_path, device="cpu")
+    assert step_of(tmp_path) == 1
+    assert exported(tmp_path)
+
+
 def test_two_signals_at_once_are_one_request() -> None:
     """`timeout` sends a process two; a later second one raises at once."""
     with stop_requests() as stop:

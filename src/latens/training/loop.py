@@ -74,37 +74,38 @@ class Loop:
         self.best = math.inf
         self.skipped = 0  # non-finite steps in a row
 
-    def run(self, log: RunLog, *, max_seconds: float = math.inf, workers: int = 0) -> Literal["finished", "time"]:
+    def run(
+        self, log: RunLog, *, max_seconds: float = math.inf, workers: int = 0, stop: Sequence[int] = ()
+    ) -> Literal["finished", "time"]:
         """Train to the last step or for `max_seconds`; return "finished" or "time". `workers` processes prepare the batches.
 
         Every stop validates and saves, also after a signal, which raises KeyboardInterrupt at the end of its step, after an
-        error of the data, and if no step is left.
+        error of the data, and if no step is left. `stop` are the signals so far, of `stop_requests`.
         """
         run = self.config.run
         same_start(self.accelerator, self.plain, self.step, self.folder)
         feed = feed_of(self.data, self.accelerator.process_index, range(self.step, run.steps), workers)
         started = time.monotonic()
         try:
-            with stop_requests() as stop:
-                if self.step >= run.steps:
-                    self.without_steps(log)
-                while self.step < run.steps:
-                    numbers = self.attempt(feed, log)
-                    self.step += 1
-                    last = self.step == run.steps
-                    # A later signal stops after the next step. All ranks stop after the same one.
-                    closed, stopped = agree(self.accelerator, time.monotonic() - started > max_seconds, bool(stop))
-                    ends = last or closed or stopped
-                    if last or self.step % run.log_every == 0:
-                        log.training(self.step, mean_numbers(self.accelerator, numbers))
-                    if ends or self.step % run.validate_every == 0:
-                        self.validate_or_save(log)
-                    if ends or self.step % run.checkpoint_every == 0:
-                        self.save()
-                    if stopped and not last:
-                        raise KeyboardInterrupt
-                    if closed and not last:
-                        return "time"
+            if self.step >= run.steps:
+                self.without_steps(log)
+            while self.step < run.steps:
+                numbers = self.attempt(feed, log)
+                self.step += 1
+                last = self.step == run.steps
+                # A later signal stops after the next step. All ranks stop after the same one.
+                closed, stopped = agree(self.accelerator, time.monotonic() - started > max_seconds, bool(stop))
+                ends = last or closed or stopped
+                if last or self.step % run.log_every == 0:
+                    log.training(self.step, mean_numbers(self.accelerator, numbers))
+                if ends or self.step % run.validate_every == 0:
+                    self.validate_or_save(log)
+                if ends or self.step % run.checkpoint_every == 0:
+                    self.save()
+                if stopped and not last:
+                    raise KeyboardInterrupt
+                if closed and not last:
+                    return "time"
             return "finished"
         finally:
             feed.close()
@@ -249,6 +250,8 @@ class Loop:
 def stop_requests() -> Iterator[list[int]]:
     """Collect the STOP_SIGNALS, so that the current step can end: half a step cannot be repeated.
 
+    Before the first step, as while the data are read, a run ends after that step, or it would have no weights to export.
+
     A signal that comes ONE_REQUEST after the first raises KeyboardInterrupt at once. Signals that the caller ignores, as under
     nohup, stay ignored. Only the main thread receives signals.
     """
@@ -260,7 +263,8 @@ def stop_requests() -> Iterator[list[int]]:
         received.append(number)
         if len(received) == 1:
             first = time.monotonic()
-            logger.warning("stopping after this step; a second signal stops at once and keeps the last checkpoint")
+            when = "after the step in progress, or after the first"
+            logger.warning("stopping %s; a second signal stops at once and keeps the last checkpoint", when)
         elif time.monotonic() - first > ONE_REQUEST:
             raise KeyboardInterrupt
 

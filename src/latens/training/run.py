@@ -30,7 +30,7 @@ from latens.settings import to_dict
 from latens.training.checkpoint import Checkpoint, load_latest
 from latens.training.config import AnyTrainConfig
 from latens.training.log import RunLog
-from latens.training.loop import Loop
+from latens.training.loop import Loop, stop_requests
 from latens.training.objective import Trainable
 
 logger = logging.getLogger(__name__)
@@ -87,27 +87,28 @@ def train(
     main = accelerator.is_main_process
     if main:  # before the data are read
         refuse_folder(folder, resume=resume)
-    torch.manual_seed(config.run.seed)
-    parts = build(config, sources)
-    found = load_latest(folder / CHECKPOINTS) if resume else None if branch is None else start_of_branch(branch)
-    if resume and found is None:
-        logger.warning("%s: no checkpoint yet, starting from step 0", folder)
-    if init is not None and found is None:
-        start_from(parts.model, init, config)
-    loop = Loop(config, parts, folder, accelerator)
-    if found is not None:
-        loop.restore(found)
-    with alone_in(folder) if main else nullcontext():
-        if main:
-            refuse_folder(folder, resume=resume, locked=True)  # another process may have started meanwhile
-            if branch is not None and not resume:
-                loop.save()  # before the settings mark the folder as a run, or --resume would start it from step 0
-            describe_run(folder, config, sources, init)
-        log = RunLog(folder, loop.step, active=main, on_progress=on_progress)
-        try:
-            ended = loop.run(log, max_seconds=max_time, workers=workers)
-        finally:
-            log.close()
+    with stop_requests() as stop:
+        torch.manual_seed(config.run.seed)
+        parts = build(config, sources)
+        found = load_latest(folder / CHECKPOINTS) if resume else None if branch is None else start_of_branch(branch)
+        if resume and found is None:
+            logger.warning("%s: no checkpoint yet, starting from step 0", folder)
+        if init is not None and found is None:
+            start_from(parts.model, init, config)
+        loop = Loop(config, parts, folder, accelerator)
+        if found is not None:
+            loop.restore(found)
+        with alone_in(folder) if main else nullcontext():
+            if main:
+                refuse_folder(folder, resume=resume, locked=True)  # another process may have started meanwhile
+                if branch is not None and not resume:
+                    loop.save()  # before the settings mark the folder as a run, or --resume would start it from step 0
+                describe_run(folder, config, sources, init)
+            log = RunLog(folder, loop.step, active=main, on_progress=on_progress)
+            try:
+                ended = loop.run(log, max_seconds=max_time, workers=workers, stop=stop)
+            finally:
+                log.close()
     if main and not math.isfinite(loop.best):
         hint = "lower the learning rate (--set optim.lr=...) in a new run (-o), or check the held-out data"
         raise Diverged("no validation loss was finite, so there are no best weights", where=str(folder), hint=hint)
