@@ -251,3 +251,15 @@ def test_inspect_names_the_damaged_bands_and_the_next_step(tmp_path: Path, capsy
     assert json.loads(capsys.readouterr().out)["damage"] == ["4 bytes follow the end of the file"]
     file.write_bytes(whole[:30])
     assert main(["inspect", str(file)]) == 3
+
+
+def test_the_model_that_a_file_names_is_announced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The default model decodes files of another one, its base; every model is named once."""
+    golden = Path(__file__).parents[1] / "golden" / "bundled"
+    assert main(["decompress", str(golden / "image_codec.ltn"), "-o", str(tmp_path / "a.png"), "--format", "json"]) == 0
+    shown = capsys.readouterr()
+    assert "model image_codec;" in shown.err.splitlines()[0]
+    assert json.loads(shown.out)["model"] == "image_codec"
+    assert main(["decompress", *map(str, golden.glob("*.ltn")), "-o", str(tmp_path / "all")]) == 0
+    lines = [line.split("; ")[-2] for line in capsys.readouterr().err.splitlines() if "; weights " in line]
+    assert sorted(lines) == ["model image_codec", "model image_codec_context"]

@@ -18,6 +18,8 @@ from latens.launch import announce
 from latens.progress import OnProgress
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from latens.inference.batch import Job
     from latens.systems.image_codec.predict import ImageCodec
 
@@ -65,11 +67,19 @@ def decompress(
 
     return_large_blocks()
     codec = load(model or default_model("image_codec"), device=options.device, threads=options.threads)
-    announce(codec)
     damaged: list[str] = []
+    announced: set[str] = set()
+
+    def codec_of(blob: bytes) -> ImageCodec:
+        """The codec of the model that a file names; its first file announces it."""
+        found = codec.codec_of(blob)
+        if found.model_id not in announced:
+            announced.add(found.model_id)
+            announce(found)
+        return found
 
     def work(job: Job, on_progress: OnProgress) -> dict[str, Any]:
-        record = decompress_one(codec, job, partial=partial, to=to)
+        record = decompress_one(codec_of, job, partial=partial, to=to)
         if record["damaged"]:
             damaged.append(str(job.input))
         return record
@@ -78,13 +88,16 @@ def decompress(
     return batch.run(work, Request("decompressing", request), with_sizes=True).exit_status or (PARTIAL if damaged else 0)
 
 
-def decompress_one(codec: ImageCodec, job: Job, *, partial: bool, to: str | None = None) -> dict[str, Any]:
-    """Decompress one file; return the record of the result. `to` is the format on standard output."""
+def decompress_one(
+    codec_of: Callable[[bytes], ImageCodec], job: Job, *, partial: bool, to: str | None = None
+) -> dict[str, Any]:
+    """Decompress one file; return the record of the result. `codec_of` chooses its codec, `to` is the format of a pipe."""
     from latens.codes.stream import StreamLimits
     from latens.data.files import read_bytes
 
     started = time.perf_counter()
     blob = read_bytes(job.input, limit=StreamLimits().file_bytes)
+    codec = codec_of(blob)
     try:
         image = codec.decompress(blob, partial=partial)
     except (Corrupt, Truncated) as error:
@@ -98,6 +111,7 @@ def decompress_one(codec: ImageCodec, job: Job, *, partial: bool, to: str | None
         "width": image.width,
         "height": image.height,
         "mode": image.mode,
+        "model": codec.name,
         "seconds": round(seconds, 3),
         "damaged": list(damaged),
         "text": f"{job.output}: {image.width} x {image.height}, {seconds:.2f} s{lost}",

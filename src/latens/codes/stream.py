@@ -183,6 +183,11 @@ def unpack(
     return Unpacked(replace(head.container, sections=tuple(sections)), tuple(damaged), max(len(data) - head.total, 0))
 
 
+def model_of(data: bytes) -> str:
+    """The id of the model that a file names, in hexadecimal. Raises StreamError for files without an intact header."""
+    return _read_head(data, StreamLimits()).container.model_id.hex()
+
+
 def _read_head(data: bytes, limits: StreamLimits) -> _Head:
     """Read and check the header. Fields are trusted only after the CRC has been verified."""
     _check_signature(data)

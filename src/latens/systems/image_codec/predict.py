@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,14 +18,14 @@ from latens.codes.annealing import Refine
 from latens.codes.coding import FrozenCoding
 from latens.codes.context_coding import ContextCoding
 from latens.codes.rate_target import RateTarget, search
-from latens.codes.stream import StreamLimits
+from latens.codes.stream import StreamLimits, model_of
 from latens.data.files import read_bytes
 from latens.data.hidden import fill_hidden, visible
 from latens.data.image_output import mean_of_channels, to_pil
 from latens.data.images import ImageLike, LoadedImage, Pixels, read_image
 from latens.data.limits import current_limits
 from latens.data.metadata import Metadata, unpack_metadata
-from latens.errors import Corrupt, ModelError, ModelMismatch, UsageError
+from latens.errors import Corrupt, ModelError, ModelMismatch, StreamError, UsageError
 from latens.hub import BASE, fitting, load_network, locate
 from latens.inference.device import choose_device, in_float32
 from latens.inference.kept import keepable
@@ -197,9 +198,9 @@ class ImageCodec(Stages):
         else:
             what = f"an object of the type {type(blob).__name__} is not a file"
             raise UsageError(what, where="blob", hint="give its bytes or its path")
+        if (other := self.codec_of(data)) is not self:
+            return other.decompress(data, partial=partial)
         coded = read_coded_image(data, partial=partial)
-        if self.base is not None and coded.model_id.hex() == self.earlier.file_id:
-            return self.earlier.decompress(data, partial=partial)
         self._check_model(coded)
         header = coded.header
         pixels, lost = self.decode_pixels(coded, partial=partial)
@@ -251,6 +252,14 @@ class ImageCodec(Stages):
     def earlier(self) -> ImageCodec:
         """The codec of the model that this one is based on, whose files it decodes as well."""
         return load(str(self.base), device=self.device)
+
+    def codec_of(self, data: bytes) -> ImageCodec:
+        """The codec that decodes a file: that of the base for its files, otherwise this one."""
+        with suppress(StreamError):
+            named = model_of(data)
+            if self.base is not None and named != self.file_id and named == self.earlier.file_id:
+                return self.earlier
+        return self
 
     @property
     def default_quality(self) -> float:
