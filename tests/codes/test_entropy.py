@@ -75,3 +75,64 @@ def test_rate_aware_rounding_is_the_best_of_its_two_candidates() -> None:
     assert (chosen.abs() <= nearest.abs()).all()
     assert (chosen != nearest).any()
     assert torch.equal(round_for_rate(residual, scale, 1e6), nearest)
+
+
+def test_the_initial_density_of_the_prior() -> None:
+    """Slope 1 / spread of the logit for any depth and width, offsets in [-1/2, 1/2], no gates (Balle et al. 2018)."""
+    torch.manual_seed(0)
+    for prior, spread in ((FactorizedPrior(50), 10.0), (FactorizedPrior(50, width=2, depth=2, spread=4.0), 4.0)):
+        depth, width = len(prior.gates), prior.gates[0].shape[1]
+        assert prior.weights[0].shape == (50, width, 1)
+        assert prior.weights[depth].shape == (50, 1, width)
+        assert len(prior.weights) == depth + 1 == len(prior.biases)
+        ends = prior.logits(torch.tensor([[[-1.0, 2.0]]]).expand(50, 1, 2))
+        torch.testing.assert_close(ends[..., 1] - ends[..., 0], torch.full((50, 1), 3 / spread), rtol=1e-4, atol=1e-5)
+        biases = torch.cat([bias.flatten() for bias in prior.biases]).detach()
+        assert -0.5 <= float(biases.min()) < -0.4
+        assert 0.4 < float(biases.max()) <= 0.5
+        assert not any(gate.any() for gate in prior.gates)
+        assert prior.channels == 50
+
+
+@torch.no_grad()
+def test_tables_of_the_prior_by_hand() -> None:
+    """Medians by their definition; a table ends where less than the tail remains; both ends are kept to `max_offset`."""
+    torch.manual_seed(1)
+    prior = FactorizedPrior(3, spread=2.0)
+    for gate in prior.gates:
+        gate.normal_()
+    medians = prior.medians()
+    logits = prior.double().logits(medians.double()[:, None, None])
+    assert float(logits.abs().max()) < 1e-5
+    prior.float()
+    tables, lows = prior.probabilities(medians, tail=1e-3, max_offset=40)
+    for channel, (table, low) in enumerate(zip(tables, lows, strict=True)):
+        places = torch.arange(-41, 42).float() + medians[channel] - 0.5
+        edges = prior.logits(places.expand(3, 1, -1))[channel, 0].double().sigmoid().numpy()  # cumulative, at lower edges
+        below, above = edges[1:-1], 1 - edges[2:]
+        kept = [
+            k for k in range(len(below)) if (k == 40) or (k < 40 and below[k + 1] > 1e-3) or (k > 40 and above[k - 1] > 1e-3)
+        ]
+        assert low == kept[0] - 40
+        assert len(table) == len(kept)
+        np.testing.assert_allclose(table, np.diff(edges)[1:][kept[0] : kept[-1] + 1], atol=1e-5)
+    short, first = prior.probabilities(medians, tail=1e-12, max_offset=2)
+    assert {len(table) for table in short} == {5}
+    assert set(first) == {-2}
+
+
+def test_likelihoods_keep_their_shape_and_their_tails() -> None:
+    """The mass of every bin by the difference of the sigmoids; far out it stays above zero."""
+    torch.manual_seed(2)
+    prior = FactorizedPrior(2, spread=1.0)
+    z = torch.randn(3, 2, 4, 5) * 3
+    found = prior.likelihood(z)
+    for channel in range(2):
+        flat = z[:, channel].reshape(1, 1, -1).expand(2, 1, -1).double()
+        wide = prior.double()
+        expected = (wide.logits(flat + 0.5).sigmoid() - wide.logits(flat - 0.5).sigmoid())[channel].view(3, 4, 5)
+        prior.float()
+        torch.testing.assert_close(found[:, channel].double(), expected, rtol=1e-4, atol=1e-7)
+    far = prior.likelihood(torch.tensor([40.0, -40.0]).view(1, 2, 1, 1)).detach()
+    assert 0 < float(far.min()) < float(far.max()) < 1e-8
+    assert float(prior.bits(torch.full((1, 2, 1, 1), 1e4)).detach().max()) == pytest.approx(-math.log2(1e-9), rel=1e-5)

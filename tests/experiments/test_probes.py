@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from torch import nn
 from latens.data.labeled import LabeledImages, Split, open_labeled
 from latens.data.source import Source
 from latens.data.squares import Squares
+from latens.data.tensors import to_tensor
 from latens.errors import InputError, UsageError
 from latens.experiments import probes
 from latens.experiments.probes import (
@@ -32,7 +34,7 @@ from latens.experiments.probes import (
     split_sets,
     top_k_correct,
 )
-from latens.nn.stages import StagedEncoder
+from latens.nn.stages import StagedEncoder, classifier_head
 
 
 def conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
@@ -255,3 +257,50 @@ def test_neighbors_vote_by_cosine() -> None:
     best = max(rows, key=lambda row: row[0])
     assert (found.probe, found.chosen) == ("knn", best[2])
     assert (found.validation, found.test) == pytest.approx([100 * value for value in best[:2]])
+
+
+def test_fine_tuning_step_by_step(splits: Splits, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """The logits of every validation equal those of a plain loop: one order of images per epoch, rates 1, 1/10 and 1/100."""
+    config = replace(QUICK, epochs=3, batch=5, lr=0.05, momentum=0.8, decay=0.01, precision="no")
+    torch.manual_seed(0)
+    encoder = small_encoder().eval()
+    seen: list[torch.Tensor] = []
+
+    def accuracy(logits: Any, which: int, labels: torch.Tensor, batch: int, k: int = 1) -> float:
+        seen.append(logits(which, np.arange(len(labels))).detach())
+        assert batch == 5
+        return [10.0, 30.0, 30.0][len(seen) - 1] if which == 1 else 40.0 + k
+
+    monkeypatch.setattr(probes, "_accuracy", accuracy)
+    caplog.set_level("INFO", logger="latens")
+    found = probes.fine_tune("conv1", encoder, splits, config, seed=4)
+    assert found == ("conv1", 41.0, 45.0, 30.0, "epoch 2")  # the first of two equal epochs
+    scores = ((1, 10, 10), (2, 30, 30), (3, 30, 30))  # epoch, its accuracy and the best until then
+    expected_lines = [f"conv1: epoch {n} of 3, validation {own:.2f} % (best {best:.2f} %)" for n, own, best in scores]
+    assert [record.getMessage() for record in caplog.records] == expected_lines
+
+    torch.manual_seed(4)
+    copied = copy.deepcopy(encoder)
+    head = classifier_head(32, 2, 2)
+    weights = [layer.weight for stage in copied.stages[1:] for layer in stage.modules() if isinstance(layer, nn.Conv2d)]
+    images = [to_tensor(split.squares.pixels(np.arange(len(split.labels)))) for split in splits.all]
+    with torch.no_grad():
+        maps = [copied.run((x - 0.5) / 0.25, 0, 1).half().float() for x in images]  # cached in half precision
+    optimizer = torch.optim.SGD([*weights, *head.parameters()], lr=0.05, momentum=0.8, weight_decay=0.01)
+    expected, chosen = [], torch.empty(0)
+    for epoch in range(3):
+        optimizer.param_groups[0]["lr"] = 0.05 * 0.1**epoch
+        head.train()
+        order = np.random.default_rng([4, epoch]).permutation(len(splits.train.labels))
+        for start in range(0, len(order), 5):
+            part = torch.from_numpy(order[start : start + 5])
+            loss = nn.functional.cross_entropy(head(copied.run(maps[0][part], 1)), splits.train.labels[part])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        head.eval()
+        with torch.no_grad():
+            expected.append(head(copied.run(maps[1], 1)))
+            chosen = head(copied.run(maps[2], 1)) if epoch == 1 else chosen
+    for one, other in zip(seen, [*expected, chosen, chosen], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)

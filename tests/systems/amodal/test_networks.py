@@ -75,6 +75,8 @@ NETWORKS: dict[str, tuple[Any, Any, list[float]]] = {
     "fusion": (lambda: MultiLevelCoding(3, 4), ((1, 3, 14, 14), (1, 3, 7, 7), (1, 4, 7, 7)), [0.0634241, -0.00024579]),
     "mask encoder": (lambda: mask_encoder(CODE), (2, 1, 28, 28), [0.241833, -0.000225381]),
     "mask decoder": (lambda: mask_decoder(CODE), (2, 3, 7, 7), [-0.00695188, -0.0010531]),
+    "mask encoder of three halvings": (lambda: mask_encoder(replace(CODE, size=56)), (1, 1, 56, 56), [0.285942, -0.0097363]),
+    "mask decoder of three halvings": (lambda: mask_decoder(replace(CODE, size=56)), (2, 3, 7, 7), [-0.019212, 0.000210377]),
     "mask encoder of one halving": (lambda: mask_encoder(replace(CODE, size=14)), (2, 1, 14, 14), [0.226023, 0.0013031]),
     "mask decoder of one halving": (lambda: mask_decoder(replace(CODE, size=14)), (2, 3, 7, 7), [0.00547205, -0.00522175]),
     "backbone": (
@@ -164,6 +166,22 @@ def test_the_module_of_fig_4() -> None:
         nn.init.zeros_(module.refinement.last.bias)  # type: ignore[arg-type]
         strong = 10 * waves(2, 1, 28, 28)
         torch.testing.assert_close(module.refinement(region, strong), strong.clamp(-4, 4).expand(-1, 2, -1, -1))
+
+
+@torch.no_grad()
+def test_the_mask_code_of_fig_2() -> None:
+    """The nearest codewords of the encoded mask in [-1, 1], decoded; the loss has the commitment term alone."""
+    torch.manual_seed(0)
+    model = MaskAutoencoder(CODE).eval()
+    mask = torch.rand(2, 1, 28, 28)
+    latent = model.encoder(2 * mask - 1)
+    distance = (latent[:, None] - model.quantizer.codebook[None, :, :, None, None]).square().sum(2)
+    found = model(mask)
+    assert torch.equal(found.indices, distance.argmin(1))
+    chosen = model.quantizer.codebook[found.indices].permute(0, 3, 1, 2)
+    torch.testing.assert_close(found.logits, model.decoder(chosen))
+    assert float(found.loss) == pytest.approx(CODE.commitment * float((latent - chosen).square().mean()), rel=1e-5)
+    assert (model.quantizer.decay, model.quantizer.delay, len(model.quantizer.codebook)) == (CODE.decay, 0, 5)
 
 
 def test_enlargement_is_a_transposed_convolution() -> None:

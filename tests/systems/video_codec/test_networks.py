@@ -268,3 +268,52 @@ def test_settings_of_the_methods() -> None:
     assert 1.98 < float(free.quality.max()) <= 2
     assert float(free.amplifier.max()) == 1.0
     assert math.isnan(region_psnr(torch.zeros(1, 1, 3, 2, 2), torch.zeros(1, 1, 1, 2, 2)))
+
+
+NAMES = ["intra", "intra_hyper", "motion", "motion_hyper", "residual", "residual_hyper"]
+
+
+@pytest.mark.parametrize(("method", "more"), [(Plain(), []), (Obic(), ["map"]), (SCALED, ["gain", "gain_hyper"])], ids=str)
+@torch.no_grad()
+def test_a_clip_frame_by_frame(method: Any, more: list[str]) -> None:
+    """The first frame alone; the next ones by the flow of the clamped frame before and by a residual; bits by name."""
+    torch.manual_seed(0)
+    config = small_flow(method)
+    model = ScaleSpaceFlow(config).eval()
+    frames, quality = torch.rand(1, 3, 3, 60, 64), torch.tensor([1.5])
+    mask = (torch.rand(1, 3, 1, 60, 64) < 0.5).float()
+    coded = model(frames, quality, mask=mask, rounding="plain")
+    assert sorted(coded.bits) == sorted(NAMES + more)
+    assert tuple(coded.frames.shape) == (1, 3, 3, 60, 64)
+    assert {tuple(bits.shape) for bits in coded.bits.values()} == {(1, 3)}
+    for name in NAMES[:2]:
+        assert not coded.bits[name][:, 1:].any()
+    for name in NAMES[2:]:
+        assert not coded.bits[name][:, 0].any()
+    total = sum(coded.bits.values())
+    torch.testing.assert_close(coded.total(), total)
+    padded, masks = ([model.padded(one) for one in clip.unbind(1)] for clip in (frames, mask))
+    amplifier = torch.ones(1)
+    treated = model.treatment(model.intra_gain, quality, masks[0], amplifier, "plain")
+    first = model.code_intra(padded[0], treated, "plain")
+    torch.testing.assert_close(coded.frames[:, 0], first.image[:, :, :60])
+    torch.testing.assert_close(coded.bits["intra"][:, 0], first.bits["intra"])
+    treated = model.treatment(model.residual_gain, quality, masks[1], amplifier, "plain")
+    second = model.code_inter(padded[1], first.image.clamp(0, 1), treated, "plain")
+    torch.testing.assert_close(coded.frames[:, 1], second.image[:, :, :60])
+    reference = first.image.clamp(0, 1)
+    motion = model.motion.code(model.motion.analysis(padded[1], reference, treated.mask), quality, "plain")
+    predicted = model.predict(reference, motion.y_hat)
+    y = model.residual.analysis(padded[1] - predicted, treated.mask)
+    residual = model.residual.code(y, quality, "plain", step=treated.step, cells=treated.cells)
+    torch.testing.assert_close(second.image, predicted + model.residual.synthesis(residual.y_hat, motion.y_hat))
+    bits = {"motion": motion.bits.sum((1, 2)), "motion_hyper": motion.bits_hyper, "residual": residual.bits.sum((1, 2))}
+    for name, values in bits.items():
+        torch.testing.assert_close(second.bits[name], values)
+    torch.testing.assert_close(second.bits["residual_hyper"], residual.bits_hyper)
+    if model.residual_gain is not None:
+        gain = model.residual_gain(masks[1], "plain")
+        assert treated.step is not None
+        torch.testing.assert_close(treated.step, step_of(gain_steps(gain.raw, amplifier)))
+        torch.testing.assert_close(coded.bits["gain"][:, 1], gain.bits.sum((1, 2)))
+        torch.testing.assert_close(coded.bits["gain_hyper"][:, 1], gain.bits_hyper)
