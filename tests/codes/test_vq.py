@@ -145,3 +145,15 @@ def test_usage_counts_and_perplexity() -> None:
     assert skewed.perplexity == pytest.approx(math.exp(0.75 * math.log(4 / 3) + 0.25 * math.log(4)))
     with pytest.raises(ValueError, match="at least one index"):
         usage(torch.zeros(0, dtype=torch.long), 4)
+
+
+def test_kmeans_draws_from_its_own_generator() -> None:
+    """The same generator gives the same centers whatever torch's global seed; fewer vectors than clusters are repeated."""
+    vectors = torch.randn(40, 2, generator=torch.Generator().manual_seed(0))
+    found = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        found.append(kmeans(vectors, 9, 3, torch.Generator().manual_seed(5)))
+    assert torch.equal(found[0], found[1])
+    few = kmeans(vectors[:2], 5, 2, torch.Generator().manual_seed(5))
+    assert {tuple(center) for center in few.tolist()} == {tuple(vector) for vector in vectors[:2].tolist()}

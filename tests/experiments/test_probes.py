@@ -304,3 +304,16 @@ def test_fine_tuning_step_by_step(splits: Splits, monkeypatch: pytest.MonkeyPatc
             chosen = head(copied.run(maps[2], 1)) if epoch == 1 else chosen
     for one, other in zip(seen, [*expected, chosen, chosen], strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
+def test_few_images_choose_on_themselves(labeled: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing is held out of so few images: a warning says so, and training and validation are the same images."""
+    found = open_set(labeled)
+    splits = split_sets(found, found, 16, 1e-9)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{found.name}: {len(found)} images are too few to divide; the probes choose on their training images"
+    ]
+    assert splits.train.squares.found.keys == splits.validation.squares.found.keys == found.keys
+    assert splits.classes == 2
+    assert splits.left_out == ()
+    assert torch.equal(splits.train.labels, torch.from_numpy(found.labels))

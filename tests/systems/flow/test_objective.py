@@ -12,11 +12,11 @@ import torch
 from tests.paper_values import filled
 from torch import Tensor, nn
 
-from latens.codes.bijector import ActNorm, ResidualMap
+from latens.codes.bijector import ActNorm, Flatten, Logit, ResidualMap, Squeeze
 from latens.codes.logdet import Exact, Series, estimated, reference_log_det
 from latens.settings import to_dict
 from latens.systems.flow.config import DenseBlocks, DensityFlow, ImageFlow, LikelihoodConfig, VectorFlow
-from latens.systems.flow.model import Flow
+from latens.systems.flow.model import Flow, enlargement
 from latens.systems.flow.objective import SAMPLES, Likelihood
 from latens.systems.flow.scoring import score_images
 
@@ -175,3 +175,11 @@ def test_the_log_density_is_a_sum_over_the_steps() -> None:
         torch.testing.assert_close(found.log_prob, prior + total, rtol=1e-5, atol=1e-4)
         torch.testing.assert_close(found.latent, value.flatten(1))
         assert len(model(x, Series(2)).moments) == 2
+
+
+def test_only_some_steps_enlarge_errors() -> None:
+    assert [enlargement(step) for step in (Squeeze(), Flatten((1, 2, 2)), Logit(0.05))] == pytest.approx([1, 1, 0.25 / 0.9])
+    norm = ActNorm(2)
+    with torch.no_grad():
+        norm.log_scale.copy_(torch.tensor([0.5, -1.0]))
+    assert enlargement(norm) == pytest.approx(math.e)

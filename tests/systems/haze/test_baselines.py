@@ -189,3 +189,31 @@ def test_translators(kind: str) -> None:
     ]
     assert images == pytest.approx([0.46316, 0.50958], rel=1e-3)
     assert losses == pytest.approx(GOLDEN[kind], rel=2e-3)
+
+
+@torch.no_grad()
+def test_windows_of_dehazenet() -> None:
+    """Every pixel has a window of 16 x 16, seven before it and eight after; the output is limited to [0, 1]."""
+    torch.manual_seed(0)
+    net = DehazeNet().eval()
+    for shape, mode in (((1, 3, 20, 24), "reflect"), ((1, 3, 8, 30), "replicate")):
+        hazy = torch.rand(shape)
+        padded = nn.functional.pad(hazy, (7, 8, 7, 8), mode=mode)
+        torch.testing.assert_close(net.windows(hazy), net(padded).clamp(0, 1))
+        assert net.windows(hazy).shape == (1, 1, *shape[2:])
+    for bias, limit in ((9.0, 1.0), (-9.0, 0.0)):
+        nn.init.constant_(net.head.bias, bias)  # type: ignore[arg-type]
+        assert float(net.windows(torch.rand(1, 3, 20, 20)).mean()) == limit
+
+
+def test_airlight_of_visible_pixels() -> None:
+    """The brightest of the haziest one percent, at least one pixel; hidden pixels do not count, black ones give 0.05."""
+    hazy, t = torch.full((1, 3, 20, 20), 0.5), torch.full((1, 1, 20, 20), 0.9)
+    for place, (color, haze) in enumerate(((0.95, 0.1), (0.7, 0.2), (0.8, 0.3), (0.9, 0.4), (1.0, 0.5))):
+        hazy[0, :, 0, place], t[0, 0, 0, place] = color, haze
+    net = DehazeNet()
+    assert net.airlight(hazy, t)[0].tolist() == pytest.approx([0.95] * 3)
+    visible = torch.ones(1, 1, 20, 20, dtype=torch.bool)
+    visible[0, 0, 0, 0] = False
+    assert net.airlight(hazy, t, visible)[0].tolist() == pytest.approx([1.0] * 3)
+    assert net.airlight(torch.zeros(1, 3, 4, 4), torch.ones(1, 1, 4, 4))[0].tolist() == pytest.approx([0.05] * 3)

@@ -324,6 +324,7 @@ def test_the_search_of_the_temperature_and_the_calibration_error() -> None:
     assert fit_temperature(logits, np.array([0, 0, 0, 0]), (0.0, 0.0)).temperature == pytest.approx(10, rel=1e-4)
     moved = probabilities(np.array([[0.0, 1.0]]), Calibration((1.0, 0.0), 1.0))
     assert moved[0].tolist() == pytest.approx([0.5, 0.5])
+    assert probabilities(np.zeros((1, 2), np.float32)).dtype == np.float64
     chances, labels = np.linspace(0.05, 0.95, 20)[::-1].copy(), np.zeros(20, int)
     labels[:8] = 1
     pairs = chances.reshape(10, 2).mean(1), labels.reshape(10, 2).mean(1)

@@ -317,3 +317,30 @@ def test_a_clip_frame_by_frame(method: Any, more: list[str]) -> None:
         torch.testing.assert_close(treated.step, step_of(gain_steps(gain.raw, amplifier)))
         torch.testing.assert_close(coded.bits["gain"][:, 1], gain.bits.sum((1, 2)))
         torch.testing.assert_close(coded.bits["gain_hyper"][:, 1], gain.bits_hyper)
+
+
+@torch.no_grad()
+def test_export_and_restored_weights() -> None:
+    """Weights in float16, frozen integers of every latent; networks that only training needs come back from the integers."""
+    torch.manual_seed(0)
+    model = ScaleSpaceFlow(small_flow(LatentScaling(gain=GAIN))).eval()
+    objective = RateDistortion(VideoLoss(levels=(1.0,)), model)
+    batch = {"frames": torch.rand(1, 2, 3, 64, 64), "mask": torch.ones(1, 2, 1, 64, 64)}
+    found = objective.export(model, [batch])
+    assert found.weights.keys() == model.state_dict().keys()
+    assert {tensor.dtype for tensor in found.weights.values()} == {torch.float16}
+    parts, gains = ("intra", "motion", "residual"), ("intra_gain", "residual_gain")
+    decoders = [f"{name}.decoder." for name in gains]
+    assert found.config["training_only"] == sorted([*(f"{name}.hyper_synthesis." for name in (*parts, *gains)), *decoders])
+    kept = {name: tensor for name, tensor in found.weights.items() if not name.startswith(tuple(found.config["training_only"]))}
+    restored = model.restored(kept, found.coding, found.config)
+    assert restored.keys() == found.weights.keys()
+    assert all(restored[name] is kept[name] for name in kept)
+    again = ScaleSpaceFlow(model.config).eval()
+    again.load_state_dict(restored)
+    z = torch.randint(-3, 4, (1, 8, 2, 2)).float()
+    for name in ("intra.hyper_synthesis", "residual.hyper_synthesis", "residual_gain.decoder"):
+        expected = model.get_submodule(name)(z)
+        error = (again.get_submodule(name)(z) - expected).abs().max()
+        assert float(error) < 0.05 * float(expected.abs().max()), name
+    assert model.restored(found.weights, found.coding, found.config) == found.weights
