@@ -93,7 +93,10 @@ def endpoint(verb: str, models: Sequence[str], settings: Sequence[str]) -> Endpo
     """The endpoint of a verb; the first of the models is the default."""
     function = _function(verb)
     found = {name: option for name, option in options_of(function) if name.replace("-", "_") in OPTIONS[verb]}
-    found["model"] = Option(name="model", help=f"Default: {models[0]}.", kind="string", choices=tuple(models))
+    if "emit" in found:
+        products = tuple(_module(verb).PRODUCTS)
+        found["emit"] = Option(name="emit", help=f"The result.  [default: {products[0]}]", kind="string", choices=products)
+    found["model"] = Option(name="model", help=f"The model.  [default: {models[0]}]", kind="string", choices=tuple(models))
     cached = functools.lru_cache(CACHED)(functools.partial(words_of, verb, found, settings))
     return Endpoint(
         name=verb,
@@ -104,8 +107,12 @@ def endpoint(verb: str, models: Sequence[str], settings: Sequence[str]) -> Endpo
     )
 
 
+def _module(verb: str) -> Any:
+    return importlib.import_module(f"latens.cli.{verb}")
+
+
 def _function(verb: str) -> Callable[..., Any]:
-    found: Callable[..., Any] = getattr(importlib.import_module(f"latens.cli.{verb}"), verb)
+    found: Callable[..., Any] = getattr(_module(verb), verb)
     return found
 
 
@@ -125,7 +132,7 @@ def options_of(function: Callable[..., Any]) -> Iterator[tuple[str, Option]]:
         if len(types) == 1 and not choices:
             kind = {float: "number", int: "integer", bool: "boolean"}.get(types[0], "string")  # type: ignore[assignment]
         word = name.replace("_", "-")
-        yield word, Option(name=word, help=text.replace("  ", " "), kind=kind, choices=choices)
+        yield word, Option(name=word, help=text, kind=kind, choices=choices)
 
 
 def words_of(verb: str, options: Mapping[str, Option], settings: Sequence[str], query: Query) -> list[str]:

@@ -64,7 +64,7 @@ const show = async (response, file) => {
   if (!response.ok) return describe(JSON.parse(await blob.text()));
   shown = URL.createObjectURL(blob);
   if (/^image\/(png|jpeg|webp|avif)/.test(kind)) Object.assign(at("image"), { src: shown, hidden: false });
-  if (/json|csv/.test(kind)) Object.assign(at("text"), { textContent: (await blob.text()).slice(0, 100000), hidden: false });
+  if (/json|^text\//.test(kind)) Object.assign(at("text"), { textContent: (await blob.text()).slice(0, 100000), hidden: false });
   const ending = { compress: "ltn" }[at("verb").value] || kind.replace(/;.*/, "").split("/")[1];
   Object.assign(at("download"), { href: shown, download: `${file.name.replace(/\.[^.]*$/, "")}.${ending}`, hidden: false });
   describe(JSON.parse(response.headers.get("latens-result") || "{}"));
