@@ -53,6 +53,7 @@ CASES = {
     "image_codec": ("tiny", "photos", {"data.crop": "64", "data.batch": "2", "data.shrink": "1"}),
     "haze": ("tiny", "apollo:apollo", {"data.scenes": "0", "data.crop": "32", "data.side": "72"}),
     "video_codec": ("tiny", "vimeo:vimeo", {"data.crop": "64", "data.batch": "1"}),
+    "flow": ("tiny", "photos", {"data.batch": "4", "data.flip": "true", "data.validation_share": "0.1"}),
     "parts": ("tiny", "photos", {"data.memory": "0", "data.batch": "4"}),
 }
 
@@ -70,7 +71,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 @pytest.fixture
 def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LATENS_MEMORY", "100KB")
+    monkeypatch.setenv("LATENS_MEMORY", "5KB")
 
 
 @pytest.mark.parametrize("system", CASES)

@@ -191,6 +191,25 @@ def test_gray_models_take_the_luma(album: Path) -> None:
     assert data.validation()[0]["pixels"].shape[1:] == (1, 8, 8)
 
 
+def test_images_beyond_the_memory_are_read_at_every_step(album: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the same batches and held-out images, which stay in memory; labels belong to their images."""
+    from latens.data.source import Source
+    from latens.data.streaming import Streamed
+    from latens.systems.flow.config import ImagesConfig
+
+    config = ImagesConfig(batch=6, flip=True, validation_share=0.1, validation_limit=2)
+    whole = ImageData([Source("", str(album))], config, 8, 3, 0)
+    monkeypatch.setenv("LATENS_MEMORY", "1KB")
+    streamed = ImageData([Source("", str(album))], config, 8, 3, 0)
+    assert isinstance(streamed.train, Streamed)
+    assert not isinstance(whole.train, Streamed)
+    for name in ("pixels", "label"):
+        assert torch.equal(whole.batch(4, 1)[name], streamed.batch(4, 1)[name])
+        assert torch.equal(whole.validation()[0][name], streamed.validation()[0][name])
+    assert len(whole.validation()[0]["label"]) == 2
+    assert set(whole.batch(4, 1)["label"].tolist()) == {0, 1}
+
+
 def test_auroc_is_the_share_of_ordered_pairs() -> None:
     from latens.systems.flow.outliers import auroc
 

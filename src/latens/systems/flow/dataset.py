@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ from latens.data.notes import first_line
 from latens.data.source import Source
 from latens.data.splits import place_of
 from latens.data.squares import center_square
+from latens.data.streaming import in_memory_or_streamed
 from latens.errors import InputError, LatensError, UnreadableInput, UsageError, did_you_mean
 from latens.shapes import UInt8
 from latens.systems.flow.config import ImagesConfig, PointsConfig
@@ -144,15 +147,23 @@ def colors_of(found: LabeledImages, seed: int) -> NumberTable:
 # ------------------------------------------------------------------------------------------------------------- images
 
 
+class Square(NamedTuple):
+    """A square image and its label, -1 without one."""
+
+    pixels: UInt8[np.ndarray, "C S S"]
+    label: int
+
+
 class ImageData:
     """Batches {"pixels": (B, C, S, S) uint8, "label": (B,) int64}; the label of an unlabeled image is -1.
 
-    All images are held in memory as squares. Training images are drawn with replacement. Raises UsageError without images, and
-    UnreadableInput where no image can be read.
+    Squares are held in memory if they fit into its budget (`latens.data.streaming`), else training images are read at every
+    step; held-out images always stay in memory. Training images are drawn with replacement. Raises UsageError without images,
+    and UnreadableInput where no image can be read.
     """
 
     def __init__(self, sources: Sequence[Source], config: ImagesConfig, size: int, channels: int, seed: int) -> None:
-        self.config, self.seed = config, seed
+        self.config, self.size, self.channels, self.seed = config, size, channels, seed
         if not sources:
             hint = "give a folder of images, an .npz pack, or cifar10:PATH, mnist:PATH, imagenet32:PATH"
             raise UsageError("training a density of images needs images", where="--data", hint=hint)
@@ -161,25 +172,49 @@ class ImageData:
         if config.limit:
             sets = [found.first_few(config.limit) for found in sets]
         self.classes = sets[0].classes if len({found.classes for found in sets}) == 1 else ()
-        read = [read_squares(found, size, channels) for found in sets]
-        self.pixels = np.concatenate([one for one, _ in read])
-        kept = [found.subset(indices) for found, (_, indices) in zip(sets, read, strict=True)]
-        self.labels = np.concatenate([found.labels for found in kept])
-        chance = np.array([place_of(key) for found in kept for key in found.keys])
-        order = np.argsort(chance, kind="stable")
-        held_out = order[: min(int((chance < config.validation_share).sum()), config.validation_limit)]
-        self.held_out = np.sort(held_out)
-        self.train = np.flatnonzero(chance >= config.validation_share)
-        if not len(self.train) or not len(self.held_out):
+        self.labels = np.concatenate([found.labels for found in sets])
+        self.name = ", ".join(found.name for found in sets)
+        self.places = [(found, index) for found in sets for index in range(len(found))]
+        self.resized = 0
+        chance = np.array([place_of(key) for found in sets for key in found.keys])
+        first = np.argsort(chance, kind="stable")[: int((chance < config.validation_share).sum())]
+        self.held_out = self._held_out(first)
+        self.train = self._squares(np.flatnonzero(chance >= config.validation_share))
+        if not len(self.train) or not self.held_out:
             logger.warning("%d images are too few for a validation set: validation uses training images", len(chance))
-            self.train = np.arange(len(chance))
-            self.held_out = self.held_out if len(self.held_out) else self.train[: config.validation_limit or 1]
+            self.train = self._squares(np.arange(len(chance)))
+            self.held_out = self.held_out or list(self.train[: config.validation_limit or 1])
+        if not len(self.train):
+            raise UnreadableInput("none of the images can be read", where=self.name)
+        if self.resized:
+            text = "%s: the center squares of %d images were resized to %d x %d"
+            logger.info(text, self.name, self.resized, size, size)
+
+    def _read(self, place: int) -> Square | None:
+        found, index = self.places[place]
+        try:
+            image = found.read(index)
+        except LatensError as error:
+            logger.warning("left out: %s", first_line(error))
+            return None
+        self.resized += image.shape[:2] != (self.size, self.size)
+        return Square(in_channels(center_square(image, self.size), self.channels), int(self.labels[place]))
+
+    def _held_out(self, places: np.ndarray) -> list[Square]:
+        """The first readable squares among these places, at most `validation_limit`, in the order of the data."""
+        readable = ((int(place), one) for place in places if (one := self._read(int(place))) is not None)
+        chosen = itertools.islice(readable, self.config.validation_limit)
+        return [one for _, one in sorted(chosen, key=lambda each: each[0])]
+
+    def _squares(self, places: np.ndarray) -> Sequence[Square]:
+        return in_memory_or_streamed(
+            len(places), lambda number: self._read(int(places[number])), lambda one: one.pixels.nbytes, self.name
+        )
 
     def batch(self, step: int, rank: int) -> dict[str, Tensor]:
         rng = generator(self.seed, step, rank)
-        chosen = self.train[rng.integers(len(self.train), size=self.config.batch)]
-        pixels = np.stack([self._varied(self.pixels[i], rng) for i in chosen])
-        return as_batch(pixels, self.labels[chosen])
+        chosen = [self.train[int(number)] for number in rng.integers(len(self.train), size=self.config.batch)]
+        return as_batch([one._replace(pixels=self._varied(one.pixels, rng)) for one in chosen])
 
     def _varied(self, pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Random mirroring and cropping, as configured."""
@@ -194,8 +229,7 @@ class ImageData:
 
     def validation(self) -> list[dict[str, Tensor]]:
         starts = range(0, len(self.held_out), VALIDATION_BATCH)
-        parts = [self.held_out[start : start + VALIDATION_BATCH] for start in starts]
-        return [as_batch(self.pixels[part], self.labels[part]) for part in parts]
+        return [as_batch(self.held_out[start : start + VALIDATION_BATCH]) for start in starts]
 
 
 def read_squares(found: LabeledImages, size: int, channels: int) -> tuple[UInt8[np.ndarray, "n C S S"], np.ndarray]:
@@ -228,5 +262,6 @@ def in_channels(pixels: UInt8[np.ndarray, "S S 3"], channels: int) -> UInt8[np.n
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
-def as_batch(pixels: np.ndarray, labels: np.ndarray) -> dict[str, Tensor]:
-    return {"pixels": torch.from_numpy(np.ascontiguousarray(pixels)), "label": torch.from_numpy(labels.astype(np.int64))}
+def as_batch(squares: Sequence[Square]) -> dict[str, Tensor]:
+    pixels = np.stack([one.pixels for one in squares])
+    return {"pixels": torch.from_numpy(pixels), "label": torch.tensor([one.label for one in squares], dtype=torch.int64)}
