@@ -80,9 +80,11 @@ def test_half_bodies_take_no_place(toy: Running) -> None:
         assert b"BodyTimeout" in text
 
 
-def test_connections_without_a_request_are_closed(toy: Running) -> None:
-    with toy.send("POST /v1/shout HTT") as connection:
-        assert connection.recv(100) == b""
+def test_connections_without_a_whole_head_are_closed(toy: Running) -> None:
+    with toy.send("POST /v1/shout HTT") as first, toy.send(HEAD.format(query="", length=1) + "aPOST /v1/sh") as second:
+        assert first.recv(100) == b""
+        with second.makefile("rb") as answer:
+            assert answer.read().endswith(b"\r\n\r\nA")  # then the connection ends
 
 
 def test_a_task_that_takes_too_long_is_cancelled(toy: Running) -> None:
@@ -142,7 +144,7 @@ def test_a_bug_is_an_answer(shared: Running) -> None:
 
 @pytest.fixture
 def guarded(tmp_path: Path) -> Iterator[Running]:
-    with running(tmp_path / "guarded", workers=1, token="0123456789abcdef", deadline=10) as found:
+    with running(tmp_path / "guarded", workers=1, token="0123456789abcdef", deadline=10, descriptors=84) as found:
         yield found
 
 
@@ -154,6 +156,11 @@ def test_a_token_and_the_end_of_the_service(guarded: Running) -> None:
     assert guarded.get("/metrics").status == 401
     assert guarded.get("/healthz").status == guarded.get("/").status == 200
     assert guarded.ask(headers=right).status == 200
+    crowd = [guarded.send("POST") for _ in range(10)]
+    assert (guarded.ask(headers=right).status, guarded.ask(headers=right).error) == (503, "TooManyConnections")
+    for connection in crowd:
+        connection.close()
+    until(lambda: guarded.ask(headers=right).status == 200)
     with ThreadPoolExecutor(2) as pool:  # the second one waits for the only worker
         asked = [pool.submit(guarded.ask, "/v1/shout?seconds=1", b"accepted", right) for _ in range(2)]
         time.sleep(0.4)

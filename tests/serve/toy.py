@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import sys
 from collections.abc import Sequence
 
@@ -29,6 +30,8 @@ def media_type(words: Sequence[str], head: bytes) -> str:
 def main() -> None:
     given = json.loads(sys.argv[1])
     server.HEAD_SECONDS, server.LINGER = 2.0, 1.0
+    if descriptors := given.pop("descriptors", None):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
     options = (Option(name="seconds", help="Time to wait.", kind="number"),)
     endpoint = Endpoint(name="shout", help="Write a text in capitals.", options=options, words=words, media_type=media_type)
     sock = server.listening("127.0.0.1", 0)

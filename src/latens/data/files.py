@@ -24,6 +24,7 @@ from latens.errors import LatensError, LimitExceeded, StorageFull, UnreadableInp
 STANDARD_STREAM = Path("-")
 READ_CHUNK = 1 << 20
 WRITE_ATTEMPTS = 3
+SWEPT_LIMIT = 10_000
 MAX_NAME = 255  # bytes of a name on most file systems
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _swept: set[Path] = set()  # folders that this process has swept
@@ -180,6 +181,8 @@ def prepare_folder(folder: Path) -> None:
     """Make a folder for outputs. This process's first output in it removes the temporary files of killed processes."""
     folder.mkdir(parents=True, exist_ok=True)
     if folder not in _swept:
+        if len(_swept) >= SWEPT_LIMIT:  # a service writes into a new folder for every request
+            _swept.clear()
         sweep_stale(folder)
         _swept.add(folder)
 

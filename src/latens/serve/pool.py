@@ -110,6 +110,8 @@ class Pool:
             await asyncio.wait_for(asyncio.gather(*(worker.process.wait() for worker in self._all)), END)
         for worker in self._all:
             worker.kill()
+        for keeper in self._keepers:  # some may pause before the next start
+            keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
 
     async def _keep(self, first: asyncio.Future[None]) -> None:
@@ -129,7 +131,8 @@ class Pool:
                     first.set_exception(error if isinstance(error, LatensError) else _not_started())
                     return
                 failures += 1
-                logger.error("a worker cannot be started: %s", error)
+                if not self._closing:
+                    logger.error("a worker cannot be started: %s", error)
                 continue
             failures = 0
             if not first.done():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,15 +21,33 @@ from latens.serve.service import Service
 HEAD_SECONDS = 20.0  # for the head of a first request to arrive
 LINGER = 5.0  # seconds that a refused body is still taken from the wire, so that its client can read the answer
 BACKLOG = 1024  # connections that the kernel holds for us
+SPARE_DESCRIPTORS = 64  # of the service itself and its workers
+_REFUSAL = b'{"error": "TooManyConnections", "message": "the service has too many connections", "hint": "try again soon"}'
+CROWDED = (
+    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 5\r\nconnection: close\r\n"
+    b"content-length: %d\r\n\r\n%s" % (len(_REFUSAL), _REFUSAL)
+)
 
 
 class Protocol(H11Protocol):
-    """HTTP/1.1 with a limit on the time of a head, and on bodies that go on after their answer."""
+    """HTTP/1.1 with limits: connections, time for a head to arrive, time for a body that goes on after its answer."""
+
+    _head: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Close the connection if no request begins in time."""
+        """Refuse the connection if there are too many."""
         super().connection_made(transport)
-        self.loop.call_later(HEAD_SECONDS, self._close_without_request)
+        if len(self.connections) > most_connections():
+            transport.write(CROWDED)
+            transport.close()
+        else:
+            self._await_head()
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes; those that begin another request have to become its head in time."""
+        super().data_received(data)
+        if self._head is None and self._half_head():
+            self._await_head()
 
     def on_response_complete(self) -> None:
         """Close the connection some seconds after the answer to a request whose body has not ended."""
@@ -36,9 +55,22 @@ class Protocol(H11Protocol):
         if self.cycle is not None and self.cycle.more_body:
             self.loop.call_later(LINGER, self.transport.close)
 
-    def _close_without_request(self) -> None:
-        if self.cycle is None:
+    def _await_head(self) -> None:
+        self._head = self.loop.call_later(HEAD_SECONDS, self._end_of_wait)
+
+    def _end_of_wait(self) -> None:
+        self._head = None
+        if self.cycle is None or self._half_head():
             self.transport.close()
+
+    def _half_head(self) -> bool:
+        return (self.cycle is None or self.cycle.response_complete) and bool(self.conn.trailing_data[0])
+
+
+def most_connections() -> int:
+    """Connections at a time: each may need a descriptor for its body, too."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(1, (min(soft, 1 << 16) - SPARE_DESCRIPTORS) // 2)
 
 
 class Server(uvicorn.Server):
