@@ -57,7 +57,7 @@ def test_bernoulli_kl_is_zero_at_the_prior_and_finite_far_out() -> None:
     assert far.grad is not None
     assert far.grad.isfinite().all()
     for prior in (0.0, 1.0):
-        with pytest.raises(ValueError, match="strictly"):
+        with pytest.raises(ValueError, match=f"^a prior probability must be strictly between 0 and 1, not {prior:g}$"):
             bernoulli_kl(far, prior)
 
 

@@ -11,6 +11,7 @@ from latens.systems.parts.discovery import (
     Discovery,
     best_thresholds,
     discover,
+    intersections,
     mean_iou,
     part_iou,
     shift_and_interleave,
@@ -113,3 +114,36 @@ def test_tally_counts_active_parts() -> None:
     assert (found.active, found.kl_app[0], found.kl_occ[2]) == (1, 1, 3)
     with pytest.raises(ValueError, match="no images"):
         Tally().statistics()
+
+
+def test_part_iou_by_hand() -> None:
+    """Two parts and three kinds over two images: areas are summed, the mean is largest, one kind is unmatched."""
+    known, found = np.zeros((2, 3, 4, 4), bool), np.zeros((2, 2, 4, 4), bool)
+    known[0, 0, :2], known[1, 0, :1] = True, True  # 12 pixels
+    known[0, 1, 2:] = True  # 8
+    known[1, 2, 3:] = True  # 4
+    found[0, 0, 2:], found[1, 0, 3:] = True, True  # 12: all of kind 1 and of kind 2
+    found[0, 1, :1], found[1, 1, :2] = True, True  # 12: 8 of kind 0
+    overlap, of_parts, of_kinds = intersections(found, known)
+    assert overlap.tolist() == [[0, 8, 4], [8, 0, 0]]
+    assert (of_parts.tolist(), of_kinds.tolist()) == ([12, 12], [12, 8, 4])
+    matches = part_iou(found, known)
+    assert [(match.kind, match.part) for match in matches] == [(0, 1), (1, 0)]
+    assert [match.iou for match in matches] == pytest.approx([8 / 16, 8 / 12])
+    assert [match.purity for match in matches] == pytest.approx([8 / 12, 8 / 12])
+    whole = Discovery.of(matches, 3)
+    assert (whole.iou, whole.purity) == pytest.approx(((8 / 16 + 8 / 12) / 3, 8 / 12))
+    assert Discovery.of([], 3)[1:] == (0, 0)
+
+
+def test_thresholds_by_hand() -> None:
+    """The largest IoU with any kind; among equal ones the smallest threshold, and 0.1 for a part without overlap."""
+    masks = np.zeros((1, 2, 2, 4), bool)
+    masks[0, 0, 0], masks[0, 1, 1, :2] = True, True
+    maps = np.zeros((1, 3, 2, 4), np.float32)
+    maps[0, 0] = [[0.75, 0.75, 0.55, 0.55], [0.52, 0, 0, 0]]  # 4 of 5 up to 0.5, then 2 of 4
+    maps[0, 1] = [[0.3, 0, 0, 0], [0.97, 0.96, 0, 0]]
+    assert best_thresholds(maps, masks).tolist() == pytest.approx([0.1, 0.3, 0.1])
+    maps[0, 0, 1, 0] = 0.45
+    maps[0, 1, 0, 0] = 0.95
+    assert best_thresholds(maps, masks).tolist() == pytest.approx([0.5, 0.95, 0.1])
