@@ -125,15 +125,15 @@ class Service:
         return {"descriptors": len(os.listdir(f"/proc/{self.process.pid}/fd")), "files": len(files)}
 
 
-async def closed_loop(client: Client, workers: int, seconds: float) -> float:
-    """Requests a second with one request for each worker at a time."""
+async def closed_loop(client: Client, clients: int, seconds: float) -> float:
+    """Requests a second of clients that each send one request at a time."""
     end = time.perf_counter() + seconds
 
     async def one() -> None:
         while time.perf_counter() < end:
             await client.send("photograph")
 
-    await asyncio.gather(*(one() for _ in range(workers)))
+    await asyncio.gather(*(one() for _ in range(clients)))
     return len(client.answers) / seconds
 
 
@@ -164,20 +164,11 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 async def campaign(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    words = [
-        "--models",
-        given.models,
-        "--workers",
-        str(given.workers),
-        "--queue",
-        str(given.queue),
-        "--deadline",
-        given.deadline,
-    ]
-    service = Service(folder, words)
+    names = ("models", "workers", "queue", "batch", "deadline")
+    service = Service(folder, [word for name in names for word in (f"--{name}", str(getattr(given, name)))])
     try:
         body = photograph(given.side)
-        capacity = await closed_loop(Client(service.port, given.path, body), given.workers, WARM)
+        capacity = await closed_loop(Client(service.port, given.path, body), given.clients or given.workers, WARM)
         before = service.left()
         client = Client(service.port, given.path, body)
         samples = await open_loop(client, service, given.factor * capacity, given.seconds, given.seed)
@@ -194,11 +185,11 @@ async def campaign(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     photographs = [answer for answer in client.answers if answer.kind == "photograph"]
     accepted = [answer for answer in photographs if answer.status == 200]
     refused = [answer for answer in client.answers if answer.status == 503]
-    totals = [sum(sample) for sample in samples] + [sum(end)]
+    totals = [sum(sample) for sample in [*samples, end]]
     return {
         "capacity, requests a second": round(capacity, 2),
         "arrivals": len(client.answers),
-        "arrivals a second": round(len(client.answers) / given.seconds, 2),
+        "arrivals a second": round(len(client.answers) / max(given.seconds, 1), 2),
         "answers": {kind: dict(Counter(each.status for each in client.answers if each.kind == kind)) for kind in client.bodies},
         "accepted, seconds of the client": spread([answer.seconds for answer in accepted]),
         "refused, ms on the clock of the service": spread([each.server_ms for each in refused if each.server_ms is not None]),
@@ -221,7 +212,9 @@ def main() -> None:
     parser.add_argument("--path", default="/v1/compress?quality=3")
     parser.add_argument("--side", type=int, default=256, help="pixels of the photograph")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--clients", type=int, help="that measure the capacity (default: as many as workers)")
     parser.add_argument("--queue", type=int, default=16)
+    parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--deadline", default="30s")
     parser.add_argument("--seed", type=int, default=0)
     with tempfile.TemporaryDirectory() as folder:

@@ -112,6 +112,31 @@ def test_wrong_queries_are_usage_errors(name: str, value: str, sentence: str) ->
         endpoint("haze", ["haze"], []).words([("beta", "0.1"), ("beta", "0.1")])
 
 
+@pytest.mark.parametrize("damaged", [False, True])
+def test_scores_of_a_batch_are_those_of_single_requests(damaged: bool, tmp_path: Path) -> None:
+    """Up to the last digit: sums of a network may have another order in a batch."""
+    words = endpoint("density", ["flow"], ["--device", "cpu"]).words([("draws", "1")])
+    found: list[tuple[list[str], list[str], list[float]]] = []
+    for name, sides in (("batch", (40, 64)), ("alone", (40, 64))):
+        tasks: list[dict[str, Any]] = []
+        for side in sides:
+            folder = tmp_path / name / str(side)
+            folder.mkdir(parents=True)
+            Image.fromarray(image(side, side)).save(folder / "body", "PNG")
+            tasks.append({"words": words, "folder": str(folder)})
+        if damaged:
+            (folder / "body").write_bytes(b"no image")
+        answers = as_request.answers(tasks) if name == "batch" else [as_request.answer(task) for task in tasks]
+        tables = [(Path(task["folder"]) / "result").read_text() for task in tasks]
+        scores = [float(table.splitlines()[1].split(",")[1]) for table in tables if table]
+        found.append(([each.get("error") or each["status"] for each in answers], [table[:40] for table in tables], scores))
+    (statuses, names, scores), alone = found
+    assert (statuses, names) == alone[:2]
+    assert statuses == (["done", "UnreadableInput"] if damaged else ["done", "done"])
+    assert scores == pytest.approx(alone[2], abs=2e-5)
+    assert (as_request.scored_together(tasks) is None) == damaged
+
+
 def test_models_by_system_name_and_unknown_ones() -> None:
     found = served_models(["image_codec", "amodal", "haze", "cells"])
     assert [each.model for each in found] == ["image_codec_context", "image_codec", "cells", "embryo", "haze"]

@@ -32,8 +32,9 @@ def main() -> None:
     server.HEAD_SECONDS, server.LINGER = 2.0, 1.0
     if descriptors := given.pop("descriptors", None):
         resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
+    help_text = "Write a text in capitals."
     options = (Option(name="seconds", help="Time to wait.", kind="number"),)
-    endpoint = Endpoint(name="shout", help="Write a text in capitals.", options=options, words=words, media_type=media_type)
+    endpoint = Endpoint(name="shout", help=help_text, options=options, words=words, media_type=media_type, together=True)
     sock = server.listening("127.0.0.1", 0)
     names = frozenset({"127.0.0.1"})
     settings = Settings(target=TARGET, names=names, **given)

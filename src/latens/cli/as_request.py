@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import functools
 import importlib
 import inspect
@@ -44,6 +45,7 @@ VERBS_OF = {
 }
 MODELS_OF = {"image_codec": ("image_codec_context", "image_codec"), "amodal": ("cells", "embryo")}  # of a name of a system
 TARGET = "latens.cli.as_request:open_worker"
+TOGETHER = "density"  # the verb whose network takes several images at once
 TABLES = frozenset({"cells", "frames", "plants", "lots"})  # results of --emit that are CSV
 SIGNATURES = (
     (b"\x89PNG", "image/png"),
@@ -104,6 +106,7 @@ def endpoint(verb: str, models: Sequence[str], settings: Sequence[str]) -> Endpo
         options=tuple(found.values()),
         words=lambda query: cached(tuple(query)),
         media_type=functools.partial(media_type, verb),
+        together=verb == TOGETHER,
     )
 
 
@@ -184,7 +187,7 @@ def media_type(verb: str, words: Sequence[str], head: bytes) -> str:
 # ---------------------------------------------------------------------------------------------------------- workers
 
 
-def open_worker(prepare: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+def open_worker(prepare: dict[str, Any]) -> Callable[[list[dict[str, Any]]], list[dict[str, Any]]]:
     """Load models of (name, system) in a worker process; returns the function that answers its tasks. Raises LatensError."""
     import warnings
 
@@ -195,7 +198,33 @@ def open_worker(prepare: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str,
     keeping_models().__enter__()  # until this process ends
     for model, system in prepare["models"]:
         open_system(system).load(model, device=prepare["device"], threads=prepare["threads"])
-    return answer
+    return answers
+
+
+def answers(tasks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The answers to tasks with the same words: together if there are several, else or after an error one by one."""
+    return (scored_together(tasks) if len(tasks) > 1 else None) or [answer(task) for task in tasks]
+
+
+def scored_together(tasks: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
+    """Run `density` once on the bodies of several tasks, and give each its row of the table; None if one cannot be scored."""
+    from latens.cli import main
+    from latens.data.csv_files import csv_bytes
+
+    bodies = [Path(task["folder"]) / "body" for task in tasks]
+    verb, _, *others = tasks[0]["words"]
+    command, bound = main.parsed([verb, *map(str, bodies), *others])
+    messages, result = io.StringIO(), Path(tasks[0]["folder"]) / "result"
+    with streams(bodies[0], result, messages), temporary_files(result.parent):
+        status, error = _called(main.call, command, bound)
+    with result.open(newline="", encoding="utf-8") as file:
+        header, *table = csv.reader(file) if error is None and status == 0 else [[]]
+    rows = [row for row in map(_json, messages.getvalue().splitlines()) if row is not None]
+    if len(table) != len(tasks) or len(rows) != len(tasks):
+        return None
+    for body, cells in zip(bodies, table, strict=True):
+        (body.parent / "result").write_bytes(csv_bytes([header, ("-", *cells[1:])]))
+    return [{"status": "done", "result": _header([row], [])} for row in rows]
 
 
 def answer(task: dict[str, Any]) -> dict[str, Any]:

@@ -36,6 +36,9 @@ def serve(
     queue: Annotated[
         int, Parameter(validator=Number(gte=0), help="Requests that may wait for a worker; more are answered with 503.")
     ] = 64,
+    batch: Annotated[
+        int, Parameter(validator=Number(gte=1), help="Waiting requests of density that one worker scores together.")
+    ] = 1,
     deadline: Annotated[str, Parameter(help="Time for a body to arrive, and then for its result.")] = "60s",
     token_file: Annotated[Path | None, Parameter(help="File with the token that requests need.")] = None,
     insecure: Annotated[bool, Parameter(show_default=False, help="Let other machines send requests without a token.")] = False,
@@ -58,8 +61,8 @@ def serve(
         hint = "add --token-file FILE, or --insecure if everybody who reaches the address may use it"
         raise UsageError("other machines reach this address, and there is no token", where=f"--host {host}", hint=hint)
     settings, offered = prepared(
-        models.split(","), workers=workers, queue=queue, deadline=parse_deadline(deadline), token=token, options=options,
-        names=names_of(host),
+        models.split(","), workers=workers, queue=queue, batch=batch, deadline=parse_deadline(deadline), token=token,
+        options=options, names=names_of(host),
     )  # fmt: skip
     from latens.serve import server
     from latens.serve.service import Service
@@ -82,6 +85,7 @@ def prepared(
     *,
     workers: int,
     queue: int,
+    batch: int,
     deadline: float,
     token: str | None,
     options: ReadComputeOptions,
@@ -114,6 +118,7 @@ def prepared(
         },
         workers=workers,
         queue=queue,
+        batch=batch,
         deadline=deadline,
         body_bytes=limits.file_bytes,
         token=token,
@@ -129,6 +134,7 @@ def service(
     *,
     workers: int = 2,
     queue: int = 64,
+    batch: int = 1,
     deadline: float = 60.0,
     token: str | None = None,
     limit: Sequence[str] = (),
@@ -142,7 +148,7 @@ def service(
     """
     options = ReadComputeOptions(limit=list(limit), device=device, threads=threads)
     settings, offered = prepared(
-        models, workers=workers, queue=queue, deadline=deadline, token=token, options=options, names=None
+        models, workers=workers, queue=queue, batch=batch, deadline=deadline, token=token, options=options, names=None
     )
     from latens.serve.app import build_app
     from latens.serve.service import Service

@@ -79,13 +79,16 @@ class Pool:
             await self.close()
             raise
 
-    async def run(self, task: dict[str, Any]) -> dict[str, Any]:
-        """Wait for a worker and give it a task. Raises WorkerDied. Cancelling ends the worker, if the task has begun."""
+    async def run(self, tasks: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+        """Wait for a worker and give it the tasks that there are then; returns their answers.
+
+        Raises WorkerDied. Cancelling ends the worker, if the tasks have begun.
+        """
         worker = await self._idle.get()
         while worker.process.returncode is not None:  # it died without a task
             worker = await self._idle.get()
         try:
-            answer = await worker.ask(task)
+            answers: list[dict[str, Any]] = (await worker.ask({"tasks": tasks()}))["answers"]
         except WorkerDied:
             raise
         except BaseException:
@@ -93,7 +96,7 @@ class Pool:
             await asyncio.shield(worker.process.wait())
             raise
         self._idle.put_nowait(worker)
-        return answer
+        return answers
 
     async def close(self) -> None:
         """End all workers: those with a task at once."""

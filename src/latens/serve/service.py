@@ -10,7 +10,7 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Hashable
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from starlette.responses import Response
 
 from latens.errors import LatensError
 from latens.local_server import is_foreign, private_folder
+from latens.serve.batches import Batches
 from latens.serve.body import ClientGone, FileAnswer, check_size, disconnected, save_body
 from latens.serve.metrics import Metrics
 from latens.serve.pool import Pool, WorkerDied
@@ -59,6 +60,7 @@ class Service:
         self._numbers = itertools.count()
         self._mean = 1.0  # seconds of work on a task
         self._pool: Pool | None = None
+        self._batches: Batches | None = None
         self._folder = Path()
         workers = settings.workers
         self.metrics = Metrics(
@@ -73,6 +75,7 @@ class Service:
         with ExitStack() as stack:
             self._folder = stack.enter_context(private_folder(PREFIX))
             self._pool = pool = Pool(self.settings, self._folder, self.metrics.deaths.inc)
+            self._batches = Batches(pool, self.settings.batch)
             await pool.start()
             try:
                 yield
@@ -142,7 +145,8 @@ class Service:
             self.metrics.bytes_in.labels(endpoint.name).inc(size)
             self._check_place()
             times = times._replace(placed=time.perf_counter())
-            answer = await self._worked({"words": words, "folder": str(folder)}, request)
+            same = tuple(words) if endpoint.together and self.settings.batch > 1 else None
+            answer = await self._worked({"words": words, "folder": str(folder)}, same, request)
             times = times._replace(done=time.perf_counter())
             self._note(endpoint, times)
             if "error" in answer:
@@ -155,11 +159,14 @@ class Service:
             shutil.rmtree(folder, ignore_errors=True)
             raise
 
-    async def _worked(self, task: dict[str, Any], request: Request) -> dict[str, Any]:
-        """Take a place, and let a worker answer. Raises Problem at the deadline and if the client leaves or the worker dies."""
-        assert self._pool is not None
+    async def _worked(self, task: dict[str, Any], same: Hashable | None, request: Request) -> dict[str, Any]:
+        """Take a place, and let a worker answer. Raises Problem at the deadline and if the client leaves or the worker dies.
+
+        Tasks that are the `same` may be worked on together.
+        """
+        assert self._batches is not None
         self.accepted += 1
-        work = asyncio.create_task(self._pool.run(task))
+        work = asyncio.create_task(self._batches.run(task, same))
         gone = asyncio.create_task(disconnected(request.receive))
         try:
             await asyncio.wait({work, gone}, timeout=self.settings.deadline, return_when=asyncio.FIRST_COMPLETED)

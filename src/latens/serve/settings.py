@@ -24,6 +24,7 @@ class Endpoint:
     """POST /v1/NAME: a body in, a body out.
 
     `words` makes the task of a query; it raises UsageError. `media_type` is that of a result, by its words and first bytes.
+    Tasks with the same words may be worked on `together`.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Endpoint:
     options: tuple[Option, ...]
     words: Callable[[Query], list[str]]
     media_type: Callable[[Sequence[str], bytes], str]
+    together: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +48,7 @@ class Settings:
     workers: int = 2
     queue: int = 64  # largest number of accepted requests that wait for a worker
     deadline: float = 60.0  # seconds for a body to arrive, for the work with its wait, and for an answer to be taken
+    batch: int = 1  # largest number of tasks that a worker takes at once, of endpoints that allow it
     body_bytes: int = 100_000_000
     token: str | None = None
     names: frozenset[str] | None = None  # hosts by which the service may be called; None: all

@@ -1,7 +1,7 @@
 """A worker process of the service: python -m latens.serve.worker TARGET < tasks > answers, one line of JSON each.
 
-The first line on stdin is the argument of the function that TARGET names. It returns the function that answers tasks. The first
-line on stdout says that the worker is ready, or why it cannot be.
+The first line on stdin is the argument of the function that TARGET names. It returns the function that answers a list of tasks
+with a list of answers. The first line on stdout says that the worker is ready, or why it cannot be.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 from latens.errors import LatensError
 
-Answer = Callable[[dict[str, Any]], dict[str, Any]]
+Answer = Callable[[list[dict[str, Any]]], list[dict[str, Any]]]
 
 
 def serve(target: str) -> None:
@@ -37,7 +37,7 @@ def serve(target: str) -> None:
             return
         say({"ready": True})
         for line in sys.stdin:
-            say(_safely(answer, json.loads(line)))
+            say({"answers": _safely(answer, json.loads(line)["tasks"])})
 
 
 def opened(target: str, prepare: dict[str, Any]) -> Answer:
@@ -46,13 +46,16 @@ def opened(target: str, prepare: dict[str, Any]) -> Answer:
     return found
 
 
-def _safely(answer: Answer, task: dict[str, Any]) -> dict[str, Any]:
+def _safely(answer: Answer, tasks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Answers, also of a function that fails: tasks that fail together are worked on one by one."""
     try:
-        return answer(task)
+        return answer(tasks)
     except Exception as error:
+        if len(tasks) > 1:
+            return [_safely(answer, [task])[0] for task in tasks]
         traceback.print_exc()
         what = " ".join(f"{type(error).__name__}: {error}".split())
-        return {"error": "InternalError", "message": f"internal error (please report): {what}"}
+        return [{"error": "InternalError", "message": f"internal error (please report): {what}"}]
 
 
 if __name__ == "__main__":
