@@ -231,3 +231,23 @@ def test_settings_of_a_model_that_cannot_be_used(tmp_path: Path, name: str, keys
     opened = load_packer if name == "flow_pack" else latens.load
     with pytest.raises(ModelError):
         opened(folder)
+
+
+def test_a_network_of_another_size_than_its_weights_takes_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from latens.systems.image_codec.config import ImageModel
+    from latens.systems.image_codec.networks import build_network
+
+    shutil.copytree(folder_of("image_codec"), tmp_path / "large")
+    config = json.loads((tmp_path / "large" / CONFIG).read_text())
+    config["model"]["hidden"] = 4000
+    (tmp_path / "large" / CONFIG).write_text(json.dumps(config))
+    devices = []
+
+    def recorded(settings: ImageModel) -> torch.nn.Module:
+        devices.append(torch.empty(0).device.type)
+        return build_network(settings)
+
+    monkeypatch.setattr("latens.systems.image_codec.predict.build_network", recorded)
+    with pytest.raises(ModelError, match=r"in place of \[4000"):
+        latens.load(tmp_path / "large")
+    assert devices == ["meta"]

@@ -11,11 +11,12 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
@@ -123,11 +124,33 @@ def load_network(folder: Path, system: str, kind: Any, build: Callable[[Any], N]
         what = f"this is a model of {other}, not of {system}"
         raise ModelError(what, where=str(folder), hint=f"{hint}train one of {system} with `latens train {system}`")
     try:
-        network = build(decode(kind, found.config["model"], where=CONFIG, path="model"))
+        settings = decode(kind, found.config["model"], where=CONFIG, path="model")
+        check_shapes(lambda: build(settings), found.weights)
+        network = build(settings)
         load_weights(network, found.weights)
     except (KeyError, TypeError, ValueError, RuntimeError, SettingsError) as error:
         raise unusable(folder, error) from None
     return found, network
+
+
+def check_shapes(build: Callable[[], nn.Module], weights: Mapping[str, Tensor]) -> None:
+    """Raise ValueError if the network is of another size than its weights, before it takes memory."""
+    try:
+        with torch.device("meta"):
+            network = build()
+    except (RuntimeError, NotImplementedError):  # it reads values while it is made; `load_weights` checks it later
+        return
+    if wrong := _other_shapes(network.state_dict(), weights):
+        raise ValueError(_shortened(wrong))
+
+
+def _other_shapes(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:
+    shapes = {name: f"{list(weights[name].shape)} in place of {list(own[name].shape)}" for name in own if name in weights}
+    return [f"{name} is {shapes[name]}" for name in shapes if weights[name].shape != own[name].shape]
+
+
+def _shortened(wrong: Sequence[str]) -> str:
+    return "; ".join(wrong[:3]) + (f"; and {len(wrong) - 3} more" if len(wrong) > 3 else "")
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
@@ -138,13 +161,12 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
     complete = getattr(network, "complete", None)
     weights = weights if complete is None else complete(weights)
     own = network.state_dict()
-    shapes = {name: f"{list(weights[name].shape)} in place of {list(own[name].shape)}" for name in own if name in weights}
-    wrong = [f"{name} is {shapes[name]}" for name in shapes if weights[name].shape != own[name].shape]
+    wrong = _other_shapes(own, weights)
     wrong += [f"{name} is missing" for name in own if name not in weights]
     wrong += [f"{name} is not known" for name in weights if name not in own]
     wrong += [f"{name} is not finite" for name in own if name in weights and not bool(weights[name].isfinite().all())]
     if wrong:
-        raise ValueError("; ".join(wrong[:3]) + (f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""))
+        raise ValueError(_shortened(wrong))
     network.load_state_dict(weights)
 
 

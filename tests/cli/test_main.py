@@ -197,3 +197,4 @@ def test_streams_that_are_closed_or_full(redirection: str, status: int) -> None:
     found = subprocess.run(["bash", "-c", words], capture_output=True, text=True, check=False)
     assert found.returncode == status
     assert "internal error" not in found.stderr
+    assert ("standard output" in found.stderr or "stdout" in found.stderr) == ("full" in redirection)

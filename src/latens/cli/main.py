@@ -216,7 +216,8 @@ def run(command: Callable[..., Any], bound: BoundArguments) -> int:
             return _fail(f"{one_line(os.fsdecode(error.filename))}: {error.strerror}\n{hint}", status, debug)
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
             if stdout_works():
-                return _fail(f"a temporary file cannot be written: {error.strerror}\n{SPARE}", status, debug)
+                what = f"a temporary file or standard output cannot be written: {error.strerror}"
+                return _fail(f"{what}\n{SPARE}; or check the target of standard output", status, debug)
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter fails again at its end
             return _fail(f"the results cannot be written: {error.strerror}\ncheck the target of stdout", status, debug)
         return _fail(

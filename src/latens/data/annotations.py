@@ -125,7 +125,7 @@ def _read_flat(document: dict[str, Any], annotations: list[dict[str, Any]], root
     for annotation in annotations:
         image = images.get(annotation["image_id"])
         if image is None:
-            raise InputError(f"annotation {annotation.get('id')} names image {annotation['image_id']}, which is not listed")
+            raise InputError(f"annotation {annotation.get('id')} names image {annotation['image_id']!r}, which is not listed")
         if annotation["category_id"] not in positions:
             listed = ", ".join(f"{i} {name}" for i, name in classes.items())
             raise InputError(
@@ -188,7 +188,7 @@ def _read_cocoa(document: dict[str, Any], annotations: list[dict[str, Any]], roo
     for annotation in annotations:
         image = images.get(annotation["image_id"])
         if image is None:
-            raise InputError(f"annotation {annotation.get('id')} names image {annotation['image_id']}, which is not listed")
+            raise InputError(f"annotation {annotation.get('id')} names image {annotation['image_id']!r}, which is not listed")
         size = image_size(image["height"], image["width"])
         # A region without a visible mask is fully visible.
         regions = [{"visible_mask": region["segmentation"], **region} for region in annotation["regions"]]
