@@ -188,6 +188,10 @@ def test_label_maps_with_and_without_names(tmp_path: Path, caplog: pytest.LogCap
     named = read_examples(tmp_path)
     assert named.names == ("sky", "field of corn")
     assert "in no label map: nothing" in caplog.text
+    (tmp_path / LABELS).unlink()
+    Image.fromarray(np.arange(pixels[..., 0].size, dtype=np.uint16).reshape(labels.shape) // 8).save(tmp_path / "a_label.png")
+    with pytest.raises(InputError, match="at most 254"):  # a number for every object
+        read_examples(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -54,13 +54,14 @@ def read_examples(folder: Path) -> Examples:
 def _drawn(paths: Sequence[Path], folder: Path) -> Examples:
     """Areas and strokes of labelme; a later shape covers an earlier one."""
     found = read_labelme(paths, root=folder, stroke=STROKE)
+    names = _checked(found.categories, folder)  # labels have eight bits
     marked = []
     for scene in found.scenes:
         labels = np.zeros((scene.height, scene.width), np.uint8)
         for instance in scene.instances:
             labels[decode(instance.amodal)] = instance.category + 1
         marked.append(Marked(found.path(scene), labels))
-    return Examples(marked, _checked(found.categories, folder))
+    return Examples(marked, names)
 
 
 def _label_maps(folder: Path) -> Examples:
@@ -76,14 +77,14 @@ def _label_maps(folder: Path) -> Examples:
         if len(named) < len(listed):
             missing = [name for value, name in listed.items() if value not in named]
             logger.warning("%s: in no label map: %s", folder / LABELS, ", ".join(missing))
-    names = tuple(dict.fromkeys(named.values()))
+    names = _checked(tuple(dict.fromkeys(named.values())), folder)
     marked = []
     for image, values in read:
         labels = np.zeros(values.shape, np.uint8)
         for value, name in named.items():
             labels[values == value] = names.index(name) + 1
         marked.append(Marked(image, labels))
-    return Examples(marked, _checked(names, folder))
+    return Examples(marked, names)
 
 
 def read_names(path: Path) -> dict[int, str]:
@@ -101,5 +102,6 @@ def read_names(path: Path) -> dict[int, str]:
 
 def _checked(names: Sequence[str], folder: Path) -> tuple[str, ...]:
     if len(names) > MAX_NAMES:
-        raise InputError(f"{len(names)} names; at most {MAX_NAMES} are possible", where=str(folder))
+        hint = "mark kinds of objects, not single ones; labels.txt gives several values one name"
+        raise InputError(f"{len(names)} names; at most {MAX_NAMES} are possible", where=str(folder), hint=hint)
     return tuple(names)
