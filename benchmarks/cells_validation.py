@@ -27,7 +27,7 @@ from latens.systems.amodal.cells.training import read_photographs, spread
 from latens.systems.amodal.predict import load
 
 PHOTOGRAPHS = 24
-DIAMETERS = (12, 20, 40, 80, 160)
+DIAMETERS = (6, 10, 12, 20, 40, 80, 160, 300)
 SPACINGS = (3.0, 1.7)  # between the centers of discs, in diameters
 COLUMNS_OF_DISCS, ROWS_OF_DISCS = 8, 5
 SEED = 20_122
