@@ -128,17 +128,41 @@ def test_a_tray_at_the_image_border_has_its_visible_rows() -> None:
     assert second.lattice.cols == 6
 
 
+def blocks(
+    rows: int, cols: int, *, gap_after: tuple[int, int], gap: int = 30, missing: frozenset[tuple[int, int]]
+) -> np.ndarray:
+    """Square plants 90 pixels apart, with `gap` more after the given row and column; `missing` cells are empty."""
+    image = np.full((140 + 90 * rows + gap, 140 + 90 * cols + gap), 30, np.uint8)
+    rng = np.random.default_rng(1)
+    for row, col in np.ndindex(rows, cols):
+        x = 100 + 90 * col + gap * (col >= gap_after[1] > 0) + rng.integers(-4, 5)
+        y = 60 + 90 * row + gap * (row >= gap_after[0] > 0) + rng.integers(-4, 5)
+        if (row, col) not in missing:
+            image[y - 9 : y + 10, x - 9 : x + 10] = 180
+    return image
+
+
 def test_trays_with_other_rows_than_requested_are_refused() -> None:
     """Two trays of 4 rows, requested 8: a gap runs through every lattice."""
-    image = np.full((1000, 1000), 30, np.uint8)
-    rng = np.random.default_rng(1)
-    for row in range(8):
-        for col in range(8):
-            x, y = (100 + 90 * col + rng.integers(-4, 5), 60 + 90 * row + 30 * (row > 3) + rng.integers(-4, 5))
-            image[y - 9 : y + 10, x - 9 : x + 10] = 180
+    image = blocks(8, 8, gap_after=(4, 0), missing=frozenset())
     with pytest.raises(InputError, match="more than one tray"):
         read_tray(image, rows=8, cols=8)
     assert len(read_trays(image, rows=4, cols=8, trays=2)) == 2
+
+
+@pytest.mark.parametrize("gap_after", [(1, 0), (3, 0), (0, 2), (0, 3)])
+def test_blocks_of_different_sizes_are_one_tray(gap_after: tuple[int, int]) -> None:
+    """Two trays of one kind would have equal numbers of rows and columns."""
+    reading = read_tray(blocks(4, 5, gap_after=gap_after, missing=frozenset({(1, 3)})), rows=4, cols=5)
+    assert [note for note in reading.notes if "blocks of one tray" in note]
+    assert np.flatnonzero(reading.areas == 0).tolist() == [8]
+
+
+@pytest.mark.parametrize("empty", [(1, None), (None, 2), (None, 1)])
+def test_an_empty_row_or_column_is_no_gap(empty: tuple[int | None, int | None]) -> None:
+    missing = frozenset((row, col) for row, col in np.ndindex(4, 5) if row == empty[0] or col == empty[1])
+    reading = read_tray(blocks(4, 5, gap_after=(0, 0), missing=missing), rows=4, cols=5)
+    assert {divmod(int(cell), 5) for cell in np.flatnonzero(reading.areas == 0)} == missing
 
 
 def test_the_rim_places_the_grid_of_an_empty_tray() -> None:

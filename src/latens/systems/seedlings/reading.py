@@ -150,10 +150,13 @@ def _single(
             raise
         return place_reference(reference, foreground, rows, cols, str(reason), notes)
     split = gap_within(found, blobs, areas)
-    if split or plants_outside(found, blobs, areas).sum() >= MIN_PLANTS:
+    outside = plants_outside(found, blobs, areas).sum() >= MIN_PLANTS
+    if split is not None or outside:
         _refuse_several(foreground, rows, cols, where)
-    if split:
+    if split is not None and (split.splits_evenly or outside):
         raise NoLattice(f"the photograph seems to show more than one tray: {split}")
+    if split is not None:
+        notes.append(f"{split}; its parts of {split.before} and {split.after} {split.name} are taken for blocks of one tray")
     if found.estimate[0] > rows or found.estimate[1] > cols:
         text = f"{found.estimate[0]} x {found.estimate[1]} rows x columns have plants, more than the requested {rows} x {cols}"
         notes.append(f"{text}; check --rows and --cols")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -34,6 +35,23 @@ SPECK = 0.3  # minimum area of plants outside the first tray, relative to its me
 SMALL = 0.1  # minimum mean blob area of a further tray, relative to the leaf area of a plant of the first tray
 PHASES = np.arange(0, 1, 0.05)  # tested shifts in pitches
 MIN_OWN_FIT = 16  # minimum number of plants for a separate fit of a further tray
+
+
+class Gap(NamedTuple):
+    """A gap between two lines of a lattice that is wider than the others."""
+
+    name: str  # "rows" or "columns"
+    before: int  # number of lines before the gap
+    after: int  # number of lines after it
+    ratio: float  # width relative to the mean of the others
+
+    @property
+    def splits_evenly(self) -> bool:
+        """True if the parts may be two trays of one kind; parts of different sizes are blocks of one tray."""
+        return self.before == self.after
+
+    def __str__(self) -> str:
+        return f"the gap between {self.name} {self.before} and {self.before + 1} is {self.ratio:.2f} times the others"
 
 
 def find_trays(blobs: np.ndarray, areas: np.ndarray, rows: int, cols: int, shape: tuple[int, int]) -> list[Lattice]:
@@ -88,8 +106,8 @@ def _first(blobs: np.ndarray, areas: np.ndarray, rows: int, cols: int, shape: tu
             reason = error
             continue
         split = gap_within(made, blobs, areas)
-        if split:
-            torn = max(torn, (_quality(made), split))
+        if split is not None:
+            torn = max(torn, (_quality(made), str(split)))
         elif best is None or _quality(made) > _quality(best):
             best = made
     if torn[1] and (best is None or torn[0] > _quality(best)):
@@ -141,8 +159,8 @@ def _settle(start: Lattice, blobs: np.ndarray, areas: np.ndarray) -> Lattice:
     return settled
 
 
-def gap_within(lattice: Lattice, blobs: np.ndarray, areas: np.ndarray) -> str:
-    """Description of a gap between lines that is wider than the others, as between two trays; "" if there is none."""
+def gap_within(lattice: Lattice, blobs: np.ndarray, areas: np.ndarray) -> Gap | None:
+    """A gap between lines that is wider than the others, as between two trays; None if there is none."""
     cells, places = plants_of(lattice, blobs, areas)
     for axis, count, name in ((1, lattice.rows, "rows"), (0, lattice.cols, "columns")):
         lines = [places[cells[:, axis] == line, axis] for line in range(count)]
@@ -157,8 +175,8 @@ def gap_within(lattice: Lattice, blobs: np.ndarray, areas: np.ndarray) -> str:
             others = np.delete(gaps, k)
             extra = gaps[k] - others.mean()
             if gaps[k] - others.max() > GAP and extra > 2.5 * np.hypot(error[line], error[line - 1]):
-                return f"the gap between {name} {line} and {line + 1} is {gaps[k] / others.mean():.2f} times the others"
-    return ""
+                return Gap(name, line, count - line, gaps[k] / others.mean())
+    return None
 
 
 def plants_of(lattice: Lattice, blobs: np.ndarray, areas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
