@@ -120,15 +120,18 @@ class Browser:
         for kind in ("keyDown", "keyUp"):
             self.call("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=KEYS[key], **text)
 
-    def drag(self, start: tuple[float, float], end: tuple[float, float], *, touch: bool = False) -> None:
-        """Move from one point of the window to another with the left button, or one finger, down."""
+    def drag(self, start: tuple[float, float], end: tuple[float, float], *, touch: bool = False, pause: float = 0.0) -> None:
+        """Move from one point of the window to another with the left button, or one finger, down; `pause` seconds a step."""
         middle = ((start[0] + end[0]) / 2, (start[1] + end[1]) / 2)
         if touch:
             for kind, points in (("touchStart", [start]), ("touchMove", [middle]), ("touchMove", [end]), ("touchEnd", [])):
                 self.call("Input.dispatchTouchEvent", type=kind, touchPoints=[{"x": x, "y": y} for x, y in points])
             return
+        self.call("Input.dispatchMouseEvent", type="mouseMoved", x=start[0], y=start[1])
+        self.wait(pause)
         for kind, (x, y) in (("mousePressed", start), ("mouseMoved", middle), ("mouseMoved", end), ("mouseReleased", end)):
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=1, clickCount=1)
+            self.wait(pause)
 
     def upload(self, selector: str, paths: list[Path]) -> None:
         """Choose files in an <input type=file>."""

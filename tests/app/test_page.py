@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
-from tests.browser import headless, needs_chromium
 
 from latens.app.serve import PREFIX, Guard, names_an_address
 from latens.app.tabs import TABS, Tab
@@ -205,50 +198,3 @@ def test_logs_have_names_and_failures_are_no_results() -> None:
     rows = [{"status": "done"}, {"status": "failed"}]
     assert progress(["dehaze", "a", "-o"], rows, 2).endswith("1 of 2 results so far, 1 failed.")
     assert progress(["dehaze", "a"], rows[:1], 1) == "**dehaze a** is running."
-
-
-# ------------------------------------------------------------------------------------------------------------- browser
-
-
-@pytest.fixture
-def address(tmp_path: Path) -> Iterator[str]:
-    """A served page; at the end its private folder is gone."""
-    environment = os.environ | {"TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    words = [sys.executable, "-m", "latens", "app", "--port", "7893", "--format", "json"]
-    page = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment)
-    assert page.stdout is not None
-    yield json.loads(page.stdout.readline())["address"]
-    page.send_signal(signal.SIGTERM)
-    page.wait(30)
-    page.stdout.close()
-    assert not list(tmp_path.glob("latens-app-*"))
-
-
-@needs_gradio
-@needs_chromium
-def test_real_uploads_in_a_browser(address: str, tmp_path: Path) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "mine.png")
-    (tmp_path / "broken.png").write_bytes(b"no image")
-    with headless() as browser:
-        browser.open(address)
-        browser.until(f"document.querySelectorAll('button[role=tab]').length == {len(TABS)}")
-        browser.upload("#compress-files input[type=file]", [tmp_path / "mine.png"])
-        browser.until("document.querySelector('#compress-files').innerText.includes('mine.png')")
-        browser.evaluate("document.querySelector('#compress-run').click()")
-        browser.until("document.querySelector('#compress-status').innerText.includes('Finished')", 120)
-        browser.until("document.querySelectorAll('#compress-slider img').length >= 2")
-        names = browser.evaluate("document.querySelector('#compress-downloads').innerText")
-        assert "mine.ltn" in names.replace("\n", "")  # name and ending are two elements
-        # The decoded file is shown in its own size.
-        width = "[...document.querySelectorAll('#compress-slider img')].every(image => image.naturalWidth == 96)"
-        browser.until(width)
-        browser.evaluate("document.querySelectorAll('button[role=tab]')[2].click()")
-        browser.upload("#haze-files input[type=file]", [tmp_path / "broken.png"])
-        browser.until("document.querySelector('#haze-files').innerText.includes('broken.png')")
-        browser.evaluate("document.querySelector('#haze-run').click()")
-        browser.until("document.querySelector('#haze-status').innerText.includes('Nothing was made')", 120)
-        log = browser.evaluate("document.querySelector('#haze-log textarea').value")
-        assert "broken.png" in log
-        assert "latens-app-" not in log
-        assert browser.foreign() == []

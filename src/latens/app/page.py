@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import gradio as gr
 import numpy as np
@@ -15,17 +16,25 @@ from PIL import Image
 
 from latens.app.runner import Runner, Step
 from latens.app.tabs import TABS, Knob, Tab, made
-from latens.app.views import View, reduced
-from latens.errors import LatensError
+from latens.app.views import View, first_frame, reduced
 
 TITLE = "latens"
+COMPARED = "Left: yours, right: the result"
 KEPT_RUNS = 24  # folders of results that stay
 SHOWN_LINES = 12  # of the log
+CANCELLED = "Cancelled; unfinished files were removed."
 NO_REGION = "no region is painted: the whole frame gets the same quality"
 HEAD = (
     "Everything runs on this machine; files leave it only when you download them. "
     "Reloading the page clears files and results: download what you want to keep."
 )
+
+
+class Key(NamedTuple):
+    """A tab of a page that is open in a browser; it has one run at a time."""
+
+    session: str
+    tab: str
 
 
 class Desk:
@@ -34,6 +43,18 @@ class Desk:
     def __init__(self, runner: Runner, folder: Path) -> None:
         self.runner, self.folder = runner, folder
         self._numbers = itertools.count(1)
+        self._cancelled: set[Key] = set()
+
+    def permit(self, key: Key) -> None:
+        """Forget that an earlier run was cancelled."""
+        self._cancelled.discard(key)
+
+    def cancel(self, key: Key) -> None:
+        """Ask the run that waits or runs to end."""
+        self._cancelled.add(key)
+
+    def is_cancelled(self, key: Key) -> bool:
+        return key in self._cancelled
 
     def new_folder(self, name: str) -> Path:
         """An empty folder for a run; the oldest ones are removed."""
@@ -70,16 +91,18 @@ def _add(tab: Tab, desk: Desk) -> None:
                 cancel = gr.Button("Cancel", elem_id=f"{tab.name}-cancel")
         with gr.Column(scale=2, min_width=300):
             status = gr.Markdown("No run yet.", elem_id=f"{tab.name}-status")
-            slider = gr.ImageSlider(label="Left: yours, right: the result", format="png", **hidden(tab, "slider"))
-            clip = gr.Video(label="Result", **hidden(tab, "clip"))
-            gallery = gr.Gallery(label="Images", format="png", columns=3, **hidden(tab, "gallery"))
+            slider = gr.ImageSlider(label=COMPARED, format="png", **hidden(tab, "slider"))
+            clip = gr.Video(label="Result", height=420, **hidden(tab, "clip"))
+            gallery = gr.Gallery(label="Images", format="png", columns=3, object_fit="contain", **hidden(tab, "gallery"))
             table = gr.Dataframe(label="Table", **hidden(tab, "table"))
             downloads = gr.File(label="Files", file_count="multiple", **hidden(tab, "downloads"))
             log = gr.Textbox(label="Log", lines=3, max_lines=SHOWN_LINES, interactive=False, elem_id=f"{tab.name}-log")
     shown = [status, slider, clip, gallery, table, downloads, log]
     given = [files, *([editor] if editor is not None else []), *controls]
-    event = run.click(_act(tab, desk), given, shown, concurrency_limit=1, concurrency_id="run", show_progress="minimal")
-    cancel.click(lambda: "Cancelled; unfinished files were removed.", None, status, cancels=[event], queue=False)
+    run.click(_act(tab, desk), given, shown, concurrency_limit=1, concurrency_id="run", show_progress="minimal")
+    run.click(_with_key(tab, desk.permit), queue=False)  # at once, as the run may wait for its turn
+    # Not by `cancels` of Gradio: an update that is on its way could follow it, so that "is running" or an error stays.
+    cancel.click(_with_key(tab, desk.cancel), queue=False)
     if editor is not None:
         files.change(_first_frame, files, editor)
 
@@ -118,10 +141,19 @@ def _control(tab: Tab, knob: Knob) -> Any:
 # ---------------------------------------------------------------------------------------------------------------- runs
 
 
-def _act(tab: Tab, desk: Desk) -> Callable[..., Iterator[list[Any]]]:
-    """The generator of a click: it yields while the commands run, and kills the running one when it is closed."""
+def _with_key(tab: Tab, act: Callable[[Key], None]) -> Callable[[gr.Request], None]:
+    """A handler of a button that acts on the run of this tab in the browser that asks."""
 
-    def act(files: Any, *rest: Any) -> Iterator[list[Any]]:
+    def handle(request: gr.Request) -> None:
+        act(Key(str(request.session_hash), tab.name))
+
+    return handle
+
+
+def _act(tab: Tab, desk: Desk) -> Callable[..., Iterator[list[Any]]]:
+    """The generator of a click: it yields while the commands run, and kills the running one when it is cancelled or closed."""
+
+    def act(request: gr.Request, files: Any, *rest: Any) -> Iterator[list[Any]]:
         paths = [Path(str(path)) for path in ([files] if isinstance(files, str) else files or [])]
         if not paths:
             yield _shown(status="Give a file first.")
@@ -130,23 +162,31 @@ def _act(tab: Tab, desk: Desk) -> Callable[..., Iterator[list[Any]]]:
         values = dict(zip((knob.name for knob in tab.knobs), rest[1:] if tab.region else rest, strict=True))
         if tab.region:
             values["region"] = _mask(rest[0], paths[0], out)
-        results = out / "results"
-        rows: list[dict[str, Any]] = []
-        lines: list[str] = [NO_REGION] if tab.region and values["region"] is None else []
-        worst = 0
-        for words in tab.commands(paths, results, values):
-            last: Step | None = None
-            log = lines
-            for last in desk.runner.run(words):
-                log = lines + with_names(last.lines, desk.folder.parent)
-                yield _shown(status=progress(words, last.rows, len(paths)), lines=log)
-            assert last is not None
-            rows, lines, worst = rows + last.rows, log, _worse(worst, last.status or 0)
-            if last.status and (last.status < 0 or not made(last.rows)):
-                break
-        yield _finished(tab, paths, results, rows, lines, worst)
+        yield from _run(tab, desk, Key(str(request.session_hash), tab.name), paths, out / "results", values)
 
     return act
+
+
+def _run(tab: Tab, desk: Desk, key: Key, paths: list[Path], results: Path, values: Mapping[str, Any]) -> Iterator[list[Any]]:
+    """Updates of the page while the commands of a tab run, and at their end."""
+    rows: list[dict[str, Any]] = []
+    lines: list[str] = [NO_REGION] if tab.region and values["region"] is None else []
+    worst = 0
+    for words in tab.commands(paths, results, values):
+        last: Step | None = None
+        log = lines
+        with contextlib.closing(desk.runner.run(words)) as steps:
+            for last in steps:
+                if desk.is_cancelled(key):
+                    yield _shown(status=CANCELLED, lines=log)
+                    return
+                log = lines + with_names(last.lines, desk.folder.parent)
+                yield _shown(status=progress(words, last.rows, len(paths)), lines=log)
+        assert last is not None
+        rows, lines, worst = rows + last.rows, log, _worse(worst, last.status or 0)
+        if last.status and (last.status < 0 or not made(last.rows)):
+            break
+    yield _finished(tab, paths, results, rows, lines, worst)
 
 
 def progress(words: Sequence[str], rows: Sequence[Mapping[str, Any]], count: int) -> str:
@@ -199,7 +239,7 @@ def _shown(*, status: str, view: View | None = None, lines: Sequence[str] = ()) 
         return [status, *[gr.skip()] * 5, log]
     return [
         status,
-        gr.update(value=view.compared, visible=view.compared is not None),
+        gr.update(value=view.compared, visible=view.compared is not None, label=COMPARED + ", first frames" * bool(view.clip)),
         gr.update(value=None if view.clip is None else str(view.clip), visible=view.clip is not None),
         gr.update(value=list(view.gallery), visible=bool(view.gallery)),
         gr.update(value={"headers": list(view.columns), "data": [list(row) for row in view.rows]}, visible=bool(view.rows)),
@@ -217,17 +257,6 @@ def _first_frame(file: str | None) -> Any:
         return None
     pixels = first_frame(Path(file))
     return None if pixels is None else {"background": reduced(pixels), "layers": [], "composite": None}
-
-
-def first_frame(path: Path) -> np.ndarray | None:
-    """The first frame of a clip as RGB; None if it cannot be read."""
-    from latens.data.clips.reader import open_clip
-
-    try:
-        with open_clip(path) as clip:
-            return next((frame.rgb() for frame in clip.frames()), None)
-    except LatensError:
-        return None
 
 
 def _mask(drawn: Any, path: Path, out: Path) -> str | None:

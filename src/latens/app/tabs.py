@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from latens.app.views import View, files_below, images, pair, table, table_of
-from latens.data.clips.formats import CLIP_ENDINGS
+from latens.app.views import View, files_below, images, is_clip, pair, table, table_of
 
 Values = Mapping[str, Any]
 Rows = Sequence[Mapping[str, Any]]
@@ -113,8 +112,8 @@ def _dehaze(files: list[Path], out: Path, values: Values) -> list[list[str]]:
 def _dehazed(files: list[Path], out: Path, rows: Rows) -> View:
     results = made(rows)
     columns, cells = table(rows, ("input", "method", "strength", "visibility", "width", "height", "seconds"))
-    clip = next((path for _, path in results if path.suffix.lower() in CLIP_ENDINGS - {".gif"}), None)
-    compared = pair(*results[0]) if results and clip is None else None
+    clip = next((path for _, path in results if is_clip(path)), None)
+    compared = pair(*results[0]) if results else None
     paths = [path for _, path in results]
     return View(compared=compared, gallery=images(paths[1:]), clip=clip, columns=columns, rows=cells, files=paths)
 
@@ -145,7 +144,8 @@ def _video(files: list[Path], out: Path, values: Values) -> list[list[str]]:
 def _coded(files: list[Path], out: Path, rows: Rows) -> View:
     paths = sorted(out.glob("*.mp4"))
     columns, cells = table(rows, ("input", "output", "bytes", "frames", "quality", "region", "seconds"))
-    return View(clip=paths[0] if paths else None, columns=columns, rows=cells, files=paths)
+    compared = pair(files[0], paths[0]) if paths else None
+    return View(compared=compared, clip=paths[0] if paths else None, columns=columns, rows=cells, files=paths)
 
 
 # ------------------------------------------------------------------------------------------------------------- density

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from latens.data.clips.formats import CLIP_ENDINGS
 from latens.data.images import Pixels, read_image
 from latens.errors import LatensError
 
@@ -32,12 +33,30 @@ class View:
 
 
 def preview(path: Path) -> Pixels | None:
-    """An image as 8-bit RGB, reduced to SHOWN_SIDE; None if it cannot be read."""
+    """An image or the first frame of a clip as 8-bit RGB, reduced to SHOWN_SIDE; None if it cannot be read."""
+    if is_clip(path):
+        pixels = first_frame(path)
+        return None if pixels is None else reduced(pixels)
     try:
-        pixels = read_image(path).pixels
+        return reduced(read_image(path).pixels)
     except LatensError:
         return None
-    return reduced(pixels)
+
+
+def is_clip(path: Path) -> bool:
+    """True for files that the page shows in a player."""
+    return path.suffix.lower() in CLIP_ENDINGS - {".gif"}
+
+
+def first_frame(path: Path) -> Pixels | None:
+    """The first frame of a clip as RGB; None if it cannot be read."""
+    from latens.data.clips.reader import open_clip
+
+    try:
+        with open_clip(path) as clip:
+            return next((frame.rgb() for frame in clip.frames()), None)
+    except LatensError:
+        return None
 
 
 def reduced(pixels: Pixels) -> Pixels:
@@ -51,7 +70,7 @@ def reduced(pixels: Pixels) -> Pixels:
 
 
 def pair(before: Path, after: Path) -> tuple[Pixels, Pixels] | None:
-    """Two images to compare, at the size of the first."""
+    """Two images, or first frames of two clips, to compare at the size of the first."""
     one, other = preview(before), preview(after)
     if one is None or other is None:
         return None
