@@ -19,7 +19,7 @@ from PIL import Image
 from tests.conftest import image
 from tests.serve.conftest import Running
 
-from latens.cli import as_request
+from latens.cli import as_request, request_worker
 from latens.cli.as_request import OPTIONS, endpoint, served_models
 from latens.cli.main import main
 from latens.errors import ModelMissing, UsageError
@@ -126,7 +126,7 @@ def test_scores_of_a_batch_are_those_of_single_requests(damaged: bool, tmp_path:
             tasks.append({"words": words, "folder": str(folder)})
         if damaged:
             (folder / "body").write_bytes(b"no image")
-        answers = as_request.answers(tasks) if name == "batch" else [as_request.answer(task) for task in tasks]
+        answers = request_worker.answers(tasks) if name == "batch" else [request_worker.answer(task) for task in tasks]
         tables = [(Path(task["folder"]) / "result").read_text() for task in tasks]
         scores = [float(table.splitlines()[1].split(",")[1]) for table in tables if table]
         found.append(([each.get("error") or each["status"] for each in answers], [table[:40] for table in tables], scores))
@@ -134,7 +134,7 @@ def test_scores_of_a_batch_are_those_of_single_requests(damaged: bool, tmp_path:
     assert (statuses, names) == alone[:2]
     assert statuses == (["done", "UnreadableInput"] if damaged else ["done", "done"])
     assert scores == pytest.approx(alone[2], abs=2e-5)
-    assert (as_request.scored_together(tasks) is None) == damaged
+    assert (request_worker.scored_together(tasks) is None) == damaged
 
 
 def test_models_by_system_name_and_unknown_ones() -> None:

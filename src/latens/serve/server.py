@@ -33,18 +33,23 @@ class Protocol(H11Protocol):
     """HTTP/1.1 with limits: connections, time for a head to arrive, time for a body that goes on after its answer."""
 
     _head: asyncio.TimerHandle | None = None
+    _refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Refuse the connection if there are too many."""
         super().connection_made(transport)
         if len(self.connections) > most_connections():
+            self._refused = True
             transport.write(CROWDED)
-            transport.close()
+            transport.write_eof()
+            self.loop.call_later(LINGER, transport.close)  # at once, the answer would be lost with the bytes that still come
         else:
             self._await_head()
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; those that begin another request have to become its head in time."""
+        if self._refused:
+            return
         super().data_received(data)
         if self._head is None and self._half_head():
             self._await_head()
