@@ -114,7 +114,7 @@ def hidden(tab: Tab, name: str) -> dict[str, Any]:
 
 def _editor(tab: Tab) -> gr.ImageEditor:
     return gr.ImageEditor(
-        label="Region that stays sharp (paint it)",
+        label="Region (paint it)",
         type="numpy",
         format="png",
         sources=(),
