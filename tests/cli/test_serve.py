@@ -103,6 +103,10 @@ def test_queries_become_command_lines() -> None:
         ("model", "/models/mine", "not served"),
         ("limit", "pixels=1e9", "no option limit"),
         ("name", "a\0b", "no value"),
+        ("airlight", "1,0.9,0.8,--limit=pixels=1e15", "not three numbers"),
+        ("airlight", "1,0.9,0.8,--save-maps=maps", "not three numbers"),
+        ("airlight", "--help", "not three numbers"),
+        ("airlight", "1,0.9", "airlight"),
     ],
 )
 def test_wrong_queries_are_usage_errors(name: str, value: str, sentence: str) -> None:

@@ -160,7 +160,10 @@ def _words(option: Option, value: str) -> list[str]:
             raise UsageError(f"'{value}' is not true or false", where=option.name)
         return [f"--{option.name}"] if value.lower() in ("", "1", "true") else []
     if option.name == "airlight":
-        return ["--airlight", *value.split(",")]
+        numbers = value.split(",")
+        if any(number.startswith("-") for number in numbers):  # it would be another option, such as one of the operator
+            raise UsageError(f"'{value}' is not three numbers in 0..1", where=option.name, hint="write, for example, 1,0.9,0.8")
+        return ["--airlight", *numbers]
     return [f"--{option.name}={value}"]
 
 
