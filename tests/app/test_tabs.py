@@ -50,8 +50,8 @@ class Page:
         self.tab = tab
         number = [each.name for each in TABS].index(tab)
         button = f"document.querySelectorAll('button[role=tab]')[{number}]"
-        self.browser.evaluate(f"{button}.click()")
-        self.browser.until(f"{button}.ariaSelected == 'true' && !!document.querySelector('#{tab}-run')", PATIENCE)
+        opened = f"{button}.ariaSelected == 'true' && !!document.querySelector('#{tab}-run')"
+        self.browser.until(f"{opened} || ({button}.click(), false)", PATIENCE)  # a click during an update is lost
 
     def give(self, *paths: Path) -> None:
         """Upload files in place of those before, and wait until all of them are there."""
