@@ -166,6 +166,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["--host", "0.0.0.0"], 2, "there is no token"),
         (["--host", "192.0.2.1", "--insecure", "--models", "cells"], 2, "cannot listen"),
         (["--token-file", "short.txt"], 3, "at least 16"),
+        (["--token-file", "zeros.txt"], 3, "at least 16"),
         (["--token-file", "missing.txt"], 3, "no such file"),
         (["--models", "unknown"], 6, "unknown"),
         (["--deadline", "0s"], 2, "longer than 0 s"),
@@ -182,6 +183,7 @@ def test_services_that_cannot_start(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("short.txt").write_text("secret\n")
+    Path("zeros.txt").write_bytes(bytes(40))
     assert main(["serve", *words]) == status
     assert sentence in capsys.readouterr().err
 

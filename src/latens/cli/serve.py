@@ -161,7 +161,7 @@ def read_token(path: Path) -> str:
     from latens.data.files import read_bytes
 
     token = read_bytes(path, limit=4096).strip()
-    if len(token) < SHORTEST_TOKEN or not token.isascii() or len(token.split()) != 1:
+    if len(token) < SHORTEST_TOKEN or not all(33 <= character <= 126 for character in token):
         hint = "make one: python -c 'import secrets; print(secrets.token_urlsafe())'"
         raise InputError(f"a token is one word of at least {SHORTEST_TOKEN} ASCII characters", where=str(path), hint=hint)
     return token.decode()
