@@ -23,12 +23,15 @@ def is_loopback(host: str) -> bool:
 
 def names_of(host: str) -> frozenset[str] | None:
     """Names by which a server on an address may be called; None, which allows all, if other machines reach it."""
-    return frozenset({*LOOPBACK, host_name(host)}) if is_loopback(host) else None
+    return frozenset({*LOOPBACK, host.lower()}) if is_loopback(host) else None
 
 
 def host_name(host: str) -> str:
-    """The name of "name:port" or "[address]:port"."""
-    return urlsplit(f"//{host}").hostname or ""
+    """The name of "name:port" or "[address]:port"; empty if it is neither."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:  # a bracket that does not end
+        return ""
 
 
 def is_foreign(headers: Mapping[bytes, str], names: frozenset[str] | None) -> bool:

@@ -43,6 +43,7 @@ def test_a_body_becomes_a_result(toy: Running) -> None:
         ("/v1/shout?loud=1", b"a", {}, 400, "UsageError"),
         ("/v1/shout", b"a", {"Origin": "http://site.example"}, 403, "Forbidden"),
         ("/v1/shout", b"a", {"Host": "site.example"}, 403, "Forbidden"),
+        ("/v1/shout", b"a", {"Host": "["}, 403, "Forbidden"),
         ("/v1/whisper", b"a", {}, 404, "NotFound"),
         ("/v1/shout", b"a" * 1001, {}, 413, "LimitExceeded"),
         ("/v1/shout", b"a", {"Content-Type": "multipart/form-data; boundary=x"}, 415, "UnsupportedMediaType"),
@@ -85,6 +86,25 @@ def test_connections_without_a_whole_head_are_closed(toy: Running) -> None:
         assert first.recv(100) == b""
         with second.makefile("rb") as answer:
             assert answer.read().endswith(b"\r\n\r\nA")  # then the connection ends
+
+
+def test_a_refused_body_that_ends_leaves_its_connection_to_the_next_request(toy: Running) -> None:
+    with toy.send(HEAD.format(query="", length=1001)) as connection, connection.makefile("rb") as answer:
+        assert answer.readline().startswith(b"HTTP/1.1 413 ")
+        last = HEAD.format(query="?seconds=1.5", length=1).replace("\r\n", "\r\nConnection: close\r\n", 1)
+        connection.sendall(b"a" * 1001 + last.encode() + b"b")  # longer than a body may go on after its answer
+        assert answer.read().endswith(b"\r\n\r\nB")
+    with toy.send(HEAD.format(query="", length=1001)) as connection, connection.makefile("rb") as answer:
+        assert b"LimitExceeded" in answer.read()  # the body never comes
+
+
+def test_bytes_that_are_no_request_are_an_answer(toy: Running) -> None:
+    chunked = HEAD.replace("Content-Length: {length}", "Transfer-Encoding: chunked\r\nContent-Encoding: gzip").format(query="")
+    for text, status, error in (("no request\r\n\r\n", 400, "BadRequest"), (chunked, 415, "UnsupportedMediaType")):
+        with toy.send(text) as connection, connection.makefile("rb") as answer:
+            assert answer.readline().split()[1] == str(status).encode()
+            connection.sendall(b"zz\r\n")  # no chunk
+            assert error in answer.read().decode()
 
 
 def test_a_task_that_takes_too_long_is_cancelled(toy: Running) -> None:

@@ -12,7 +12,6 @@ from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, Response
 
-from latens.errors import did_you_mean
 from latens.serve import metrics
 from latens.serve.problems import BAD_METHOD, BUSY, NOT_FOUND, Problem
 from latens.serve.service import Service
@@ -29,7 +28,7 @@ ANSWERS = {
     "parts that are lost.",
     400: "An option is unknown or wrong.",
     401: "The token is missing or wrong.",
-    403: "The request comes from a page of another site.",
+    403: "The request names another host, or comes from a page of another site.",
     408: "The body did not arrive in time.",
     413: "The body, or the image in it, is larger than the limits.",
     415: "The body is a form, or compressed.",
@@ -116,11 +115,11 @@ def _add_errors(app: FastAPI, known: Sequence[str]) -> None:
     async def error_of_framework(request: Request, error: HTTPException) -> Response:
         path = request.url.path
         if error.status_code == NOT_FOUND:
-            problem = Problem(
-                NOT_FOUND, "NotFound", f"there is no {path}", did_you_mean(path, known, f"known: {', '.join(known)}")
-            )
+            hint = f"known: {', '.join(known)} (those of latens serve --models)"
+            problem = Problem(NOT_FOUND, "NotFound", f"there is no {path}", hint)
         elif error.status_code == BAD_METHOD:
-            problem = Problem(BAD_METHOD, "MethodNotAllowed", f"{path} does not take {request.method}", "send POST with a body")
+            hint = "send POST with a body" if path in known else "send GET"
+            problem = Problem(BAD_METHOD, "MethodNotAllowed", f"{path} does not take {request.method}", hint)
         else:
             problem = Problem(error.status_code, "HTTPError", str(error.detail))
         problem.headers |= dict(error.headers or {})

@@ -20,7 +20,7 @@ STATUSES: Mapping[type[LatensError], int] = {
 }
 """Statuses of errors of the library and of their subclasses; all others are 500."""
 
-UNAUTHORIZED, FORBIDDEN, NOT_FOUND, BAD_METHOD, SLOW_BODY = 401, 403, 404, 405, 408
+BAD_REQUEST, UNAUTHORIZED, FORBIDDEN, NOT_FOUND, BAD_METHOD, SLOW_BODY = 400, 401, 403, 404, 405, 408
 TOO_LARGE, WRONG_MEDIA, BUG, BUSY, TOO_LATE, GONE = 413, 415, 500, 503, 504, 499
 
 

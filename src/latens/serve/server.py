@@ -6,26 +6,40 @@ import asyncio
 import logging
 import resource
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import FrameType
-from typing import Any
 
+import h11
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from latens.errors import UsageError
 from latens.serve.app import build_app
+from latens.serve.problems import BAD_REQUEST, BUSY, Problem
 from latens.serve.service import Service
+from latens.serve.settings import Endpoint
 
 HEAD_SECONDS = 20.0  # for the head of a first request to arrive
 LINGER = 5.0  # seconds that a refused body is still taken from the wire, so that its client can read the answer
 BACKLOG = 1024  # connections that the kernel holds for us
 SPARE_DESCRIPTORS = 64  # of the service itself and its workers
-_REFUSAL = b'{"error": "TooManyConnections", "message": "the service has too many connections", "hint": "try again soon"}'
-CROWDED = (
-    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 5\r\nconnection: close\r\n"
-    b"content-length: %d\r\n\r\n%s" % (len(_REFUSAL), _REFUSAL)
+
+
+def _last_answer(status: str, header: str, problem: Problem) -> bytes:
+    """Bytes of an answer after which the connection is closed."""
+    body = bytes(problem.response().body)
+    head = f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\n{header}connection: close\r\ncontent-length: {len(body)}"
+    return head.encode() + b"\r\n\r\n" + body
+
+
+CROWDED = _last_answer(
+    "503 Service Unavailable",
+    "retry-after: 5\r\n",
+    Problem(BUSY, "TooManyConnections", "the service has too many connections", "try again soon"),
+)
+NO_REQUEST = _last_answer(
+    "400 Bad Request", "", Problem(BAD_REQUEST, "BadRequest", "these bytes are not a request of HTTP/1.1", "use an HTTP client")
 )
 
 
@@ -51,25 +65,43 @@ class Protocol(H11Protocol):
         if self._refused:
             return
         super().data_received(data)
-        if self._head is None and self._half_head():
+        if not self._lacks_head():
+            self._end_of_wait()
+        elif self._head is None:
             self._await_head()
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self._end_of_wait()
+        super().connection_lost(exc)
+
     def on_response_complete(self) -> None:
-        """Close the connection some seconds after the answer to a request whose body has not ended."""
-        super().on_response_complete()
-        if self.cycle is not None and self.cycle.more_body:
-            self.loop.call_later(LINGER, self.transport.close)
+        """Close the connection some seconds after the answer to a request if its body has not ended until then."""
+        answered = self.cycle
+        super().on_response_complete()  # may begin the next request
+        if self.cycle is answered and self.conn.their_state is h11.SEND_BODY:
+            self.loop.call_later(LINGER, self._end_of_body, answered)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer bytes that are no request, unless they follow an answer; then close the connection."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            self.transport.write(NO_REQUEST)
+        self.transport.close()
 
     def _await_head(self) -> None:
-        self._head = self.loop.call_later(HEAD_SECONDS, self._end_of_wait)
+        self._head = self.loop.call_later(HEAD_SECONDS, self.transport.close)
 
     def _end_of_wait(self) -> None:
-        self._head = None
-        if self.cycle is None or self._half_head():
-            self.transport.close()
+        if self._head is not None:
+            self._head.cancel()
+            self._head = None
 
-    def _half_head(self) -> bool:
-        return (self.cycle is None or self.cycle.response_complete) and bool(self.conn.trailing_data[0])
+    def _lacks_head(self) -> bool:
+        return self.cycle is None or (self.cycle.response_complete and bool(self.conn.trailing_data[0]))
+
+    def _end_of_body(self, answered: RequestResponseCycle) -> None:
+        if self.cycle is answered and self.conn.their_state is h11.SEND_BODY:
+            self.transport.close()
 
 
 def most_connections() -> int:
@@ -123,7 +155,7 @@ def listening(host: str, port: int) -> socket.socket:
     return found
 
 
-def run(service: Service, endpoints: Any, sock: socket.socket, on_start: Callable[[], None]) -> None:
+def run(service: Service, endpoints: Sequence[Endpoint], sock: socket.socket, on_start: Callable[[], None]) -> None:
     """Serve on a socket until a signal; `on_start` is called when workers are ready. Raises LatensError."""
     app = build_app(service, endpoints)
     config = uvicorn.Config(

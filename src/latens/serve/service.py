@@ -30,7 +30,6 @@ from latens.serve.settings import Endpoint, Settings
 logger = logging.getLogger(__name__)
 PREFIX = "latens-serve-"  # of private folders
 LONGEST_WAIT = 60  # seconds of Retry-After
-LONGEST_HEADER = 4000  # bytes of the header Latens-Result
 SMOOTHING = 0.1  # weight of the newest time of work in its mean
 
 
@@ -99,7 +98,8 @@ class Service:
         headers = {name: value.decode("latin-1").lower() for name, value in request.scope["headers"]}
         if self.settings.token is None:
             if is_foreign(headers, self.settings.names):
-                raise Problem(FORBIDDEN, "Forbidden", "this service is only used by its own address")
+                what = "the request names another host, or comes from a page of another site"
+                raise Problem(FORBIDDEN, "Forbidden", what, "use the address that the service printed")
             return
         given = request.headers.get("authorization", "").partition(" ")
         right = hmac.compare_digest(given[2].strip().encode(), self.settings.token.encode())
