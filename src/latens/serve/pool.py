@@ -122,16 +122,11 @@ class Pool:
         failures = 0
         while not self._closing:
             await asyncio.sleep(PAUSES[min(failures, len(PAUSES) - 1)])
-            worker = await self._start()
-            self._all.add(worker)
             try:
-                await self._made_ready(worker)
-            except (LatensError, WorkerDied) as error:
-                worker.kill()
-                await worker.process.wait()
-                self._all.discard(worker)
+                worker = await self._ready_worker()
+            except LatensError as error:
                 if not first.done():
-                    first.set_exception(error if isinstance(error, LatensError) else _not_started())
+                    first.set_exception(error)
                     return
                 failures += 1
                 if not self._closing:
@@ -148,6 +143,23 @@ class Pool:
             if not self._closing and not worker.killed:
                 self._on_death()
                 logger.warning("a worker ended (status %d) and is replaced", status)
+
+    async def _ready_worker(self) -> Worker:
+        """A new worker that has loaded its models. Raises LatensError."""
+        try:
+            worker = await self._start()
+        except OSError as error:  # of the system: no memory, process or descriptor is left
+            what = f"the process of a worker cannot be started: {error.strerror}"
+            raise ModelError(what, hint="check the free memory and ulimit -n -u") from error
+        self._all.add(worker)
+        try:
+            await self._made_ready(worker)
+        except (LatensError, WorkerDied) as error:
+            worker.kill()
+            await worker.process.wait()
+            self._all.discard(worker)
+            raise error if isinstance(error, LatensError) else _not_started() from error
+        return worker
 
     async def _made_ready(self, worker: Worker) -> None:
         said = await worker.ask(dict(self._settings.prepare))
