@@ -19,10 +19,11 @@ from PIL import Image
 from tests.conftest import image
 from tests.serve.conftest import Running
 
+import latens
 from latens.cli import as_request, request_worker
 from latens.cli.as_request import OPTIONS, endpoint, served_models
 from latens.cli.main import main
-from latens.errors import ModelMissing, UsageError
+from latens.errors import InputError, ModelMissing, UsageError
 
 needs_packages = pytest.mark.skipif(
     find_spec("fastapi") is None or find_spec("prometheus_client") is None, reason="pip install 'latens[serve]'"
@@ -151,14 +152,6 @@ def test_models_by_system_name_and_unknown_ones() -> None:
         served_models(["video_codec"])
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, with a token that is too short."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "short.txt").write_text("secret\n")
-    return tmp_path
-
-
 @needs_packages
 @pytest.mark.parametrize(
     ("words", "status", "sentence"),
@@ -186,6 +179,15 @@ def test_services_that_cannot_start(
     Path("zeros.txt").write_bytes(bytes(40))
     assert main(["serve", *words]) == status
     assert sentence in capsys.readouterr().err
+
+
+@needs_packages
+@pytest.mark.parametrize(
+    "settings", [{"workers": 0}, {"queue": -1}, {"batch": 0}, {"threads": 0}, {"deadline": float("nan")}, {"token": ""}]
+)
+def test_applications_that_cannot_be_made(settings: dict[str, Any]) -> None:
+    with pytest.raises(InputError if "token" in settings else UsageError, match=next(iter(settings))):
+        latens.service(["cells"], **settings)
 
 
 # ------------------------------------------------------------------------------------------------------- a real service

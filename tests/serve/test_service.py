@@ -209,6 +209,18 @@ def test_a_token_and_the_end_of_the_service(guarded: Running) -> None:
     assert list(guarded.temporary.iterdir()) == []
 
 
+def test_a_second_signal_cuts_requests_off(tmp_path: Path) -> None:
+    with running(tmp_path / "cut", workers=1) as service, service.send(HEAD.format(query="?seconds=30", length=1) + "a"):
+        until(lambda: service.metric("latens_working") == 1)
+        for _ in range(2):
+            service.process.send_signal(signal.SIGTERM)
+            time.sleep(0.2)
+        assert service.process.wait(20) == 1
+        assert "requests were cut off" in service.stderr.read_text()
+        assert "Traceback" not in service.stderr.read_text()
+        assert list(service.temporary.iterdir()) == []
+
+
 def test_a_killed_service_leaves_no_worker_and_the_next_one_no_file(tmp_path: Path) -> None:
     with running(tmp_path / "killed", workers=1) as service:
         (worker,) = service.workers()

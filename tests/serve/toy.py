@@ -38,7 +38,8 @@ def main() -> None:
     sock = server.listening("127.0.0.1", 0)
     names = frozenset({"127.0.0.1"})
     settings = Settings(target=TARGET, names=names, **given)
-    server.run(Service(settings), [endpoint], sock, lambda: print(sock.getsockname()[1], flush=True))
+    if not server.run(Service(settings), [endpoint], sock, lambda: print(sock.getsockname()[1], flush=True)):
+        sys.exit("requests were cut off")
 
 
 if __name__ == "__main__":

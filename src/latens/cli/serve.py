@@ -76,8 +76,8 @@ def serve(
         Reporter(options).result({"address": address, "verbs": [each.name for each in offered]}, text)
 
     with ended_by_signals():
-        server.run(service, offered, sock, say)
-    logger.info("the service has ended; all accepted requests are answered")
+        answered = server.run(service, offered, sock, say)
+    logger.info("the service has ended; %s", "all accepted requests are answered" if answered else "requests were cut off")
 
 
 def prepared(
@@ -144,8 +144,16 @@ def service(
     """The application of `latens serve`, for other servers and for Ray Serve; `deadline` is in seconds.
 
     Its lifespan starts the workers and ends them. The server has to protect it: without a `token` everybody who reaches the
-    server can use it. Raises UsageError without FastAPI, and ModelMissing.
+    server can use it. Raises UsageError without FastAPI and for numbers out of range, InputError for a
+    short token, and ModelMissing.
     """
+    for name, value, least in (("workers", workers, 1), ("queue", queue, 0), ("batch", batch, 1), ("threads", threads, 1)):
+        if value < least:
+            raise UsageError(f"the least number of {name} is {least}", where=f"latens.service({name}={value})")
+    if not deadline > 0:
+        raise UsageError("a deadline is longer than 0 s", where=f"latens.service(deadline={deadline})")
+    if token is not None:
+        check_token(token, "latens.service(token=...)")
     options = ReadComputeOptions(limit=list(limit), device=device, threads=threads)
     settings, offered = prepared(
         models, workers=workers, queue=queue, batch=batch, deadline=deadline, token=token, options=options, names=None
@@ -160,11 +168,16 @@ def read_token(path: Path) -> str:
     """The token in a file. Raises UnreadableInput, or InputError for a short one and other characters than ASCII."""
     from latens.data.files import read_bytes
 
-    token = read_bytes(path, limit=4096).strip()
-    if len(token) < SHORTEST_TOKEN or not all(33 <= character <= 126 for character in token):
+    token = read_bytes(path, limit=4096).decode("latin-1").strip()
+    check_token(token, str(path))
+    return token
+
+
+def check_token(token: str, where: str) -> None:
+    """Raise InputError for a token that is short, or has other characters than visible ones of ASCII."""
+    if len(token) < SHORTEST_TOKEN or not all("!" <= character <= "~" for character in token):
         hint = "make one: python -c 'import secrets; print(secrets.token_urlsafe())'"
-        raise InputError(f"a token is one word of at least {SHORTEST_TOKEN} ASCII characters", where=str(path), hint=hint)
-    return token.decode()
+        raise InputError(f"a token is one word of at least {SHORTEST_TOKEN} ASCII characters", where=where, hint=hint)
 
 
 def parse_deadline(text: str) -> float:

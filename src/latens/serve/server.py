@@ -7,7 +7,6 @@ import logging
 import resource
 import socket
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from types import FrameType
 
 import h11
@@ -155,8 +154,11 @@ def listening(host: str, port: int) -> socket.socket:
     return found
 
 
-def run(service: Service, endpoints: Sequence[Endpoint], sock: socket.socket, on_start: Callable[[], None]) -> None:
-    """Serve on a socket until a signal; `on_start` is called when workers are ready. Raises LatensError."""
+def run(service: Service, endpoints: Sequence[Endpoint], sock: socket.socket, on_start: Callable[[], None]) -> bool:
+    """Serve on a socket until a signal; `on_start` is called when workers are ready. Raises LatensError.
+
+    Returns False if a second signal ended it while requests were without an answer.
+    """
     app = build_app(service, endpoints)
     config = uvicorn.Config(
         app,
@@ -170,9 +172,13 @@ def run(service: Service, endpoints: Sequence[Endpoint], sock: socket.socket, on
         timeout_graceful_shutdown=int(max(1, service.settings.deadline)),
     )
 
-    async def serve() -> None:
+    async def serve() -> bool:
         async with service.open():
-            await Server(config, service, on_start).serve([sock])
+            server = Server(config, service, on_start)
+            await server.serve([sock])
+            return not (server.force_exit and server.server_state.tasks)
 
-    with suppress(KeyboardInterrupt):
-        asyncio.run(serve())
+    try:
+        return asyncio.run(serve())
+    except KeyboardInterrupt:  # before it listens
+        return True
