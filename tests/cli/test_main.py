@@ -74,6 +74,12 @@ def test_an_interrupt_is_one_line_and_130(capsys: Capture) -> None:
     [
         (["compres", "a.png"], 'Did you mean "compress"?'),
         (["compress", "a.png", "--devcie", "cpu"], "Did you mean --device?"),
+        (["decompress", "a.ltn", "-o", "-", "--emit", "png"], "--emit.\n--to selects the format of the images, as in --to png"),
+        (["dehaze", "a.png", "--webp"], "--webp.\nwrite --to webp"),
+        (["compress", "a.png", "--output=b.ltn"], "--output=b.ltn.\n-o names the output"),
+        (["parts", "a.png", "--diameter", "3"], "--diameter.\n--diameter is an option of `latens segment`\n"),
+        (["density", "pack", "a", "-o", "b", "--largest", "3"], "--largest is an option of `latens app`\n"),
+        (["dehaze", "a.mp4", "--half"], "--half.\nsee `latens dehaze --help`\n"),
         (["compress", "a.png", "--format", "xml"], '"human", "json", "quiet"'),
         (["compress", "a.png", "--quality", "9"], "--quality"),
         (["compress"], "INPUTS"),

@@ -19,8 +19,8 @@ from contextlib import ExitStack, contextmanager
 from inspect import BoundArguments
 from typing import Any, NamedTuple
 
-from cyclopts import App, Parameter
-from cyclopts.exceptions import CycloptsError, UnknownCommandError
+from cyclopts import App, ArgumentCollection, Parameter
+from cyclopts.exceptions import CycloptsError, UnknownCommandError, UnknownOptionError
 
 from latens import __version__
 from latens.cli.common import ImageOptions, OutputOptions, ReadOptions, messages, say
@@ -158,7 +158,8 @@ def parsed(tokens: Sequence[str]) -> tuple[Callable[..., Any], BoundArguments]:
     try:
         return _parsed(tokens)
     except CycloptsError as error:
-        raise UsageError(" ".join(str(error).split())) from error
+        what, hint = _usage(error)
+        raise UsageError(what, hint=hint or None) from error
 
 
 def _parsed(tokens: Sequence[str]) -> tuple[Callable[..., Any], BoundArguments]:
@@ -299,5 +300,32 @@ def _fail(message: str, status: int, debug: bool) -> int:
 
 def _usage_error(error: CycloptsError) -> int:
     verb = "" if isinstance(error, UnknownCommandError) else " ".join(error.command_chain or ())
-    say(f"latens: {' '.join(str(error).split())}\nsee `latens {verb + ' ' if verb else ''}--help`")
+    what, hint = _usage(error)
+    see = f"see `latens {verb + ' ' if verb else ''}--help`"
+    say("latens: " + "\n".join(line for line in (what, hint, see) if line))
     return USAGE
+
+
+def _usage(error: CycloptsError) -> tuple[str, str]:
+    """What is wrong with a command line, and what to write instead ("" if unknown)."""
+    if not isinstance(error, UnknownOptionError):
+        return " ".join(str(error).split()), ""
+    from latens.cli.unknown import hint_for
+
+    word, verb = error.token.keyword or error.token.value, " ".join(error.command_chain or ())
+    return f"Unknown option: {word}.", hint_for(word, option_names(error.argument_collection), lambda: _options_but(verb))
+
+
+def option_names(arguments: ArgumentCollection) -> set[str]:
+    """The options of a verb, with their dashes."""
+    return {name for argument in arguments if argument.parse for name in argument.names if name.startswith("-")}
+
+
+def _options_but(verb: str) -> Iterator[tuple[str, set[str]]]:
+    """All verbs but this one, with their options."""
+    for other in VERBS:
+        if other.name != verb:
+            app = build_app(other.name)
+            for word in other.name.split():
+                app = app[word]
+            yield other.name, option_names(app.assemble_argument_collection())
