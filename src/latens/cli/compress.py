@@ -40,7 +40,8 @@ def compress(
     bpp: Annotated[float | None, Parameter(validator=Number(gt=0), help="Target rate in bits per pixel.")] = None,
     psnr: Annotated[float | None, Parameter(validator=Number(gt=0), help="Target PSNR in dB, met to 0.05 dB.")] = None,
     size: Annotated[
-        str | None, Parameter(help="Target size of each file such as 200kB; reached within 3 %, never exceeded.")
+        str | None,
+        Parameter(help="Largest size of each file, such as 200kB; at least 97 % are used, unless quality 8 takes less."),
     ] = None,
     refine: Annotated[
         int | None,

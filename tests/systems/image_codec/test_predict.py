@@ -99,7 +99,7 @@ def test_a_size_is_never_exceeded_and_nearly_used(bundled: ImageCodec) -> None:
     small, large = (bundled.encode(COLOR, size=size, nearest=True) for size in (ends[0] - 1, 2 * ends[1]))
     assert [len(small.data), len(large.data)] == ends
     assert small.missed
-    assert f"{2 * ends[1]:,} bytes asked, {ends[1]:,} bytes reached" in large.notes[-1]
+    assert f"{2 * ends[1]:,} bytes asked, {ends[1]:,} bytes reached at quality 8, the highest" in large.notes[-1]
 
 
 def test_a_refined_file_stays_within_its_size(bundled: ImageCodec) -> None:

@@ -145,7 +145,9 @@ class ImageCodec(Stages):
         missed = value is not None and not target.reached(value)
         note: tuple[str, ...] = ()
         if value is not None and missed:
-            note = (f"target missed: {target.shown(target.value)} asked, {target.shown(value)} reached",)
+            end = ", the highest" if info.quality == self.best_quality else ""
+            reached_at = f"{target.shown(value)} reached at quality {info.quality:g}{end}"
+            note = (f"target missed: {target.shown(target.value)} asked, {reached_at}",)
         if target.kind == "size" and len(blob) > target.value and not nearest:  # after a refinement, which controls the rate
             raise UsageError(note[0], hint="choose a larger size or more steps")
         return Encoded(blob, info.width, info.height, info.quality, 8 * len(blob), (*loaded.notes, *note), reached, missed)
