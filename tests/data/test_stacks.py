@@ -81,12 +81,13 @@ def test_color_and_planar_pages(tmp_path: Path) -> None:
         assert np.array_equal(read_frame(tmp_path / name), pixels[0]), name
 
 
-def test_non_finite_values_are_black() -> None:
+def test_non_finite_values_are_black_and_told(caplog: pytest.LogCaptureFixture) -> None:
     values = np.linspace(0, 1, 400, dtype=np.float32).reshape(20, 20)
     values[3, 4], values[5, 6] = np.nan, np.inf
     shown = stretch(values)[..., 0]
     assert shown[3, 4] == shown[5, 6] == 0
     assert shown[19, 19] == 255
+    assert caplog.messages == ["2 of 400 values of the image are not finite; they become black"]
     assert not stretch(np.full((3, 3), np.nan)).any()
 
 

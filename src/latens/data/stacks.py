@@ -10,6 +10,7 @@ import contextlib
 import importlib.util
 import io
 import itertools
+import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,6 +37,8 @@ from latens.data.tiff import (
     prepare_planes,
 )
 from latens.errors import InputError, LatensError, LimitExceeded, UnreadableInput
+
+logger = logging.getLogger(__name__)
 
 TIFF_ENDINGS = frozenset({".tif", ".tiff"})
 GRAY_DEEP = frozenset({"I;16", "I;16B", "I;16L", "I", "F"})  # Pillow's modes of gray values with more than 8 bits
@@ -155,8 +158,10 @@ def frame_place(path: Path) -> tuple[Path, int] | None:
 def stretch(values: np.ndarray) -> Pixels:
     """Contrast stretch of values (H, W) or (H, W, 3) from the 0.1 to the 99.9 percentile, as uint8 (H, W, 3).
 
-    Constant pages and non-finite values become black. Needs little memory besides one copy of float values.
+    Constant pages and non-finite values become black, the latter with a warning. Needs little memory besides one copy of float
+    values.
     """
+    _warn_of_missing(values)
     low, high = _percentiles(values)
     result = np.zeros((*values.shape[:2], 3), np.uint8)
     for top in range(0, len(values) if high > low else 0, ROW_BLOCK):
@@ -165,6 +170,12 @@ def stretch(values: np.ndarray) -> Pixels:
         scaled = np.rint(np.clip(scaled, 0, 1) * 255).astype(np.uint8)
         result[top : top + ROW_BLOCK] = scaled[:, :, None] if scaled.ndim == 2 else scaled
     return result
+
+
+def _warn_of_missing(values: np.ndarray) -> None:
+    missing = values.size - np.count_nonzero(np.isfinite(values)) if values.dtype.kind == "f" else 0
+    if missing:
+        logger.warning("%d of %d values of the image are not finite; they become black", missing, values.size)
 
 
 def _percentiles(values: np.ndarray) -> tuple[float, float]:
