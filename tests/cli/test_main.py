@@ -7,6 +7,7 @@ import inspect
 import io
 import json
 import logging
+import os
 import pickle
 import subprocess
 import sys
@@ -204,3 +205,14 @@ def test_streams_that_are_closed_or_full(redirection: str, status: int) -> None:
     assert found.returncode == status
     assert "internal error" not in found.stderr
     assert ("standard output" in found.stderr or "stdout" in found.stderr) == ("full" in redirection)
+
+
+@pytest.mark.parametrize(("given", "policy"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_that_wait_leave_the_cores_to_others(
+    given: str | None, policy: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", given or "")
+    if given is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    assert main(["models", "--format", "quiet"]) == 0
+    assert os.environ["OMP_WAIT_POLICY"] == policy

@@ -141,6 +141,9 @@ def asked_verb(tokens: Sequence[str]) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status; the script `latens` and `python -m latens` call this function."""
     tokens = list(sys.argv[1:] if argv is None else argv)
+    # Threads that wait for each other in a loop take the cores from other programs and then wait for these: on a busy
+    # machine, `latens demo` took six times as long. OpenMP reads this when torch is imported, which no verb has done yet.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     open_streams()
     if "" in tokens:  # Path("") is the current folder: `latens compress "$UNSET"` would take all of it
         say("latens: an argument is empty; is a variable of the shell unset?\nname the files, or . for the current folder")
