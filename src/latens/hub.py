@@ -11,15 +11,16 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from threading import get_ident
 from typing import Any, NamedTuple, TypeVar
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from latens.catalogue import VERBS, folder_of
 from latens.data.files import read_bytes, write_atomic
@@ -36,6 +37,7 @@ BEST = "best"  # the model folder in the folder of a training run
 CONFIG, WEIGHTS, CODING, HASHES, BASE = "config.json", "model", "entropy", "sha256", "base"
 CONFIG_LIMIT = 2**20  # bytes
 WEIGHTS_LIMIT = 4 * 2**30
+LARGER, SPARE = 4, 2**20  # a network that is made may have so many times the values of its weights, and so many more
 OURS = re.compile(r"(model|entropy)(-\d+)?(-[0-9a-f]{8})?\.safetensors")
 SHARD = 4_800_000  # bytes of tensors in one file
 
@@ -124,33 +126,37 @@ def load_network(folder: Path, system: str, kind: Any, build: Callable[[Any], N]
         what = f"this is a model of {other}, not of {system}"
         raise ModelError(what, where=str(folder), hint=f"{hint}train one of {system} with `latens train {system}`")
     try:
-        settings = decode(kind, found.config["model"], where=CONFIG, path="model")
-        check_shapes(lambda: build(settings), found.weights)
-        network = build(settings)
+        with of_size(found.weights):
+            network = build(decode(kind, found.config["model"], where=CONFIG, path="model"))
         load_weights(network, found.weights)
     except (KeyError, TypeError, ValueError, RuntimeError, SettingsError) as error:
         raise unusable(folder, error) from None
     return found, network
 
 
-def check_shapes(build: Callable[[], nn.Module], weights: Mapping[str, Tensor]) -> None:
-    """Raise ValueError if the network is of another size than its weights, before it takes memory."""
+@contextmanager
+def of_size(weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """Context in which a network is made for some weights. Raises ValueError before it takes much more memory than they do.
+
+    A parameter is registered before it is filled with values, so one that is too large never takes its memory.
+    """
+    most = LARGER * sum(weight.numel() for weight in weights.values()) + SPARE
+    thread, total = get_ident(), 0
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
+        nonlocal total
+        if get_ident() != thread:  # it makes another network
+            return
+        total += parameter.numel()
+        if total > most:
+            shape = list(parameter.shape)
+            raise ValueError(f"these settings make a network that is larger than the weights; its {name} is {shape}")
+
+    hook = register_module_parameter_registration_hook(count)
     try:
-        with torch.device("meta"):
-            network = build()
-    except (RuntimeError, NotImplementedError):  # it reads values while it is made; `load_weights` checks it later
-        return
-    if wrong := _other_shapes(network.state_dict(), weights):
-        raise ValueError(_shortened(wrong))
-
-
-def _other_shapes(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:
-    shapes = {name: f"{list(weights[name].shape)} in place of {list(own[name].shape)}" for name in own if name in weights}
-    return [f"{name} is {shapes[name]}" for name in shapes if weights[name].shape != own[name].shape]
-
-
-def _shortened(wrong: Sequence[str]) -> str:
-    return "; ".join(wrong[:3]) + (f"; and {len(wrong) - 3} more" if len(wrong) > 3 else "")
+        yield
+    finally:
+        hook.remove()
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
@@ -161,12 +167,13 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
     complete = getattr(network, "complete", None)
     weights = weights if complete is None else complete(weights)
     own = network.state_dict()
-    wrong = _other_shapes(own, weights)
+    shapes = {name: f"{list(weights[name].shape)} in place of {list(own[name].shape)}" for name in own if name in weights}
+    wrong = [f"{name} is {shapes[name]}" for name in shapes if weights[name].shape != own[name].shape]
     wrong += [f"{name} is missing" for name in own if name not in weights]
     wrong += [f"{name} is not known" for name in weights if name not in own]
     wrong += [f"{name} is not finite" for name in own if name in weights and not bool(weights[name].isfinite().all())]
     if wrong:
-        raise ValueError(_shortened(wrong))
+        raise ValueError("; ".join(wrong[:3]) + (f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""))
     network.load_state_dict(weights)
 
 
