@@ -53,6 +53,14 @@ def test_shelves_and_models_load_with_torch_alone() -> None:
     assert loaded_by(shelves, HEAVY) == set()
 
 
+def test_loading_a_model_imports_no_compiler_of_torch() -> None:
+    """Operations on the device "meta" import it: 1.5 s of every command. torchvision, for `amodal`, imports it anyway."""
+    code = "import sys, latens\nfor name in sys.argv[1:]: latens.load(name)\nprint('sympy' in sys.modules)"
+    names = ["image_codec", "haze", "parts", "flow", "video_codec", "seedlings"]
+    ended = subprocess.run([sys.executable, "-c", code, *names], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "False"
+
+
 def test_importing_latens_is_instant() -> None:
     code = "import sys, latens; latens.load; latens.models; print(*({'torch', 'numpy', 'cyclopts'} & set(sys.modules)))"
     least = 1.0

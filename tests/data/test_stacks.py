@@ -81,7 +81,7 @@ def test_color_and_planar_pages(tmp_path: Path) -> None:
         assert np.array_equal(read_frame(tmp_path / name), pixels[0]), name
 
 
-def test_non_finite_values_are_black_and_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_non_finite_values_are_black_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     values = np.linspace(0, 1, 400, dtype=np.float32).reshape(20, 20)
     values[3, 4], values[5, 6] = np.nan, np.inf
     shown = stretch(values)[..., 0]

@@ -58,7 +58,7 @@ def test_a_repeated_request_meets_its_own_file(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(
-    ("kind", "answer", "told"),
+    ("kind", "answer", "message"),
     [
         ("NotFoundError", "gone", "no such bucket"),
         ("GenericError", "404 Not Found: <Error><Code>NoSuchBucket</Code></Error>", "no such bucket"),
@@ -68,7 +68,7 @@ def test_a_repeated_request_meets_its_own_file(monkeypatch: pytest.MonkeyPatch) 
         ("GenericError", "500 Internal Server Error", "cannot be used: 500"),
     ],
 )
-def test_what_a_store_refuses_is_an_error(kind: str, answer: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_store_refuses_is_an_error(kind: str, answer: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from obstore import exceptions
 
     def refuse(*_: object, **__: object) -> None:
@@ -78,9 +78,9 @@ def test_what_a_store_refuses_is_an_error(kind: str, answer: str, told: str, mon
     monkeypatch.setattr("obstore.put", refuse)
     monkeypatch.setattr("obstore.list", refuse)
     store = CloudStore("s3://archive")
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         store.create("a", b"text")
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         list(store.names())
 
 

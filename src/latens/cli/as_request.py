@@ -12,6 +12,7 @@ from cyclopts import Parameter
 
 from latens.catalogue import default_model, system_of
 from latens.cli.common import ImageOptions
+from latens.data.media_types import image_media_type
 from latens.errors import UsageError, did_you_mean
 from latens.serve.settings import Endpoint, Option, Query
 
@@ -39,12 +40,7 @@ MODELS_OF = {"image_codec": ("image_codec_context", "image_codec"), "amodal": ("
 TARGET = "latens.cli.request_worker:open_worker"
 TOGETHER = "density"  # the verb whose network takes several images at once
 TABLES = frozenset({"cells", "frames", "plants", "lots"})  # results of --emit that are CSV
-SIGNATURES = (
-    (b"\x89PNG", "image/png"),
-    (b"\xff\xd8\xff", "image/jpeg"),
-    (b"RIFF", "image/webp"),
-    (b"II*\0", "image/tiff"),
-    (b"MM\0*", "image/tiff"),
+STARTS = (
     (b"PK\x03\x04", "application/zip"),
     (b"<!doctype html", "text/html; charset=utf-8"),
     (b"{", "application/json"),
@@ -61,7 +57,7 @@ class Served(NamedTuple):
 
 
 def served_models(names: Iterable[str]) -> list[Served]:
-    """Models of --models, of which the name of a system stands for all. Raises ModelMissing, or UsageError for a clip codec."""
+    """The models that --models names; the name of a system adds its bundled models. Raises ModelMissing and UsageError."""
     found: dict[str, Served] = {}
     for name in names:
         system = system_of(name)
@@ -169,9 +165,7 @@ def _words(option: Option, value: str) -> list[str]:
 
 def media_type(verb: str, words: Sequence[str], head: bytes) -> str:
     """The media type of a result, by its first bytes; tables are known by their name."""
-    found = next((kind for start, kind in SIGNATURES if head.lower().startswith(start.lower())), None)
-    if found is None and head[4:12] == b"ftypavif":
-        return "image/avif"
+    found = image_media_type(head) or next((kind for start, kind in STARTS if head.lower().startswith(start.lower())), None)
     emit = next((word.partition("=")[2] for word in words if word.startswith("--emit=")), "")
     if found is None and (verb == "density" or emit in TABLES or (verb == "grade" and not emit)):
         return "text/csv; charset=utf-8"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from latens.cli.app import LOOPBACK, ended_by_signals
 from latens.cli.common import ReadComputeOptions, Reporter, parse_duration
 from latens.errors import InputError, UsageError
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LOOPBACK = "127.0.0.1"
 BODY_BYTES = 100_000_000
 ALL = "image_codec,amodal,haze,parts,flow,seedlings"
 SHORTEST_TOKEN = 16  # characters
@@ -53,7 +53,6 @@ def serve(
         latens serve --models image_codec,haze,cells --port 8080
         latens serve --host 0.0.0.0 --token-file token.txt --workers 8
     """
-    from latens.cli.app import ended_by_signals
     from latens.local_server import is_loopback, names_of
 
     token = None if token_file is None else read_token(token_file)

@@ -18,16 +18,12 @@ from typing import NamedTuple, TypeAlias
 from urllib.parse import quote
 
 from latens.data.files import write_atomic
+from latens.data.media_types import image_media_type
 from latens.errors import printable
 
 TEMPLATE, STYLE, SCRIPT = (Path(__file__).with_name(f"page.{ending}") for ending in ("html.jinja", "css", "js"))
 ENLARGED = 2  # largest scale at which comparisons and overlays are shown
 NUMBER = re.compile(r"[-+−±<>~]?\s?[\d.,]+(e[-+]?\d+)?( ?[%×x])?|–|-|inf|∞|", re.IGNORECASE)
-SIGNATURES = (
-    (b"\x89PNG\r\n\x1a\n", "image/png"),
-    (b"\xff\xd8\xff", "image/jpeg"),
-    (b"GIF8", "image/gif"),
-)
 
 
 class Figure(NamedTuple):
@@ -206,14 +202,10 @@ def _is(kind: type) -> Callable[[object], bool]:
 
 
 def _media_type(image: bytes) -> str:
-    for signature, name in SIGNATURES:
-        if image.startswith(signature):
-            return name
-    if image[:4] == b"RIFF" and image[8:12] == b"WEBP":
-        return "image/webp"
-    if image[4:12] in (b"ftypavif", b"ftypavis"):
-        return "image/avif"
-    raise ValueError("a figure is PNG, JPEG, GIF, WebP or AVIF")
+    found = image_media_type(image)
+    if found is None:
+        raise ValueError("a figure is PNG, JPEG, GIF, WebP or AVIF")
+    return found
 
 
 def _dimensions(image: bytes) -> str:
