@@ -68,6 +68,7 @@ def test_a_body_without_a_length_is_cut_at_the_limit(toy: Running) -> None:
 def test_other_methods_and_the_state(toy: Running) -> None:
     assert toy.get("/v1/shout").error == "MethodNotAllowed"
     assert toy.get("/healthz").status == toy.get("/readyz").status == 200
+    assert toy.ask().status == 200
     assert toy.metric('latens_requests_total{error="",status="200",verb="shout"}') > 0
 
 
