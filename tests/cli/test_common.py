@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from latens.cli.batch import FileBatch
-from latens.cli.common import OutputOptions, Reporter, human_size, messages, parse_duration, parse_settings, parse_size
+from latens.cli.common import OutputOptions, Reporter, human_size, messages, parse_settings, parse_size
+from latens.durations import parse_duration
 from latens.errors import UsageError
 from latens.inference.batch import Job
 from latens.inference.finished import Request

@@ -19,7 +19,6 @@ from latens.errors import CONTROL, UsageError, one_line, printable
 from latens.progress import OnProgress
 
 GLOBAL = Group("Global options", sort_key=100)
-DURATION = re.compile(r"(?:(?P<h>\d+(?:\.\d+)?)h)?(?:(?P<m>\d+(?:\.\d+)?)m)?(?:(?P<s>\d+(?:\.\d+)?)s?)?")
 SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]?)b?", re.IGNORECASE)
 
 Format = Literal["human", "json", "quiet"]
@@ -186,15 +185,6 @@ class Reporter:
         with bar:
             task = bar.add_task(what, total=total)
             yield lambda done, note="": bar.update(task, completed=done, description=f"{what} {note}".rstrip())
-
-
-def parse_duration(text: str) -> float:
-    """Seconds of "90", "45s", "30m", "2h" or "1h30m". Raises UsageError."""
-    match = DURATION.fullmatch(text.strip())
-    if match is None or not any(match.groups()):
-        raise UsageError(f"'{text}' is not a duration", hint="write 90s, 30m, 2h or 1h30m")
-    hours, minutes, seconds = (float(part or 0) for part in match.group("h", "m", "s"))
-    return 3600 * hours + 60 * minutes + seconds
 
 
 def parse_settings(settings: list[str]) -> dict[str, str]:

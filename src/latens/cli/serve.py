@@ -10,7 +10,8 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from latens.cli.app import LOOPBACK, ended_by_signals
-from latens.cli.common import ReadComputeOptions, Reporter, parse_duration
+from latens.cli.common import ReadComputeOptions, Reporter
+from latens.durations import parse_duration
 from latens.errors import InputError, UsageError
 
 if TYPE_CHECKING:

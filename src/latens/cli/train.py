@@ -11,7 +11,8 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from latens.catalogue import SYSTEMS
-from latens.cli.common import ImageComputeOptions, Reporter, parse_duration, parse_settings
+from latens.cli.common import ImageComputeOptions, Reporter, parse_settings
+from latens.durations import parse_duration
 from latens.launch import plan_training
 from latens.launch import train as run_training
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from latens.cli.common import parse_duration
+from latens.durations import parse_duration
 from latens.errors import UsageError
 
 if TYPE_CHECKING:
