@@ -81,11 +81,11 @@ def misses_of(codec: ImageCodec, image: LoadedImage, kind: Kind, trials: type[Tr
     for target in np.geomspace(ends[0], ends[1], TARGETS) if kind == "bpp" else np.linspace(ends[0], ends[1], TARGETS):
         aim = RateTarget(kind, float(target))
         try:
-            refined = meet_target(trials(codec, image, codec.latent(image.pixels), aim), Refine(steps=steps), None)
+            trial, refined = meet_target(trials(codec, image, codec.latent(image.pixels), aim), Refine(steps=steps))
         except UsageError:
             found.append(None)
             continue
-        blob = codec.write(image, refined.symbols)
+        blob = codec.write(image, trial.symbols(refined.best))
         decibels = psnr(np.asarray(codec.decompress(blob)), image.pixels)
         found.append((8 * len(blob) / pixels if kind == "bpp" else decibels) / float(target) - 1)
     return found

@@ -29,6 +29,13 @@ def test_every_tab_gives_commands_that_parse(tab: Tab, tmp_path: Path) -> None:
             build_app(words[0]).parse_args(words, print_error=False, exit_on_error=False)
 
 
+@pytest.mark.parametrize(("refine", "words"), [("", []), ("200", ["--refine=200"]), (" 20s ", ["--refine=20s"])])
+def test_refinement_is_a_number_of_steps_or_a_time(refine: str, words: list[str], tmp_path: Path) -> None:
+    tab = next(tab for tab in TABS if tab.name == "compress")
+    found = tab.commands([tmp_path / "a.png"], tmp_path, {"quality": 4.0, "refine": refine})[0]
+    assert found[found.index("--quality") + 2 :] == words
+
+
 def test_every_system_has_a_tab() -> None:
     assert [tab.name for tab in TABS] == ["compress", "segment", "haze", "parts", "video", "density", "seedlings"]
 

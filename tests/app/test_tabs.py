@@ -68,6 +68,12 @@ class Page:
         for event in ("input", "change", "blur"):
             self.browser.evaluate(f"{field}.dispatchEvent(new Event('{event}', {{bubbles: true}}))")
 
+    def write(self, knob: str, text: str) -> None:
+        """Write a text into a knob, in place of the one it has."""
+        field = f"document.querySelector('#{self.tab}-{knob} textarea, #{self.tab}-{knob} input')"
+        self.browser.evaluate(f"{field}.value = '{text}'")
+        self.browser.evaluate(f"{field}.dispatchEvent(new Event('input', {{bubbles: true}}))")
+
     def choose(self, knob: str, value: str) -> None:
         """Choose one of the values of a knob."""
         self.browser.evaluate(f"document.querySelector('#{self.tab}-{knob} input[value={value}]').click()")
@@ -170,7 +176,7 @@ def test_cancel(page: Page, tmp_path: Path) -> None:
     """A refinement that would take minutes ends at once: its process is gone, and nothing can be downloaded."""
     page.open("compress")
     page.give(write(tmp_path / "slow.png", image(512, 512)))
-    page.set("refine", 500)
+    page.write("refine", "500")
     page.press("run")
     page.browser.until("document.querySelector('#compress-status').innerText.includes('is running')", PATIENCE)
     page.press("cancel")
@@ -179,7 +185,7 @@ def test_cancel(page: Page, tmp_path: Path) -> None:
     page.browser.wait(1)
     assert page.status() == "Cancelled; unfinished files were removed."
     assert page.browser.evaluate("document.querySelector('#compress-downloads') === null")
-    page.set("refine", 0)
+    page.write("refine", "")
 
 
 def children(process: int) -> list[str]:
@@ -213,8 +219,7 @@ def test_cells(page: Page, tmp_path: Path) -> None:
     nuclei = np.asarray(Image.open(SAMPLES / "fluorescent.png"))[:128, :128]
     page.open("segment")
     page.give(write(tmp_path / "nuclei.png", nuclei))
-    page.browser.evaluate("document.querySelector('#segment-diameter textarea, #segment-diameter input').focus()")
-    page.browser.call("Input.insertText", text="15")
+    page.write("diameter", "15")
     page.run()
     cells = list(csv.DictReader(io.StringIO(page.download("nuclei.cells.csv").decode())))
     rows = page.rows()

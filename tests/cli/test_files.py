@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -203,6 +204,56 @@ def test_refining_writes_an_ordinary_file(
     assert main(["compress", str(album / "a.png"), "-o", blob, "--method", "linear", *model]) == 2
     assert main(["compress", str(album / "a.png"), "-o", blob, "--refine", "2", "--method", "magic", "--force", *model]) == 2
     assert "--refine STEPS" in capsys.readouterr().err
+
+
+def test_refining_for_a_time_names_its_steps(
+    album: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The record, the line and the bytes of the number of steps; a result of the same time is finished."""
+    source, out = str(album / "a.png"), tmp_path / "out"
+    command = ["compress", source, "--quality", "1", "--model", str(tiny_model)]
+    assert main([*command, "-o", f"{out}/", "--refine", "0.5s", "--format", "json"]) == 0
+    found = capsys.readouterr()
+    record = json.loads(found.out)
+    assert record["refine_steps"] >= 1
+    assert record["refine_seconds"] > 0
+    assert re.search(rf"refinement of 0.5 s: {record['refine_steps']} steps? of .* s", found.err)
+    equal = tmp_path / "equal.ltn"
+    assert main([*command, "-o", str(equal), "--refine", str(record["refine_steps"])]) == 0
+    assert f", {record['refine_steps']} step" in capsys.readouterr().out
+    assert equal.read_bytes() == Path(record["output"]).read_bytes()
+    assert main([*command, "-o", f"{out}/", "--refine", "0.5s"]) == 0
+    assert "skipped, finished" in capsys.readouterr().err
+    assert main([*command, "-o", f"{out}/", "--refine", "0.25s"]) == 2
+    assert "refine" in capsys.readouterr().err
+
+
+def test_a_time_without_a_step_gives_the_plain_file(
+    album: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["compress", str(album / "a.png"), "--quality", "1", "--model", str(tiny_model)]
+    assert main([*command, "-o", str(tmp_path / "plain.ltn")]) == 0
+    capsys.readouterr()
+    assert main([*command, "-o", str(tmp_path / "short.ltn"), "--refine", "0.0001s", "--format", "json"]) == 0
+    found = capsys.readouterr()
+    record = json.loads(found.out)
+    assert record["refine_steps"] == 0
+    assert any(note.startswith("not refined: no time for a step after ") for note in record["notes"])
+    assert re.search(r"latens: .*a\.png: not refined: no time for a step after .* s; give --refine more time", found.err)
+    assert (tmp_path / "short.ltn").read_bytes() == (tmp_path / "plain.ltn").read_bytes()
+
+
+@pytest.mark.parametrize("value", ["20x", "0s", "-3s", "nan s", "0"])
+def test_a_time_that_is_none_is_refused(
+    album: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], value: str
+) -> None:
+    command = ["compress", str(album / "a.png"), "-o", str(tmp_path / "a.ltn"), "--model", str(tiny_model)]
+    assert main([*command, f"--refine={value}"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        f"latens: refine is '{value}', which is neither a number of steps nor a time",
+        "write steps such as 200, or a time above 0 such as 20s, 1.5s or 2m",
+    ]
+    assert not (tmp_path / "a.ltn").exists()
 
 
 def test_a_target_out_of_reach_takes_the_nearest_end_in_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -148,7 +148,7 @@ def test_the_python_interface_takes_what_users_give() -> None:
     for data in (bytearray(blob), memoryview(blob)):
         assert np.array_equal(np.asarray(codec.decompress(data)), np.asarray(codec.decompress(blob)))
     with pytest.raises(UsageError, match="refine"):
-        codec.compress(pixels, refine="much")  # type: ignore[arg-type]
+        codec.compress(pixels, refine="much")
     try:
         torch.set_default_dtype(torch.float64)
         for name in ("image_codec", "haze", "amodal", "parts", "flow", "seedlings", "video_codec"):

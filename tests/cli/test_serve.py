@@ -232,12 +232,29 @@ def test_requests_answer_as_the_command_line(service: Running, monkeypatch: pyte
 
 @needs_packages
 @pytest.mark.xdist_group("service")
+def test_a_refinement_of_seconds(service: Running) -> None:
+    """The bytes of its number of steps; a time without a step gives the plain file and a warning."""
+    data = image_bytes()
+    packed = service.ask("/v1/compress?refine=0.5s", data)
+    record = json.loads(packed.headers["latens-result"])
+    assert service.ask(f"/v1/compress?refine={record['refine_steps']}", data).body == packed.body
+    short = service.ask("/v1/compress?refine=0.0001s", data)
+    assert short.body == service.ask("/v1/compress", data).body
+    record = json.loads(short.headers["latens-result"])
+    assert record["refine_steps"] == 0
+    assert any("not refined" in warning for warning in record["warnings"])
+
+
+@needs_packages
+@pytest.mark.xdist_group("service")
 @pytest.mark.parametrize(
     ("path", "body", "status", "error"),
     [
         ("/v1/compress?quality=1&bpp=1", image_bytes(), 400, "UsageError"),
         ("/v1/segment?emit=gallery", image_bytes(), 400, "UsageError"),
         ("/v1/segment?model=embryo", image_bytes(), 400, "UsageError"),
+        ("/v1/compress?refine=20x", image_bytes(), 400, "UsageError"),
+        ("/v1/compress?refine=0s", image_bytes(), 400, "UsageError"),
         ("/v1/compress", png(20_000, 20_000), 413, "LimitExceeded"),
         ("/v1/segment", png(60_000, 1_000), 413, "LimitExceeded"),
         ("/v1/compress", b"a text", 422, "UnreadableInput"),
@@ -259,6 +276,7 @@ def test_the_form_and_its_description_need_no_other_host(service: Running) -> No
     described: dict[str, Any] = json.loads(service.get("/openapi.json").body)
     options = {each["name"]: each["schema"] for each in described["paths"]["/v1/compress"]["post"]["parameters"]}
     assert options["quality"] == {"type": "number"}
+    assert options["refine"] == {"type": "string"}
     assert options["model"]["enum"] == ["image_codec_context"]
     assert {"200", "413", "503"} <= described["paths"]["/v1/segment"]["post"]["responses"].keys()
     page = service.get("/")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from latens.codes.annealing import Refine, RoundingLaw
+from latens.codes.annealing import HELD, Refine, RoundingLaw
 from latens.errors import UsageError
 
 ALL = "ssl, linear, cosine, atanh, ste, uniform, deterministic"
@@ -23,6 +24,8 @@ REFUSED: list[tuple[type[Any], dict[str, Any], str, str | None]] = [
     (RoundingLaw, {"r": 1.1}, "a rounding law needs a > 0, 0 < r <= 1 and n > 0, not 1.3333333333333333, 1.1, 1.0", None),
     (RoundingLaw, {"n": 0.0}, "a rounding law needs a > 0, 0 < r <= 1 and n > 0, not 1.3333333333333333, 1.0, 0.0", None),
     (Refine, {"steps": 0}, "steps 0 is out of range", "steps is at least 1"),
+    *((Refine, {"seconds": value}, f"seconds {value} is out of range", "seconds is above 0 and at most 1e9")
+      for value in (0.0, -1.0, math.inf, math.nan, 1.1e9)),
     (Refine, {"measure_every": 0}, "measure_every 0 is out of range", "measure_every is at least 1"),
     (Refine, {"patience": 0}, "patience 0 is out of range", "patience is at least 1"),
     (Refine, {"lr_end": -0.1}, "lr_end -0.1 is out of range", "lr_end is a share of lr, 0 to 1"),
@@ -54,12 +57,12 @@ def test_the_limits_themselves_are_accepted() -> None:
 
 
 def test_schedules_by_hand() -> None:
-    """A cosine from lr to lr_end lr; a temperature that reaches tau_end at the last step unless a rate is given."""
-    plain = Refine(steps=4, lr=2.0, lr_end=0.1, tau_end=0.25)
-    assert [plain.learning_rate(step) for step in (0, 1, 2, 4)] == pytest.approx(
-        [2.0, 2 * (0.1 + 0.9 * (1 + math.sqrt(0.5)) / 2), 2 * 0.55, 0.2]
+    """After two steps a cosine from lr to lr_end lr, and a temperature that reaches tau_end at the last step."""
+    plain = Refine(steps=6, lr=2.0, lr_end=0.1, tau_end=0.25)
+    assert [plain.learning_rate(step) for step in (0, 1, 2, 3, 4, 6)] == pytest.approx(
+        [2.0, 2.0, 2.0, 2 * (0.1 + 0.9 * (1 + math.sqrt(0.5)) / 2), 2 * 0.55, 0.2]
     )
-    assert [plain.temperature(step) for step in (0, 2, 4)] == pytest.approx([1, 0.5, 0.25])
+    assert [plain.temperature(step) for step in (0, 1, 2, 4, 6)] == pytest.approx([1, 1, 1, 0.5, 0.25])
     assert Refine(tau_rate=0.1).temperature(3) == pytest.approx(math.exp(-0.3))
     assert Refine().learning_rate(0) == 0.04
     assert Refine(method="ste").learning_rate(0) == 1e-4
@@ -68,6 +71,42 @@ def test_schedules_by_hand() -> None:
         7, 1e-4, 1.0, 1.0, 1.0, 1e-3, 3,
     )  # fmt: skip
     assert (Refine.thesis("linear", 3).method, Refine.thesis("linear", 3).classes) == ("linear", 3)
+
+
+@pytest.mark.parametrize("make", [Refine, Refine.thesis])
+def test_the_held_steps_do_not_depend_on_their_number(make: Callable[..., Refine]) -> None:
+    """These steps are timed before the number is known. The thesis' constants hold no step: the temperature has a rate."""
+    schedules = [
+        [(plan.learning_rate(step), plan.temperature(step)) for step in range(min(steps, HELD))]
+        for steps in (1, 2, 3, 4, 200)
+        for plan in (make(steps=steps),)
+    ]
+    assert all(schedule == schedules[-1][: len(schedule)] for schedule in schedules)
+
+
+@pytest.mark.parametrize(
+    ("value", "steps", "seconds"),
+    [
+        (7, 7, None), ("200", 200, None), (" 012 ", 12, None), ("20s", 500, 20), ("1.5s", 500, 1.5), ("2m", 500, 120),
+        ("1h30m", 500, 5400), (" 3s ", 500, 3),
+    ],
+)  # fmt: skip
+def test_steps_and_times_in_words(value: object, steps: int, seconds: float | None) -> None:
+    assert Refine.of(value) == Refine(steps=steps, seconds=seconds)
+    assert Refine.of(Refine(seed=3)) == Refine(seed=3)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["20x", "0s", "-3s", "nan s", "nans", "infs", "20 s", "s", "", "0", "-5", "1.5", "1e3", "1e3s", "9" * 400 + "s", "9" * 5000,
+     2.5, True, None],
+    ids=lambda value: repr(value)[:12],
+)  # fmt: skip
+def test_other_words_are_refused_with_what_to_write(value: object) -> None:
+    with pytest.raises(UsageError) as caught:
+        Refine.of(value)
+    assert caught.value.what == f"refine is {value!r}, which is neither a number of steps nor a time"
+    assert caught.value.hint == "write steps such as 200, or a time above 0 such as 20s, 1.5s or 2m"
 
 
 def test_laws_of_the_thesis() -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from latens.codes.annealing import METHODS, Refine, RoundingLaw
+from latens.codes.budget import Budget, OneDescent
 from latens.codes.entropy import gaussian_bits
 from latens.codes.goals import PEAK, Lagrangian, Measurement
 from latens.codes.refine import Refined, refine
@@ -270,3 +271,37 @@ def test_a_custom_law() -> None:
     law = RoundingLaw(method="ssl", a=2.0)
     assert Refine(law=law).rounding() is law
     assert Refine(method="linear", classes=3).rounding() == RoundingLaw.thesis("linear", 3)
+
+
+def test_a_time_gives_the_result_of_its_number_of_steps(model: MeanScaleHyperprior, images: Tensor) -> None:
+    """Every step takes a second of this clock, except the first, and a measurement half of one."""
+    now = [0.0]
+    first = [2.0]
+
+    class Timed:
+        """The model, with a clock."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(model, name)
+
+        def reconstruct(self, y_hat: Tensor, quality: Tensor) -> Tensor:
+            now[0] += 0.5 if not torch.is_grad_enabled() else first.pop() if first else 1.0
+            return model.reconstruct(y_hat, quality)
+
+    budget = Budget(15, OneDescent(10), lambda: now[0])
+    settings = Refine(seconds=15, measure_every=10)
+    seen: list[int] = []
+    found = refine(Timed(), images, WEIGHT, settings=settings, budget=budget, on_step=lambda step, *_: seen.append(step))
+    assert seen == list(range(1, 13))  # 0.5 + 2 + 11 + 2 * 0.5 s
+    assert (found.steps, budget.steps, now[0]) == (12, 12, 14.5)
+    equal = refine(model, images, WEIGHT, settings=Refine(steps=12, measure_every=10))
+    assert torch.equal(found.best.y, equal.best.y)
+    assert torch.equal(found.end.y, equal.end.y)
+    assert torch.equal(found.end.z, equal.end.z)
+
+
+def test_a_time_without_a_budget_begins_with_the_call(model: MeanScaleHyperprior, images: Tensor) -> None:
+    found = refine(model, images, WEIGHT, settings=Refine(seconds=1e-6))
+    assert (found.steps, [trace.step for trace in found.history]) == (1, [0, 1])
+    broken = refine(model, images, math.nan, settings=Refine(seconds=1.0))
+    assert (broken.steps, [trace.step for trace in broken.history]) == (1, [0])

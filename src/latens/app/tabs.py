@@ -63,9 +63,8 @@ def _text(value: Any) -> str:
 
 
 def _compress(files: list[Path], out: Path, values: Values) -> list[list[str]]:
-    refine = int(values["refine"] or 0)
     words = ["compress", *_names(files), "-o", f"{out}/", "--quality", _text(float(values["quality"]))]
-    return [_given(words, {"--refine": refine or None}), ["decompress", str(out), "-o", f"{out / 'decoded'}/"]]
+    return [_given(words, {"--refine": values["refine"]}), ["decompress", str(out), "-o", f"{out / 'decoded'}/"]]
 
 
 def _compressed(files: list[Path], out: Path, rows: Rows) -> View:
@@ -189,7 +188,7 @@ TABS: tuple[Tab, ...] = (
         "Photographs into small .ltn files. Drag the handle to compare the original with the decoded file.",
         (
             QUALITY,
-            Knob("refine", "Refinement steps", "slider", 0, (0, 500, 50), info="optimizes each image; slow, and smaller"),
+            Knob("refine", "Refinement", "text", "", info="smaller files: a time for each such as 20s, or steps such as 200"),
         ),
         _compress,
         _compressed,

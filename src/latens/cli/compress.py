@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -14,7 +16,7 @@ from latens.cli.common import PARTIAL, Force, ImageComputeOptions, Output, human
 from latens.cli.engines import EngineOptions
 from latens.cli.pipes import Name, check_name
 from latens.cli.watching import WatchOptions
-from latens.errors import InputError, UsageError
+from latens.errors import InputError, UsageError, counted
 from latens.launch import announce
 from latens.progress import OnProgress
 
@@ -25,7 +27,9 @@ if TYPE_CHECKING:
     from latens.inference.batch import Job
     from latens.systems.image_codec.predict import ImageCodec
 
+logger = logging.getLogger(__name__)
 ENDING = ".ltn"
+TIME_PARTS = 100  # parts of the progress of a file whose refinement has a time
 
 
 def compress(
@@ -44,8 +48,13 @@ def compress(
         Parameter(help="Largest size of each file, such as 200kB; at least 97 % are used, unless quality 8 takes less."),
     ] = None,
     refine: Annotated[
-        int | None,
-        Parameter(validator=Number(gte=1), help="Optimize the latents of each image in this many steps: slow, smaller files."),
+        str | None,
+        Parameter(
+            help="Optimize the latents of each image (slow, smaller files): steps such as 200, or a time such as 20s or 2m. "
+            "The time is per file. It includes analysis, search for a target, steps and measurements, but not loading, reading "
+            "and writing. The number of steps is fixed after the first ones. The result names it; with this number, --refine "
+            "gives the same bytes.",
+        ),
     ] = None,
     method: Annotated[
         str | None, Parameter(help="Rounding of --refine: ssl, linear, cosine, atanh, ste, uniform or deterministic.")
@@ -77,6 +86,7 @@ def compress(
         latens compress photo.png -o quarter.ltn --bpp 0.25
         latens compress photo.jpg -o mail.ltn --size 200kB
         latens compress photo.png -o fine.ltn --quality 4 --refine 500
+        latens compress photo.png -o fine.ltn --quality 4 --refine 20s
     """
     asked = {"quality": quality, "bpp": bpp, "psnr": psnr, "size": None if size is None else parse_size(size)}
     targets = {name: value for name, value in asked.items() if value is not None}
@@ -114,8 +124,8 @@ def compress(
             missed.append(job.input)
         return record
 
-    parts = 1 if settings is None else settings.steps
-    request = {"model": codec.model_id, **targets, "refine": refine, "method": method, "classes": classes}
+    parts = 1 if settings is None else settings.steps if settings.seconds is None else TIME_PARTS
+    request = {"model": codec.model_id, **targets, "refine": asked_refinement(settings), "method": method, "classes": classes}
     request |= {"strip": True} if strip else {}
     request |= options.choice()
     defaults = {"quality": codec.default_quality, "method": "ssl", "classes": 2}
@@ -123,15 +133,22 @@ def compress(
     return done.exit_status or (PARTIAL if missed else 0)
 
 
-def refinement(steps: int | None, method: str | None, classes: int | None) -> Refine | None:
+def refinement(refine: str | None, method: str | None, classes: int | None) -> Refine | None:
     """Settings of refinement from --refine, --method and --classes; None without --refine. Raises UsageError."""
     from latens.codes.annealing import Refine
 
-    if steps is None:
+    if refine is None:
         if method is not None or classes is not None:
             raise UsageError("--method and --classes are options of --refine", hint="add --refine STEPS")
         return None
-    return Refine(steps=steps, method=method or "ssl", classes=classes or 2)  # type: ignore[arg-type]
+    return replace(Refine.of(refine), method=method or "ssl", classes=classes or 2)  # type: ignore[arg-type]
+
+
+def asked_refinement(settings: Refine | None) -> int | str | None:
+    """--refine in the settings of a result: a number of steps, or a time as 20s."""
+    if settings is None or settings.seconds is None:
+        return None if settings is None else settings.steps
+    return f"{settings.seconds:g}s"
 
 
 def compress_one(
@@ -156,15 +173,22 @@ def compress_one(
     image = read_image(job.input)
 
     def on_step(step: int, loss: float, true_loss: float) -> None:
-        on_progress(step, f"(loss {true_loss:.4f})")
+        if settings is None or settings.seconds is None:
+            on_progress(step, f"(loss {true_loss:.4f})")
+        else:
+            share = min((time.perf_counter() - started) / settings.seconds, 1)
+            on_progress(int(TIME_PARTS * share), f"(step {step}, loss {true_loss:.4f})")
 
     made = codec.encode(image, **targets, refine=settings, strip=strip, nearest=nearest, on_step=on_step)
+    if made.refine_steps == 0:
+        logger.warning("%s: %s; give --refine more time", job.input, next(note for note in made.notes if "not refined" in note))
     larger = larger_than_source(job.input, len(made.data))
     if larger and not job.named and not force:
         raise InputError(larger, where=str(job.input), hint="keep the file as it is, lower the rate, or add --force")
     write_atomic(job.output, made.data)
     seconds = time.perf_counter() - started
     psnr = "" if made.psnr is None else f", {made.psnr:.2f} dB"
+    refined = "" if not made.refine_steps else f", {counted(made.refine_steps, 'step')} in {made.refine_seconds:.2f} s"
     found = [*made.notes, larger] if larger else list(made.notes)
     notes = "".join(f"; {note}" for note in found)
     return {
@@ -175,10 +199,12 @@ def compress_one(
         "width": made.width,
         "height": made.height,
         "quality": made.quality,
+        "refine_steps": made.refine_steps,
+        "refine_seconds": None if made.refine_seconds is None else round(made.refine_seconds, 3),
         "seconds": round(seconds, 3),
         "notes": found,
         "text": f"{job.output}: {human_size(len(made.data))}, {made.bpp:.3f} bpp{psnr}, {made.width} x {made.height}, "
-        f"quality {made.quality:g}, {seconds:.2f} s{notes}",
+        f"quality {made.quality:g}{refined}, {seconds:.2f} s{notes}",
     }
 
 

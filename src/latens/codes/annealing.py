@@ -6,9 +6,12 @@ Equations, sections and tables are those of Perugachi-Diaz 2024.
 from __future__ import annotations
 
 import math
+import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from latens.durations import parse_duration
 from latens.errors import UsageError
 
 Method = Literal["ssl", "linear", "cosine", "atanh", "ste", "uniform", "deterministic"]
@@ -20,6 +23,9 @@ SSL_SHAPE_THREE = 1.4
 THREE_CLASS = {"ssl": (0.93, 1.5), "linear": (0.98, 1.5), "cosine": (0.98, 2.0)}  # r and n; Table 5.4.3
 
 STEPS = 500
+HELD = 3  # steps with the first learning rate and temperature; a budget of seconds times them
+LONGEST = 1e9  # seconds of a budget
+STEPS_TEXT = re.compile(r"0*[1-9]\d{0,8}", re.ASCII)
 THESIS_STEPS, THESIS_LR, THESIS_RATE = 2000, 5e-3, 1e-3
 # Our defaults, for 60 to 500 steps with decaying temperature and learning rate; larger ones harm smooth images at low rate.
 LR = 0.04
@@ -73,13 +79,16 @@ class Refine:
     """Settings of a refinement. The defaults are ours; `Refine.thesis` is the schedule of Perugachi-Diaz 2024.
 
     The temperature is min(exp(-c t), tau_max) (Eq. 5.4.1). c is `tau_rate`; by default it is chosen so that the temperature
-    reaches `tau_end` at the last step. The learning rate decays along a cosine from `lr` to `lr_end` times `lr`.
+    reaches `tau_end` at the last step. The learning rate decays along a cosine from `lr` to `lr_end` times `lr`. Both decay
+    after HELD steps, except a temperature with `tau_rate`. With `seconds`, `codes.budget` finds the number of steps that take
+    this time, and `steps` is not used.
     `rate_weight` is the lambda of the objective, by default that of the quality (section 5.4.5). `law` overrides the law of
     `method` and `classes`, which has the constants of Perugachi-Diaz 2024, except a = 2 for two-class ssl. Raises UsageError
     for a setting out of range.
     """
 
     steps: int = STEPS
+    seconds: float | None = None
     method: Method = "ssl"
     classes: int = 2
     law: RoundingLaw | None = None
@@ -97,6 +106,7 @@ class Refine:
     def __post_init__(self) -> None:
         self.rounding()
         _require(self.steps >= 1, "steps", self.steps, "at least 1")
+        _require(self.seconds is None or 0 < self.seconds <= LONGEST, "seconds", self.seconds, "above 0 and at most 1e9")
         _require(self.measure_every >= 1, "measure_every", self.measure_every, "at least 1")
         _require(self.patience is None or self.patience >= 1, "patience", self.patience, "at least 1")
         _require(0 <= self.lr_end <= 1, "lr_end", self.lr_end, "a share of lr, 0 to 1")
@@ -104,6 +114,23 @@ class Refine:
         for name in ("lr", "hyper_lr", "tau_max", "tau_rate", "rate_weight"):
             value = getattr(self, name)
             _require(value is None or (math.isfinite(value) and value > 0), name, value, "above 0")
+
+    @classmethod
+    def of(cls, value: object) -> Refine:
+        """Settings of a number of steps (200 or "200") or of a time ("20s", "1.5s", "2m"). Raises UsageError."""
+        if isinstance(value, Refine):
+            return value
+        if isinstance(value, int) and not isinstance(value, bool):
+            return cls(steps=value)
+        if isinstance(value, str):
+            text = value.strip()
+            if STEPS_TEXT.fullmatch(text):
+                return cls(steps=int(text))
+            if text.endswith(("s", "m", "h")):
+                with suppress(UsageError):
+                    return cls(seconds=parse_duration(text))
+        what = f"refine is {value!r}, which is neither a number of steps nor a time"
+        raise UsageError(what, hint="write steps such as 200, or a time above 0 such as 20s, 1.5s or 2m")
 
     @classmethod
     def thesis(cls, method: Method = "ssl", classes: int = 2, *, steps: int = THESIS_STEPS, **changes: Any) -> Refine:
@@ -127,15 +154,20 @@ class Refine:
 
     def temperature(self, step: int) -> float:
         """Temperature at a step, counted from 0 (Eq. 5.4.1)."""
-        rate = self.tau_rate if self.tau_rate is not None else -math.log(self.tau_end) / self.steps
-        return min(math.exp(-rate * float(step)), self.tau_max)
+        if self.tau_rate is not None:
+            return min(math.exp(-self.tau_rate * float(step)), self.tau_max)
+        return min(math.pow(self.tau_end, self._decayed(step)), self.tau_max)
 
     def learning_rate(self, step: int) -> float:
         """Learning rate of Adam at a step, counted from 0."""
         default = STE_LR if self.rounding().method == "ste" else LR
         highest = self.lr if self.lr is not None else default
-        along = 0.5 * (1 + math.cos(math.pi * step / self.steps))
+        along = 0.5 * (1 + math.cos(math.pi * self._decayed(step)))
         return highest * (self.lr_end + (1 - self.lr_end) * along)
+
+    def _decayed(self, step: int) -> float:
+        """The share of the decay before a step: 0 for the first HELD steps, then up to 1 after all steps."""
+        return max(step - HELD + 1, 0) / max(self.steps - HELD + 1, 1)
 
 
 def _require(condition: bool, name: str, value: object, rule: str) -> None:

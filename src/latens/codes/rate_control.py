@@ -13,6 +13,8 @@ from latens.codes.goals import PEAK, Measurement
 from latens.codes.rate_target import CLOSE, TOLERANCE, RateTarget
 from latens.shapes import Float
 
+PILOT_DIVISOR = 6  # one step in six is spent on a pilot run that estimates the gain of the refinement,
+PILOT_STEPS = 20  # but at least this many, or half of the steps
 CHECKS = 50  # measurements during a refinement, each followed by an update of lambda
 HOLD = 0.1  # share of the steps before the first update of lambda
 # d ln(bpp) / d ln(lambda) and d PSNR / d ln(lambda) during a refinement, measured on photographs; they scale the updates.
@@ -27,6 +29,32 @@ PENALTY = {"bpp": 4.0, "psnr": 0.11}
 REJECTED = 1e6
 
 
+def pilot_steps(steps: int) -> int:
+    """How many of all steps of a refinement to a target are those of the pilot run."""
+    return max(steps // PILOT_DIVISOR, min(PILOT_STEPS, steps // 2), 1)
+
+
+def interval(every: int, steps: int) -> int:
+    """Steps between measurements of the controller, at most `every`, in a run of `steps`."""
+    return max(min(every, steps // CHECKS), 1)
+
+
+class TargetPlan:
+    """A `codes.budget.Plan`: the pilot run, a search of `search` seconds for the quality, and the controlled run."""
+
+    def __init__(self, every: int, search: float) -> None:
+        self.every, self.search = every, search
+
+    def first(self, steps: int) -> int:
+        return pilot_steps(steps)
+
+    def seconds(self, steps: int, step: float, measurement: float) -> float:
+        pilot = pilot_steps(steps)
+        rest = max(steps - pilot, 1)
+        measurements = -(-pilot // self.every) - (-rest // interval(self.every, rest))
+        return (pilot + rest) * step + measurements * measurement + self.search
+
+
 class RateControl:
     """A `Goal`: minimal distortion at a rate (bits per pixel of the file), or minimal rate at a PSNR (dB).
 
@@ -38,7 +66,7 @@ class RateControl:
         self, target: RateTarget, weight: float, pixels: int, overhead: float, settings: Refine, device: torch.device
     ) -> None:
         self.target = target
-        self.settings = replace(settings, measure_every=max(min(settings.measure_every, settings.steps // CHECKS), 1))
+        self.settings = replace(settings, measure_every=interval(settings.measure_every, settings.steps))
         self._first = math.log(weight)
         self._log_weight = self._first
         self._sum = 0.0

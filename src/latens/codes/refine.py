@@ -16,12 +16,16 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from latens.codes.adam import Adam
 from latens.codes.annealing import Refine, RoundingLaw
+from latens.codes.budget import Budget, OneDescent
 from latens.codes.context import CodedLatent, Rounding
 from latens.codes.goals import PEAK, Goal, Lagrangian, Measurement
 from latens.codes.rounding import relax
@@ -77,6 +81,7 @@ class Refined(NamedTuple):
     best: Measurement
     start: Measurement
     best_step: Int[Tensor, "B"]  # 0 if the start was not improved
+    steps: int  # of the schedule
     history: tuple[Trace, ...]
     end: Latents  # after the last step, for a later `start`
 
@@ -99,6 +104,7 @@ def refine(
     goal: Goal | None = None,
     precision: torch.dtype = torch.float32,
     on_step: Progress | None = None,
+    budget: Budget | None = None,
 ) -> Refined:
     """Refine the latents of images to minimize bpp + rate_weight * 255^2 * MSE (Perugachi-Diaz 2024, Eq. 5.2.2).
 
@@ -107,7 +113,7 @@ def refine(
     result must improve on, `measure` the model's own measurement (for files with other arithmetic), and `goal` the Lagrangian
     with `rate_weight`. `precision` (float32 or bfloat16) is the precision of the networks during the optimization; rates and
     losses are float32. `on_step` is called after every step. `settings.rate_weight` is not used here; callers use it to choose
-    lambda.
+    lambda. `budget` fixes the number of steps of settings with `seconds`; by default it begins with this call.
 
     The model does not change, and no gradients of its weights are computed. The same seed gives the same result on the same
     machine. A non-finite loss ends the optimization; the best result until then is returned.
@@ -118,12 +124,17 @@ def refine(
     medians = model.prior.medians().to(image.device)[:, None, None]
     objective = _Objective(model, image, shape, levels, medians, settings.rounding(), precision)
     goal = goal if goal is not None else Lagrangian(_per_image(rate_weight, image), shape[0] * shape[1])
+    if budget is None and settings.seconds is not None:
+        budget = Budget(settings.seconds, OneDescent(settings.measure_every))
     with frozen(model):
         begin = objective.encode() if start is None else start
         leaves = Latents(*(v.detach().clone(memory_format=torch.channels_last).requires_grad_() for v in begin))
         measure = measure or objective.measure
-        tracker = _BestTracker(goal, plain or measure(leaves.y.detach(), leaves.z.detach()), objective.pixels)
-        return _descend(objective, leaves, settings, tracker, measure, on_step)
+        if plain is None:
+            measured = partial(measure, leaves.y.detach(), leaves.z.detach())
+            plain = measured() if budget is None else budget.timed(measured)
+        tracker = _BestTracker(goal, plain, objective.pixels)
+        return _descend(objective, leaves, settings, tracker, measure, on_step, budget)
 
 
 class _Objective:
@@ -188,28 +199,33 @@ def _descend(
     tracker: _BestTracker,
     measure: Measure,
     on_step: Progress | None,
+    budget: Budget | None,
 ) -> Refined:
     y, z = latents
     generator = torch.Generator(y.device).manual_seed(settings.seed)
-    adam = torch.optim.Adam([{"params": [y]}, {"params": [z]}], fused=True)
-    for step in range(1, settings.steps + 1):
-        rate = settings.learning_rate(step - 1)
-        adam.param_groups[0]["lr"], adam.param_groups[1]["lr"] = rate, rate * settings.hyper_lr
+    adam = Adam([y, z])
+    step = 0
+    while budget is not None or step < settings.steps:
+        step += 1
+        if budget is not None:
+            budget.begin_step()
         losses = objective.loss(y, z, tracker.goal.weight(), settings.temperature(step - 1), generator)
-        adam.zero_grad()
         loss = losses.sum()
         loss.backward()  # type: ignore[no-untyped-call]
         mean_loss = float(loss.detach()) / len(losses)
         if not math.isfinite(mean_loss):
             break
-        adam.step()
+        rate = settings.learning_rate(step - 1)
+        adam.step([rate, rate * settings.hyper_lr])
+        if budget is not None and (steps := budget.after(step)) is not None:
+            settings, budget = replace(settings, steps=steps, seconds=None), None
         if step % settings.measure_every == 0 or step == settings.steps:
             tracker.add(measure(y.detach(), z.detach()), step, mean_loss)
         if on_step is not None:
             on_step(step, mean_loss, tracker.history[-1].true_loss)
         if settings.patience is not None and tracker.stalled >= settings.patience:
             break
-    return tracker.result(Latents(y.detach(), z.detach()))
+    return tracker.result(settings.steps if budget is None else 1, Latents(y.detach(), z.detach()))
 
 
 class _BestTracker:
@@ -239,8 +255,8 @@ class _BestTracker:
         means = [float(value.double().mean()) for value in values]
         self.history.append(Trace(step, time.perf_counter() - self.began, loss, *means))
 
-    def result(self, end: Latents) -> Refined:
-        return Refined(self.best, self.start, self.best_step, tuple(self.history), end)
+    def result(self, steps: int, end: Latents) -> Refined:
+        return Refined(self.best, self.start, self.best_step, steps, tuple(self.history), end)
 
 
 @contextmanager

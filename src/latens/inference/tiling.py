@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from latens.shapes import Float
 
@@ -100,3 +101,21 @@ def _check_multiples(stride: int, **sizes: int) -> None:
     for name, size in sizes.items():
         if size % stride or size < (name != "halo"):
             raise ValueError(f"{name} is {size}; it must be a positive multiple of {stride}")
+
+
+def in_row_blocks(
+    f: Callable[[Tensor], Tensor], x: Float[Tensor, "B C h w"], *, core: int, halo: int, scale: int
+) -> Float[Tensor, "B D H W"]:
+    """f(x) with gradients, in blocks of `core` rows with `halo` rows of context; memory for the activations of one block.
+
+    `f` enlarges by `scale`. The backward pass recomputes the activations of each block, unless there is only one.
+    """
+    height = x.shape[2]
+    if height <= core:
+        return f(x)
+    pieces = []
+    for start in range(0, height, core):
+        stop, low, high = min(start + core, height), max(start - halo, 0), min(start + core + halo, height)
+        piece = checkpoint(f, x[:, :, low:high], use_reentrant=False)
+        pieces.append(piece[:, :, (start - low) * scale : (stop - low) * scale])
+    return torch.cat(pieces, dim=2)

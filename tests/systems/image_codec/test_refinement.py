@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +12,10 @@ from latens.codes.gains import lambda_at
 from latens.codes.rate_target import RateTarget
 from latens.data.images import LoadedImage, read_image
 from latens.errors import UsageError
+from latens.inference.tiling import in_row_blocks
 from latens.metrics.image import psnr as measured_psnr
 from latens.systems.image_codec.predict import ImageCodec
-from latens.systems.image_codec.refinement import RefinedImage, in_row_blocks, refine_image
+from latens.systems.image_codec.refinement import BudgetTooShort, RefinedImage, Trial, refine_image
 
 QUALITY = RateTarget("quality", 2.0)
 PEAK = 255**2
@@ -119,6 +123,73 @@ def test_gray_and_alpha_are_written(bundled: ImageCodec) -> None:
     image = read_image(noise)
     blob = bundled.write(image, refine_image(bundled, image, QUALITY, Refine(steps=2)).symbols)
     assert bundled.decompress(blob).mode == "RGBA"
+
+
+# ------------------------------------------------------------------------------------------------- budgets of seconds
+
+
+class Clock:
+    """A clock on which a step takes a second and a measurement a quarter; all else takes no time."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        patch.setattr(Trial, "reconstruct", self.taking(1.0, Trial.reconstruct))
+        patch.setattr(ImageCodec, "reconstruct", self.taking(0.25, ImageCodec.reconstruct))
+
+    def __call__(self) -> float:
+        return self.now
+
+    def taking(self, seconds: float, method: Callable[..., Any]) -> Callable[..., Any]:
+        def called(*values: Any) -> Any:
+            self.now += seconds
+            return method(*values)
+
+        return called
+
+
+def test_a_budget_gives_the_bytes_of_its_steps(
+    bundled: ImageCodec, photo: LoadedImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """30 s: a quarter for the start, 29 steps, and two measurements."""
+    clock, seen = Clock(monkeypatch), list[int]()
+    found = refine_image(bundled, photo, QUALITY, Refine(seconds=30), lambda step, *_: seen.append(step), clock=clock)
+    assert (found.steps, found.seconds, clock.now) == (29, 29.75, 29.75)
+    assert seen == list(range(1, 30))
+    equal = refine_image(bundled, photo, QUALITY, Refine(steps=29))
+    assert bundled.write(photo, found.symbols) == bundled.write(photo, equal.symbols)
+
+
+@pytest.mark.parametrize("seconds", [20, 45])
+def test_a_budget_for_a_target_includes_pilot_and_search(
+    bundled: ImageCodec, photo: LoadedImage, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    clock, seen = Clock(monkeypatch), list[int]()
+    target = RateTarget("bpp", 8 * len(bundled.compress(photo, quality=3.0)) / pixels_of(photo))
+    found = refine_image(
+        bundled, photo, target, Refine(seconds=seconds), lambda step, *_: seen.append(step), nearest=True, clock=clock
+    )
+    assert 0.8 * seconds < found.seconds == clock.now <= seconds
+    assert seen == list(range(1, found.steps + 1))
+    equal = refine_image(bundled, photo, target, Refine(steps=found.steps), nearest=True)
+    assert bundled.write(photo, found.symbols) == bundled.write(photo, equal.symbols)
+
+
+@pytest.mark.parametrize("seconds", [0.25, 0.5, 0.7])
+def test_a_budget_that_ends_before_a_step_is_reported(
+    bundled: ImageCodec, photo: LoadedImage, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    clock = Clock(monkeypatch)
+    for target in (QUALITY, RateTarget("bpp", 0.35)):
+        with pytest.raises(BudgetTooShort, match="no time for a step after") as caught:
+            refine_image(bundled, photo, target, Refine(seconds=seconds), clock=clock)
+        assert caught.value.spent > 0
+
+
+def test_the_shortest_refinement_is_no_worse(bundled: ImageCodec, photo: LoadedImage, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = refine_image(bundled, photo, QUALITY, Refine(seconds=0.75), clock=Clock(monkeypatch))
+    assert found.steps == 1
+    scores = [float(part.bpp(pixels_of(photo)) + bundled.lambdas[1] * PEAK * part.mse) for part in found.refined[:2]]
+    assert scores[0] <= scores[1]
 
 
 # ------------------------------------------------------------------------------------------------------------- parts

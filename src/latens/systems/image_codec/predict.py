@@ -43,7 +43,7 @@ from latens.systems.image_codec.format import (
     read_coded_image,
 )
 from latens.systems.image_codec.networks import build_network
-from latens.systems.image_codec.refinement import refine_image
+from latens.systems.image_codec.refinement import BudgetTooShort, refine_image
 from latens.systems.image_codec.stages import Stages
 
 __all__ = ["Encoded", "Estimate", "ImageCodec", "StreamInfo", "Symbols", "inspect_stream", "load"]
@@ -63,6 +63,8 @@ class Encoded(NamedTuple):
     notes: tuple[str, ...]  # from reading the image, such as a conversion from 16 bits, and on a target that was missed
     psnr: float | None = None  # in dB, measured for a target in bits per pixel, dB or bytes, and with `refine`
     missed: bool = False  # the target was not reached
+    refine_steps: int | None = None  # steps of `refine`; 0 if its time was too short for one
+    refine_seconds: float | None = None  # what they took, with analysis, search and measurements
 
     @property
     def bpp(self) -> float:
@@ -99,7 +101,7 @@ class ImageCodec(Stages):
         bpp: float | None = None,
         psnr: float | None = None,
         size: float | None = None,
-        refine: Refine | int | None = None,
+        refine: Refine | int | str | None = None,
         strip: bool = False,
         on_step: Callable[[int, float, float], None] | None = None,
     ) -> bytes:
@@ -115,7 +117,7 @@ class ImageCodec(Stages):
         bpp: float | None = None,
         psnr: float | None = None,
         size: float | None = None,
-        refine: Refine | int | None = None,
+        refine: Refine | int | str | None = None,
         strip: bool = False,
         nearest: bool = False,
         on_step: Callable[[int, float, float], None] | None = None,
@@ -124,8 +126,10 @@ class ImageCodec(Stages):
 
         `size` is a target for the whole file in bytes, metadata included: at most this size, and no more than 3 % below it.
 
-        With `refine` (settings, or the number of steps), the latents are optimized for this image (Perugachi-Diaz 2024,
-        chapter 5); the decoder stays the same.
+        With `refine` (settings, the number of steps, or a time such as "20s"), the latents are optimized for this image
+        (Perugachi-Diaz 2024, chapter 5); the decoder stays the same. A time is that of the refinement, without reading and
+        writing. Its number of steps, `refine_steps` of the result, gives the same bytes. If the time ends before a first step,
+        the file is that without `refine`, and has a note.
         `on_step` is then called with the step, the loss of the relaxed latents and the last true loss.
 
         Colors under alpha 0 are replaced by those of their visible neighbors, and PSNR is measured over visible pixels only
@@ -139,33 +143,42 @@ class ImageCodec(Stages):
             loaded = loaded._replace(metadata=Metadata())
         current_limits().check(loaded.pixels.shape[1], loaded.pixels.shape[0])  # before any work
         target = RateTarget.of(quality, bpp, psnr, size, default=self.default_quality, highest=self.best_quality)
-        blob, reached = self._encoded(loaded, target, refine, on_step, nearest=nearest)
+        settings = None if refine is None else Refine.of(refine)
+        blob, reached, steps, seconds = self._encoded(loaded, target, settings, on_step, nearest=nearest)
         info = inspect_stream(blob)
         value = {"quality": None, "bpp": info.bpp, "psnr": reached, "size": float(len(blob))}[target.kind]
         missed = value is not None and not target.reached(value)
-        note: tuple[str, ...] = ()
+        note: tuple[str, ...] = () if steps != 0 else (f"not refined: no time for a step after {seconds:.3g} s",)
         if value is not None and missed:
             end = ", the highest" if info.quality == self.best_quality else ""
             reached_at = f"{target.shown(value)} reached at quality {info.quality:g}{end}"
-            note = (f"target missed: {target.shown(target.value)} asked, {reached_at}",)
+            note = (f"target missed: {target.shown(target.value)} asked, {reached_at}", *note)
         if target.kind == "size" and len(blob) > target.value and not nearest:  # after a refinement, which controls the rate
             raise UsageError(note[0], hint="choose a larger size or more steps")
-        return Encoded(blob, info.width, info.height, info.quality, 8 * len(blob), (*loaded.notes, *note), reached, missed)
+        made = Encoded(blob, info.width, info.height, info.quality, 8 * len(blob), (*loaded.notes, *note), reached, missed)
+        return made._replace(refine_steps=steps, refine_seconds=seconds)
 
     def _encoded(
         self,
         image: LoadedImage,
         target: RateTarget,
-        refine: Refine | int | None,
+        settings: Refine | None,
         on_step: Callable[[int, float, float], None] | None,
         *,
         nearest: bool,
-    ) -> tuple[bytes, float | None]:
-        """File of an image, and its PSNR except for a quality without refinement. `nearest` as in `encode`."""
-        if refine is not None:
-            refine = refine if isinstance(refine, Refine) else Refine(steps=_whole(refine))
-            symbols = refine_image(self, image, target, refine, on_step, nearest=nearest).symbols
-            return self.write(image, symbols), psnr_of(self.reconstruct(symbols, image.pixels.shape), image)
+    ) -> tuple[bytes, float | None, int | None, float | None]:
+        """File of an image, its PSNR except for a quality without refinement, and steps and seconds of the refinement."""
+        if settings is None:
+            return *self._plain(image, target, nearest=nearest), None, None
+        try:
+            symbols, _, steps, seconds = refine_image(self, image, target, settings, on_step, nearest=nearest)
+        except BudgetTooShort as short:
+            return *self._plain(image, target, nearest=nearest), 0, short.spent
+        reached = psnr_of(self.reconstruct(symbols, image.pixels.shape), image)
+        return self.write(image, symbols), reached, steps, seconds
+
+    def _plain(self, image: LoadedImage, target: RateTarget, *, nearest: bool) -> tuple[bytes, float | None]:
+        """Unrefined file of an image, and its PSNR except for a quality. `nearest` as in `encode`."""
         latent, size = self.latent(image.pixels), image.pixels.shape
         if target.kind == "quality":
             return self.write(image, self.quantized(latent, round(target.value * QUALITY_STEPS), size)), None
@@ -275,13 +288,6 @@ class ImageCodec(Stages):
             )
         if not QUALITY_STEPS <= coded.header.quality <= self.best_quality * QUALITY_STEPS:
             raise Corrupt(f"{coded.header.quality / QUALITY_STEPS:g} is not a quality of this model", section="header")
-
-
-def _whole(steps: object) -> int:
-    """A number of steps. Raises UsageError for anything but an integer."""
-    if isinstance(steps, bool) or not isinstance(steps, int):
-        raise UsageError(f"refine is {steps!r}", hint="give the number of steps, or latens.codes.annealing.Refine(...)")
-    return steps
 
 
 @keepable

@@ -6,7 +6,7 @@ integer network, code lengths of the tables of the entropy coder, and the decode
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
 from dataclasses import replace
 from functools import cached_property
 from typing import NamedTuple
@@ -14,20 +14,21 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from latens.codes.annealing import Refine
+from latens.codes.budget import Budget, Clock, OneDescent
 from latens.codes.coding import INPUT_BITS
 from latens.codes.context import CodedLatent, Rounding
 from latens.codes.entropy import FactorizedPrior
 from latens.codes.gains import lambda_at
 from latens.codes.goals import PEAK, Goal, Lagrangian, Measurement
-from latens.codes.rate_control import RateControl
+from latens.codes.rate_control import RateControl, TargetPlan, pilot_steps
 from latens.codes.rate_target import RateTarget, search
 from latens.codes.refine import Latents, Progress, Refined, refine
 from latens.data.images import LoadedImage
 from latens.data.tensors import pad_to_multiple, to_tensor
 from latens.errors import UsageError
+from latens.inference.tiling import in_row_blocks
 from latens.shapes import Float
 from latens.systems.image_codec.bands import Symbols
 from latens.systems.image_codec.config import HYPER_STRIDE, STRIDE
@@ -35,11 +36,17 @@ from latens.systems.image_codec.format import QUALITY_STEPS
 from latens.systems.image_codec.stages import Stages
 
 ROW_BLOCK_PIXELS = 2**21  # larger images are reconstructed in row blocks, whose activations are recomputed in backward
-PILOT_DIVISOR = 6  # one step in six is spent on a pilot run that estimates the gain of the refinement,
-PILOT_STEPS = 20  # but at least this many, or half of the steps
 # With six times as many steps, ln(bpp) or the PSNR changes about 1 + GROWTH / n times as much as in a pilot of n steps.
 GROWTH = {"bpp": 30.0, "psnr": -10.0}
 SIZE_SHARE = 0.985  # rate that refinement aims for, relative to a target size: its own tolerance is 1.5 %
+
+
+class BudgetTooShort(UsageError):
+    """The time for a refinement ended, after `spent` seconds, before its first step."""
+
+    def __init__(self, spent: float) -> None:
+        super().__init__(f"no time for a step after {spent:.3g} s", hint="give the refinement more time")
+        self.spent = spent
 
 
 class RefinedImage(NamedTuple):
@@ -47,6 +54,8 @@ class RefinedImage(NamedTuple):
 
     symbols: Symbols
     refined: Refined
+    steps: int  # with which the same settings give the same symbols
+    seconds: float
 
 
 def refine_image(
@@ -57,41 +66,63 @@ def refine_image(
     on_step: Progress | None = None,
     *,
     nearest: bool = False,
+    clock: Clock = time.perf_counter,
 ) -> RefinedImage:
     """Refined symbols of an image; they are never worse than the unrefined ones.
 
     For a quality, the objective is bpp + lambda * 255^2 * MSE, with lambda from `settings.rate_weight` or from the quality
     (Perugachi-Diaz 2024, section 5.4.5). For a target rate the PSNR is optimized, for a target PSNR the rate, and lambda is
     controlled so that the target is met. A target size is a rate slightly below it, and the caller checks the file.
-    Raises UsageError if the result misses the target, unless `nearest` is set.
+
+    The time of `settings.seconds`, measured by `clock`, begins with this call. It covers analysis, search, steps and
+    measurements. Raises BudgetTooShort if it ends before the first step, and UsageError if the result misses the target, unless
+    `nearest` is set.
     """
+    budget = None if settings.seconds is None else Budget(settings.seconds, OneDescent(settings.measure_every), clock)
+    began = clock()
     pixels = image.pixels
     if target.kind == "size":
         target = RateTarget("bpp", SIZE_SHARE * 8 * target.value / pixels[..., 0].size)
     latent = codec.latent(pixels)
     if target.kind == "quality":
+        opened = clock()
         trial = Trial(codec, latent, pixels, round(target.value * QUALITY_STEPS))
-        weight = settings.rate_weight or trial.weight
-        goal: Goal = Lagrangian(torch.tensor([weight], device=codec.device), trial.pixels)
-        refined = trial.refine(settings, goal, on_step=on_step)
-        return RefinedImage(trial.symbols(refined.best), refined)
-    return meet_target(Trials(codec, image, latent, target), settings, on_step, nearest=nearest)
+        weight = torch.tensor([settings.rate_weight or trial.weight], device=codec.device)
+        start, goal = trial.start, Lagrangian(weight, trial.pixels)
+        _check(budget, clock() - opened)
+        found = trial, trial.refine(settings, goal, plain=start, on_step=on_step, budget=budget)
+    else:
+        found = meet_target(Trials(codec, image, latent, target), settings, on_step, budget, nearest=nearest)
+    trial, refined = found
+    steps = settings.steps if budget is None else budget.steps or 1  # none are fixed if the first loss is not finite
+    return RefinedImage(trial.symbols(refined.best), refined, steps, clock() - began)
 
 
-def meet_target(trials: Trials, settings: Refine, on_step: Progress | None, *, nearest: bool = False) -> RefinedImage:
+def meet_target(
+    trials: Trials,
+    settings: Refine,
+    on_step: Progress | None = None,
+    budget: Budget | None = None,
+    *,
+    nearest: bool = False,
+) -> tuple[Trial, Refined]:
     """Refine for a target rate or PSNR. A pilot run estimates the gain, which sets the quality of the remaining steps."""
     if settings.rate_weight is not None:
         raise UsageError("a rate target and `rate_weight` exclude each other", hint="give one of them")
     target = trials.target
     first = trials.at(trials.nearest(target.value))
-    steps = max(settings.steps // PILOT_DIVISOR, min(PILOT_STEPS, settings.steps // 2), 1)
+    if budget is not None:
+        budget.plan = TargetPlan(settings.measure_every, budget.spent())
+        _check(budget, budget.spent() / len(trials.found))
     weight = torch.tensor([first.weight], device=trials.codec.device)
-    pilot = first.refine(replace(settings, steps=steps), Lagrangian(weight, first.pixels), on_step=on_step)
-    trial = trials.at(trials.nearest(target.value * _headroom(trials, first.start, pilot.best, steps)))
+    short = replace(settings, steps=pilot_steps(settings.steps))
+    pilot = first.refine(short, Lagrangian(weight, first.pixels), plain=first.start, on_step=on_step, budget=budget)
+    trial = trials.at(trials.nearest(target.value * _headroom(trials, first.start, pilot.best, pilot.steps)))
 
-    settings = replace(settings, steps=max(settings.steps - steps, 1))
+    total = settings.steps if budget is None else budget.steps or 1
+    settings = replace(settings, steps=max(total - pilot.steps, 1), seconds=None)
     goal = RateControl(target, trial.weight, trial.pixels, trials.overhead, settings, trial.device)
-    later = None if on_step is None else _shifted(on_step, steps)
+    later = None if on_step is None else lambda step, *losses: on_step(step + pilot.steps, *losses)
     refined = trial.refine(goal.settings, goal, start=trial.transfer_latents(first, pilot.end), on_step=later)
     if float(goal.score(first.start)) < float(goal.score(refined.best)):
         trial, refined = first, refined._replace(best=first.start)
@@ -99,7 +130,16 @@ def meet_target(trials: Trials, settings: Refine, on_step: Progress | None, *, n
     if not nearest and not target.reached(reached):
         what = f"{target.shown(target.value)} is out of reach: refinement reached {reached:.3g} on this image"
         raise UsageError(what, hint="choose a nearer target or more steps")
-    return RefinedImage(trial.symbols(refined.best), refined)
+    return trial, refined
+
+
+def _check(budget: Budget | None, measurement: float) -> None:
+    """Note the time of a measurement. Raises BudgetTooShort if no time is left for a step."""
+    if budget is None:
+        return
+    budget.measurement = measurement
+    if not budget.allows_a_step():
+        raise BudgetTooShort(budget.spent())
 
 
 def _headroom(trials: Trials, plain: Measurement, pilot: Measurement, steps: int) -> float:
@@ -108,10 +148,6 @@ def _headroom(trials: Trials, plain: Measurement, pilot: Measurement, steps: int
     if trials.target.kind == "bpp":
         ratio = max(ratio, 1.0)  # a short pilot may underestimate the gain
     return min(max(ratio ** max(1 + GROWTH[trials.target.kind] / steps, 0.0), 0.7), 1.4)
-
-
-def _shifted(on_step: Progress, steps: int) -> Progress:
-    return lambda step, loss, true_loss: on_step(step + steps, loss, true_loss)
 
 
 class Trials:
@@ -177,8 +213,17 @@ class Trial:
         """Lambda of the quality."""
         return lambda_at(self.codec.lambdas, self.quality / QUALITY_STEPS)
 
-    def refine(self, settings: Refine, goal: Goal, *, start: Latents | None = None, on_step: Progress | None = None) -> Refined:
-        """Refine the latents of the encoder, or those in `start`."""
+    def refine(
+        self,
+        settings: Refine,
+        goal: Goal,
+        *,
+        start: Latents | None = None,
+        plain: Measurement | None = None,
+        on_step: Progress | None = None,
+        budget: Budget | None = None,
+    ) -> Refined:
+        """Refine the latents of the encoder, or those in `start`. The result is no worse than `plain`."""
         return refine(
             self,
             pad_to_multiple(to_tensor(self.original, channels_last=True), HYPER_STRIDE).to(self.codec.device),
@@ -186,11 +231,12 @@ class Trial:
             settings=settings,
             size=self.size,
             start=start,
-            plain=self.start if start is None else None,
+            plain=plain,
             measure=self.measure,
             goal=goal,
             precision=self.codec.dtype,
             on_step=on_step,
+            budget=budget,
         )
 
     def scaled_latent(self, image: Tensor, quality: Tensor) -> Float[Tensor, "1 M h w"]:
@@ -251,21 +297,3 @@ class CodedPrior(NamedTuple):
 
     def medians(self) -> Float[Tensor, "N"]:
         return self.center
-
-
-def in_row_blocks(
-    f: Callable[[Tensor], Tensor], x: Float[Tensor, "B C h w"], *, core: int, halo: int, scale: int
-) -> Float[Tensor, "B D H W"]:
-    """f(x) with gradients, in blocks of `core` rows with `halo` rows of context; memory for the activations of one block.
-
-    `f` enlarges by `scale`. The backward pass recomputes the activations of each block, unless there is only one.
-    """
-    height = x.shape[2]
-    if height <= core:
-        return f(x)
-    pieces = []
-    for start in range(0, height, core):
-        stop, low, high = min(start + core, height), max(start - halo, 0), min(start + core + halo, height)
-        piece = checkpoint(f, x[:, :, low:high], use_reentrant=False)
-        pieces.append(piece[:, :, (start - low) * scale : (stop - low) * scale])
-    return torch.cat(pieces, dim=2)
