@@ -72,6 +72,27 @@ def test_other_methods_and_the_state(toy: Running) -> None:
     assert toy.metric('latens_requests_total{error="",status="200",verb="shout"}') > 0
 
 
+@pytest.mark.parametrize("path", ["/", "/page.js", "/page.css", "/openapi.json", "/healthz", "/readyz", "/metrics"])
+def test_head_has_the_status_and_headers_of_get_without_its_body(path: str, toy: Running) -> None:
+    reply, head = toy.get(path), toy.ask(path, method="HEAD")
+    assert (head.status, head.body) == (200, b"")
+    varying = {"date"} | ({"content-length"} if path == "/metrics" else set())  # its numbers change between the two requests
+    assert int(head.headers["content-length"]) > 0
+    assert {name: head.headers[name] for name in head.headers.keys() - varying} == {
+        name: reply.headers[name] for name in reply.headers.keys() - varying
+    }
+
+
+def test_head_of_other_addresses_is_refused(toy: Running) -> None:
+    assert toy.ask("/v1/shout", method="HEAD").status == 405
+    assert toy.ask("/v1/nothing", method="HEAD").status == 404
+    refused = toy.ask("/healthz", method="PUT")
+    assert (refused.status, refused.headers["allow"]) == (405, "GET, HEAD")
+    with toy.send("HEAD /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n") as connection:
+        with connection.makefile("rb") as answer:
+            assert answer.read().endswith(b"\r\n\r\n")  # no byte after the headers
+
+
 def test_half_bodies_take_no_place(toy: Running) -> None:
     connections = [toy.send(HEAD.format(query="", length=10) + "half") for _ in range(8)]
     assert toy.ask(body=b"whole").body == b"WHOLE"  # the queue has two places

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, Response
 
@@ -71,6 +72,7 @@ def build_app(service: Service, endpoints: Sequence[Endpoint]) -> FastAPI:
     _add_state(app, service)
     for path, (name, media_type) in PAGES.items():
         app.add_api_route(path, _page(name, media_type), include_in_schema=False)
+    _add_head(app)
     _add_errors(app, [f"/v1/{endpoint.name}" for endpoint in endpoints])
     return app
 
@@ -103,6 +105,13 @@ def _add_state(app: FastAPI, service: Service) -> None:
         return Response(service.metrics.text(), headers={"Content-Type": metrics.MEDIA_TYPE})
 
 
+def _add_head(app: FastAPI) -> None:
+    """Answer HEAD as GET; the server leaves the body out."""
+    for route in list(app.routes):
+        if isinstance(route, APIRoute) and "GET" in (route.methods or ()):  # other routes of the framework have HEAD already
+            app.add_api_route(route.path, route.endpoint, methods=["HEAD"], include_in_schema=False)
+
+
 def _page(name: str, media_type: str) -> Callable[[], Awaitable[Response]]:
     async def page() -> Response:
         return FileResponse(Path(__file__).parent / name, media_type=media_type, headers=PAGE_HEADERS)
@@ -123,6 +132,8 @@ def _add_errors(app: FastAPI, known: Sequence[str]) -> None:
         else:
             problem = Problem(error.status_code, "HTTPError", str(error.detail))
         problem.headers |= dict(error.headers or {})
+        if error.status_code == BAD_METHOD:  # the framework names the methods of the first route only
+            problem.headers["Allow"] = "POST" if path in known else "GET, HEAD"
         return problem.response()
 
 
