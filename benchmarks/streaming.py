@@ -24,6 +24,7 @@ from PIL import Image
 from latens.data.labeled_files import from_files
 from latens.data.source import Source
 from latens.data.splits import place_of
+from latens.systems.image_codec.dataset import photographs
 from latens.systems.parts.config import ImagesConfig
 from latens.systems.parts.dataset import ImageData
 from latens.training.data import Feed, feed_of
@@ -47,6 +48,9 @@ def main() -> None:
         started = time.process_time()
         data = ImageData([Source("imagenet", str(arguments.out))], ImagesConfig(batch=BATCH, memory=0), SIZE, 0)
         print(f"index of {arguments.files:,} files: {time.process_time() - started:.1f} CPU s")
+        started = time.process_time()
+        photographs(arguments.out)
+        print(f"the same as photographs of the image codec: {time.process_time() - started:.1f} CPU s")
         steps = arguments.images // BATCH
         best: dict[str, float] = {}
         for number in range(arguments.rounds):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -70,6 +71,22 @@ def test_inputs_remain_and_named_figures_are_taken(tmp_path: Path, caplog: pytes
     assert [file.path for file in find_inputs([photo, first, second], PNG)] == [photo]  # the shell's *.png
     assert [file.path for file in find_inputs([first], PNG)] == [first]
     assert [file.path for file in find_inputs([first, second], PNG)] == [first, second]
+
+
+def test_the_record_of_a_folder_is_read_once_for_all_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opening it for each of a million training images takes longer than listing them."""
+    figure(tmp_path / "a" / "evaluation.png")
+    paths = [picture(tmp_path / folder / f"{number}.png") for folder in "ab" for number in range(5)]
+    opened: list[Path] = []
+    lstat = Path.lstat
+
+    def noted(path: Path) -> os.stat_result:
+        opened.append(path)
+        return lstat(path)
+
+    monkeypatch.setattr(Path, "lstat", noted)
+    assert without_drawn([*paths, tmp_path / "a" / "evaluation.png"], tmp_path) == paths
+    assert sorted(opened) == [tmp_path / folder / ".latens.jsonl" for folder in "ab"]
 
 
 def test_an_edited_label_map_is_still_one(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -163,8 +163,7 @@ def files_under(folder: Path, endings: frozenset[str]) -> list[Path]:
 
     Hidden files are omitted; the list may be empty. Raises UnreadableInput for a missing or unreadable folder.
     """
-    found = (file.path for file in _walk(folder, Path(), endings, set()))
-    return sorted(found, key=lambda path: natural_key(str(path)))
+    return [folder / name for name in sorted(_names_under(folder, endings, set()), key=natural_key)]
 
 
 def _expand(text: str, endings: frozenset[str], *, alone: bool) -> list[InputFile]:
@@ -213,6 +212,12 @@ def _parts_match(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
 
 def _walk(folder: Path, prefix: Path, endings: frozenset[str], seen: set[tuple[int, int]]) -> Iterator[InputFile]:
     """Files of the tree in natural order. An unreadable folder below the top is returned as a file."""
+    for name in _names_under(folder, endings, seen):
+        yield InputFile(folder / name, prefix / name, named=False)
+
+
+def _names_under(folder: Path, endings: frozenset[str], seen: set[tuple[int, int]]) -> Iterator[str]:
+    """The paths of `_walk` relative to the folder, as texts: a path object for every level of every file takes seconds."""
     with reading(folder):
         status = os.stat(folder)
         if (status.st_dev, status.st_ino) in seen:
@@ -220,16 +225,23 @@ def _walk(folder: Path, prefix: Path, endings: frozenset[str], seen: set[tuple[i
         seen.add((status.st_dev, status.st_ino))
         entries = sorted(os.scandir(folder), key=lambda entry: natural_key(entry.name))
     for entry in entries:
-        path, relative = folder / entry.name, prefix / entry.name
         if entry.name.startswith("."):
             continue
-        if os.path.isdir(path):
+        if _holds(entry.is_dir):
             try:
-                yield from list(_walk(path, relative, endings, seen))
+                yield from [os.path.join(entry.name, name) for name in _names_under(folder / entry.name, endings, seen)]
             except UnreadableInput:
-                yield InputFile(path, relative, named=False)
-        elif _ends_in(entry.name, endings) and (os.path.isfile(path) or entry.is_symlink()):  # no pipes
-            yield InputFile(path, relative, named=False)
+                yield entry.name
+        elif _ends_in(entry.name, endings) and (entry.is_symlink() or _holds(entry.is_file)):  # no pipes
+            yield entry.name
+
+
+def _holds(test: Callable[[], bool]) -> bool:
+    """The answer of an entry of a folder, which has it without a call of the system; False for a link that leads nowhere."""
+    try:
+        return test()
+    except OSError:  # a loop of links
+        return False
 
 
 def _unique_relatives(files: list[InputFile]) -> list[InputFile]:

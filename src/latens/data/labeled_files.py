@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -14,7 +15,7 @@ import numpy as np
 
 from latens.data.duplicates import Distinct, digest_of
 from latens.data.images import IMAGE_ENDINGS, Pixels, read_image
-from latens.data.origins import without_drawn
+from latens.data.origins import drawn, without_drawn
 from latens.data.packs import check_offsets, check_pixels, class_names, class_numbers, read_pack
 from latens.data.splits import place_of
 from latens.errors import InputError, LatensError, UnreadableInput
@@ -163,7 +164,7 @@ def from_folder(root: Path, split: Split, *, hold_out: bool) -> LabeledImages:
     if train.is_dir() and beside:
         return from_split_folders(train, beside[0], root.name, split)
     # A single folder train/ contains the classes; among other folders or images it is itself a class.
-    alone = _subfolders(root) == [train] and not any(find_images(root, deep=False))
+    alone = _subfolders(root) == [train] and not _has_images(root, deep=False)
     found = _class_folders(train if alone else root, root.name)
     return _own_split(found, split, root) if hold_out else found
 
@@ -187,8 +188,8 @@ def from_split_folders(train: Path, test: Path, name: str, split: Split) -> Labe
 
 def _classes(root: Path) -> tuple[str, ...]:
     """Names of the folders with images; empty if `root` itself contains images or has only one such folder."""
-    full = tuple(folder.name for folder in _subfolders(root) if any(find_images(folder)))
-    return () if len(full) < 2 or any(find_images(root, deep=False)) else full
+    full = tuple(folder.name for folder in _subfolders(root) if _has_images(folder))
+    return () if len(full) < 2 or _has_images(root, deep=False) else full
 
 
 def _class_folders(root: Path, name: str, known: tuple[str, ...] = ()) -> LabeledImages:
@@ -196,7 +197,8 @@ def _class_folders(root: Path, name: str, known: tuple[str, ...] = ()) -> Labele
     loose = sorted(find_images(root, deep=False))
     inside = {folder: sorted(find_images(folder)) for folder in _subfolders(root)}
     paths = loose + [path for images in inside.values() for path in images]
-    classes = known or _classes(root)
+    full = tuple(folder.name for folder, images in inside.items() if images)
+    classes = known or (full if len(full) > 1 else ())
     if loose or not classes:
         return from_files(name, root, paths, np.full(len(paths), NO_LABEL), ())
     indices = {folder: _class_index(folder.name, classes, root) for folder, images in inside.items() if images}
@@ -210,9 +212,21 @@ def _subfolders(root: Path) -> list[Path]:
 
 def find_images(folder: Path, *, deep: bool = True) -> list[Path]:
     """Image files of a folder, with its subfolders if `deep`, without hidden files and figures of latens."""
-    found = folder.rglob("*") if deep else folder.iterdir()
-    images = (path for path in found if path.suffix.lower() in IMAGE_ENDINGS and not path.name.startswith("."))
-    return without_drawn(images, folder)
+    return without_drawn(_image_files(folder, deep=deep), folder)
+
+
+def _has_images(folder: Path, *, deep: bool = True) -> bool:
+    """True if `find_images` finds one; stops at the first."""
+    return any(not drawn([os.path.abspath(path)]) for path in _image_files(folder, deep=deep))
+
+
+def _image_files(folder: Path, *, deep: bool) -> Iterator[Path]:
+    for place, below, names in os.walk(folder):
+        if not deep:
+            below.clear()
+        for name in names:
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_ENDINGS:
+                yield Path(place, name)
 
 
 def from_files(name: str, root: Path, paths: Sequence[Path], labels: np.ndarray, classes: tuple[str, ...]) -> LabeledImages:

@@ -28,17 +28,20 @@ NO_IMAGES = {  # by the command of a record: endings of its results that show or
 def drawn(names: Sequence[str]) -> list[str]:
     """Figures, overlays, label maps, masks and depth maps of latens among absolute paths, also if they were edited since."""
     records = Records()
-    entries = ((name, records.entry(Path(name))) for name in names)
+    known = {folder: records.entries(Path(folder)) for folder in set(map(os.path.dirname, names))}  # one read a folder
+    entries = ((name, known[os.path.dirname(name)].get(os.path.basename(name))) for name in names)
     return [name for name, entry in entries if entry is not None and name.endswith(NO_IMAGES.get(entry.what, "\0"))]
 
 
 def without_drawn(paths: Iterable[Path], folder: Path) -> list[Path]:
     """The paths without those of `drawn`, which a warning on `folder` counts."""
-    kept = list(paths)
-    results = set(drawn([os.path.abspath(path) for path in kept]))
-    if results:
-        logger.warning("%s: left out %s, %s", folder, counted(len(results), "file"), DRAWN)
-    return [path for path in kept if os.path.abspath(path) not in results]
+    every = list(paths)
+    names = [os.path.abspath(path) for path in every]
+    results = set(drawn(names))
+    if not results:
+        return every
+    logger.warning("%s: left out %s, %s", folder, counted(len(results), "file"), DRAWN)
+    return [path for path, name in zip(every, names, strict=True) if name not in results]
 
 
 def with_origin(names: Sequence[str]) -> list[str]:

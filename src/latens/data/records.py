@@ -127,7 +127,11 @@ class Records:
 
     def entry(self, output: Path) -> Entry | None:
         """What is known of a result; None without a record."""
-        return self._of(output).read().get(output.name)
+        return self.entries(output.parent).get(output.name)
+
+    def entries(self, folder: Path) -> Mapping[str, Entry]:
+        """What is known of the results in a folder, by name."""
+        return self._of(folder).read()
 
     def start(self, outputs: Sequence[Path], what: str, path: Path, source: Fingerprint | None, request: Any) -> None:
         """Note that the work on the input `path` begins, which writes `outputs`. Raises StorageFull or UsageError."""
@@ -146,8 +150,8 @@ class Records:
         """Note that the work failed and left these files as they were: the lines before "started" hold again."""
         self._write("failed", {output: None for output in outputs}, "", STANDARD_STREAM, None, {})
 
-    def _of(self, output: Path) -> _Folder:
-        place = os.path.abspath(output.parent)
+    def _of(self, folder: Path) -> _Folder:
+        place = os.path.abspath(folder)
         return self._folders.setdefault(place, _Folder(Path(place)))
 
     def _write(
@@ -157,7 +161,7 @@ class Records:
         for output, found in outputs.items():
             by_folder.setdefault(os.path.abspath(output.parent), {})[output.name] = found
         for place, names in by_folder.items():
-            self._of(Path(place) / RECORDS).append(
+            self._of(Path(place)).append(
                 {
                     "latens": FORM,
                     "state": state,
