@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tests.systems.amodal.official_maker import TEST, TRAIN, write
 
 from latens.cli.main import main
 
@@ -60,6 +61,52 @@ def test_from_segment_to_labelme_and_back(segmented: Path, capsys: Capture) -> N
     assert [each["i_segm"] for each in kins["annotations"]] == [each["visible_mask"] for each in before["annotations"]]
     assert [each["ico_id"] for each in kins["annotations"]] == [1, 0]
     assert {each["category_id"] for each in kins["annotations"]} == {2}
+
+
+@pytest.mark.parametrize(
+    ("kind", "folders"), [("cocoa", ("train2014", "val2014")), ("kins", ("training/image_2", "testing/image_2"))]
+)
+def test_the_images_of_a_published_data_set_lie_in_two_folders(
+    kind: str, folders: tuple[str, str], tmp_path: Path, capsys: Capture
+) -> None:
+    """The training and the test file of COCOA and KINS become one file, also if the image folder is named."""
+    place = write(kind, tmp_path / kind, 0.1)
+    if kind == "kins":  # its images have the same names in both folders
+        document = json.loads((place / "update_test_2020.json").read_text())
+        for number, image in enumerate(document["images"]):
+            (place / folders[1] / image["file_name"]).rename(place / folders[1] / f"{number:06d}.png")
+            image["file_name"] = f"{number:06d}.png"
+        (place / "update_test_2020.json").write_text(json.dumps(document))
+    annotations = place / "annotations" if kind == "cocoa" else place
+    names = {f"{folder}/{path.name}" for folder in folders for path in (place / folder).iterdir()}
+    for number, source in enumerate((f"{kind}:{place}", f"{kind}:{annotations},{place}")):
+        out = tmp_path / f"all{number}.json"
+        assert main(["convert", source, "--to", "coco", "-o", str(out)]) == 0
+        assert f"{TRAIN + TEST} images, {3 * (TRAIN + TEST)} objects" in capsys.readouterr().out
+        assert {image["file_name"] for image in json.loads(out.read_text())["images"]} == names
+    assert main(["convert", f"coco:{tmp_path / 'all0.json'},{place}", "--to", "labelme", "-o", str(tmp_path / "drawn")]) == 0
+    drawn = sorted((tmp_path / "drawn").glob("*.json"))
+    assert len(drawn) == TRAIN + TEST
+    assert all((tmp_path / "drawn" / json.loads(path.read_text())["imagePath"]).is_file() for path in drawn)
+
+
+def test_images_are_searched_below_the_named_folder(segmented: Path, tmp_path: Path, capsys: Capture) -> None:
+    other = segmented.parent / "results"
+    other.mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        (tmp_path / "images" / name / f"{name}.png").write_bytes((segmented.parent / "a.png").read_bytes())
+        (other / f"{name}.json").write_text(segmented.read_text().replace('"a.png"', f'"{name}.png"'))
+    words = ["convert", f"coco:{other},{tmp_path / 'images'}", "--to", "coco", "-o", "-"]
+    assert main(words) == 0
+    shown = capsys.readouterr()
+    assert [image["file_name"] for image in json.loads(shown.out)["images"]] == ["a/a.png", "b/b.png"]
+    (other / "c.json").write_text(segmented.read_text().replace('"a.png"', '"../../found.json"'))
+    assert main(words) == 3
+    assert "outside the image folder" in capsys.readouterr().err
+    (other / "c.json").write_text((other / "b.json").read_text())
+    assert main(words) == 3
+    assert "3 annotation files with the same image (b.png)" in capsys.readouterr().err
 
 
 def test_standard_output_carries_the_file(segmented: Path, capsys: Capture) -> None:

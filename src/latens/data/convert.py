@@ -10,8 +10,9 @@
 | labels:FOLDER | images/ and labels/, a stack of masks for every image, from front to back | one class, order |
 
 Run-length codes are kept unchanged; polygons are rasterized once, by COCO's rules. A folder may be given for its JSON files,
-which are read as one data set, as from `latens segment`. Without IMAGES, the images are next to the file or in a folder below
-it. Images outside IMAGES are never read. labels:FOLDER,HOW chooses the reading of ambiguous label maps (`labels.READINGS`).
+which are read as one data set, as from `latens segment`. Without IMAGES, the images are next to the file, in the folder of the
+published layout, or in a folder below; those of several files may be in several folders. Images outside IMAGES are never read.
+labels:FOLDER,HOW chooses the reading of ambiguous label maps (`labels.READINGS`).
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ import json
 import logging
 import os
 import shutil
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -42,11 +42,12 @@ from latens.data.files import (
     write_error,
 )
 from latens.data.folders import MADE_WITH, refuse_file_name
+from latens.data.image_folders import with_images
 from latens.data.image_output import png_bytes
 from latens.data.image_paths import is_there, portable_name
 from latens.data.images import read_image
 from latens.data.inputs import files_under
-from latens.data.instances import Collection, Scene, check_classes
+from latens.data.instances import Collection, Scene
 from latens.data.labelme import is_labelme, read_labelme, to_labelme
 from latens.data.labels import LABEL_MARK, read_label_folder, write_stack
 from latens.data.records import Records
@@ -72,7 +73,6 @@ READABLE = (*DIALECTS, *FOLDERS)
 WRITABLE = (*(word for word in DIALECTS if word != "d2sa"), *FOLDERS)
 IMAGE_LIMIT = 2**31  # bytes
 LABELS = "labels"  # folder of the label maps
-MAX_NAMED = 6  # files in a message
 
 
 def read_collection(text: str, classes: Sequence[str] | None = None) -> Collection:
@@ -96,15 +96,12 @@ def read_collection(text: str, classes: Sequence[str] | None = None) -> Collecti
     if kind == "labelme":
         return _labelme_folder(Path(name), classes, Path(rest) if rest else None)
     files = annotation_files(Path(name))
-    found = [_read_file(path, kind, Path(rest) if rest else path.parent) for path in files]
-    whole = found[0] if len(found) == 1 else _joined(found, files, Path(name))
-    whole = replace(whole, root=Path(rest) if rest else image_folder(whole.scenes, files[0], Path(name)))
+    images = Path(rest) if rest else None
+    found = [_read_file(path, kind, images or path.parent) for path in files]
     try:
-        for scene in whole.scenes:
-            whole.path(scene)
+        return with_images(found, files, keyword=kind, place=Path(name), images=images)
     except LatensError as error:
         raise error.at(name) from error
-    return whole
 
 
 def _labelme_folder(folder: Path, classes: Sequence[str] | None, images: Path | None) -> Collection:
@@ -151,32 +148,6 @@ def annotation_files(place: Path) -> list[Path]:
     if others := len(every) - len(found):
         logger.warning("%s: left out %s of labelme", place, counted(others, "file"))
     return found
-
-
-def _joined(found: Sequence[Collection], files: Sequence[Path], place: Path) -> Collection:
-    """Several files of a folder as one data set. Raises InputError for different classes, or two files with the same image."""
-    names = ", ".join(path.relative_to(place).as_posix() for path in files[:MAX_NAMED])
-    more = f" and {len(files) - MAX_NAMED} more" if len(files) > MAX_NAMED else ""
-    images = Counter(scene.file for each in found for scene in each.scenes)
-    twice = next((name for name, count in images.items() if count > 1), None)
-    if twice is not None:
-        what = f"this folder has {len(files)} annotation files with the same image ({twice}): {names}{more}"
-        raise InputError(what, where=str(place), hint=f"give one: {place}/FILE.json, or {place}/FILE.json,IMAGES")
-    for each, path in zip(found, files, strict=True):
-        check_classes(found[0].categories, each.categories, str(path))
-    return replace(found[0], scenes=tuple(scene for each in found for scene in each.scenes))
-
-
-def image_folder(scenes: Sequence[Scene], file: Path, place: Path) -> Path:
-    """Image folder of an annotation file: its own, or the first folder below it that contains the first and last image."""
-    top = place if place.is_dir() else file.parent
-    if not scenes or (file.parent / scenes[0].file).is_file():
-        return file.parent
-    for folder in sorted(path for path in top.rglob("*") if path.is_dir()):
-        if (folder / scenes[0].file).is_file() and (folder / scenes[-1].file).is_file():
-            logger.warning("%s: its images are taken from %s; FILE.json,IMAGES names another folder", file, folder)
-            return folder
-    return file.parent
 
 
 def write_collection(collection: Collection, form: str, out: Path, *, force: bool = False) -> list[Path]:

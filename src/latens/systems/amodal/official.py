@@ -1,43 +1,16 @@
 """Folders of amodal data sets as their authors publish them: kins:FOLDER, cocoa:FOLDER, d2sa:FOLDER.
 
-| keyword | training and test annotations, in the folder or in annotations/ | images |
-|---|---|---|
-| kins | update_train_2020.json, update_test_2020.json | training/image_2, testing/image_2 |
-| kins | instances_train.json, instances_val.json, if those are missing | the same |
-| cocoa | COCO_amodal_train2014.json, COCO_amodal_val2014.json | train2014, val2014 |
-| d2sa | D2S_amodal_training_rot0.json or D2S_amodal_training.json, D2S_amodal_validation.json | images |
-
-The whole test file is the test set.
+`latens.data.published` lists their files. The whole test file is the test set.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+from latens.data.published import LAYOUTS
 from latens.data.source import Source
 from latens.errors import UnreadableInput
 
-
-class Layout(NamedTuple):
-    """Names of a training and a test file, and the folders of their images."""
-
-    train: str
-    test: str
-    train_images: str
-    test_images: str
-
-
-LAYOUTS: dict[str, tuple[Layout, ...]] = {
-    "kins": (
-        Layout("update_train_2020.json", "update_test_2020.json", "training/image_2", "testing/image_2"),
-        Layout("instances_train.json", "instances_val.json", "training/image_2", "testing/image_2"),
-    ),
-    "cocoa": (Layout("COCO_amodal_train2014.json", "COCO_amodal_val2014.json", "train2014", "val2014"),),
-    "d2sa": (
-        Layout("D2S_amodal_training_rot0.json", "D2S_amodal_validation.json", "images", "images"),
-        Layout("D2S_amodal_training.json", "D2S_amodal_validation.json", "images", "images"),
-    ),
-}
 PLACES = ("", "annotations")  # folders of the annotation files
 
 
