@@ -96,3 +96,13 @@ def spread(values: Sequence[float], form: str = ".2f") -> str:
     if not values:
         return "-"
     return format(mean(values), form) + (f" ± {stdev(values):{form.lstrip('+')}}" if len(values) > 1 else "")
+
+
+def paired(first: Sequence[float], second: Sequence[float], form: str = "+.2f") -> str:
+    """`spread` of the differences of two rows, first minus second, paired by seed."""
+    return spread([a - b for a, b in zip(first, second, strict=True)], form)
+
+
+def seeds_of(count: int) -> str:
+    """The end of a caption of paired differences: the number of seeds, and that one shows no order."""
+    return "One seed, which shows no order." if count == 1 else f"Mean ± deviation over {count} seeds."

@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from statistics import mean, stdev
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from latens.data.source import Source
+from latens.inference.page import Table
 from latens.reproduction import reproduce
 from latens.systems.flow.config import DenseBlocks, ImageFlow
 from latens.systems.flow.cpu_time import steps_within
@@ -39,6 +41,22 @@ def test_steps_fill_the_time_and_end_with_a_validation() -> None:
     assert steps_within(2, 0.25) == 480
     assert steps_within(1, 0.7) == 84  # 85.7, down to a multiple of four
     assert steps_within(0.001, 1) == 8
+
+
+def test_differences_of_simulated_points_are_paired_by_seed(tmp_path: Path) -> None:
+    settings = {"seeds": "2", "rows": "i-DenseNet,i-DenseNet+LC"}
+    (report,) = reproduce("flow/table4.4.2", recipe="tiny", out=tmp_path, settings=settings, device="cpu")
+    found, differences = (block for block in report.blocks if isinstance(block, Table))
+    assert [row[0] for row in differences.rows] == ["i-DenseNet+LC - i-DenseNet"]
+    lines = [json.loads(line) for line in (tmp_path / "journal.jsonl").read_text().splitlines() if line]
+    excess = [line["value"][1] for line in lines if line["key"]["what"] == "toy"]  # seeds of the first row, then of the second
+    gains = [excess[2] - excess[0], excess[3] - excess[1]]
+    assert differences.rows[0][1] == f"{mean(gains):+.3f} ± {stdev(gains):.3f}"
+    assert found.rows[0][3] == f"{mean(excess[:2]):.3f} ± {stdev(excess[:2]):.3f}"
+    assert "Mean ± deviation over 2 seeds" in differences.caption
+    settings = {"rows": "i-DenseNet"}
+    (alone,) = reproduce("flow/table4.4.2", recipe="tiny", out=tmp_path, settings=settings, device="cpu", force=True)
+    assert len(alone.blocks) == 1
 
 
 def test_rows_of_equal_time_are_trained_once(album: Path, tmp_path: Path) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from statistics import mean, stdev
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from latens.codes.annealing import Refine
+from latens.codes.annealing import Method, Refine
 from latens.codes.gains import quality_at
 from latens.codes.refine import refine
 from latens.data.source import Source
@@ -106,6 +108,43 @@ def test_tables_contain_the_published_numbers(bundled: ImageCodec, images: Path,
     assert all(f"{loss:.4f}" in shown["table5.4.2"] for loss in tables.PUBLISHED_5_4_2.values())
     published = tables.PUBLISHED_5_4_3.values()
     assert all(f"{early:.4f} ({late:.4f})" in shown["table5.4.3"] for early, late in published)
+
+
+def test_rows_of_several_seeds_have_deviations_and_differences_paired_by_seed(
+    bundled: ImageCodec, images: Path, tmp_path: Path
+) -> None:
+    lab = laboratory(bundled, images, tmp_path)
+    alone = ARTIFACTS["table5.4.3"].make(lab)
+    assert "One seed, which shows no order." in alone.table()
+    lab.scale = replace(SCALE, seed=1, seeds=3)
+    report = ARTIFACTS["table5.4.3"].make(lab)
+    assert "seeds 1 to 3;" in report.about
+    losses, differences = (block for block in report.blocks if isinstance(block, tables.Table))
+    study = Study(lab)
+    keys: tuple[tuple[Method, int], ...] = (("ssl", 2), ("cosine", 2), ("ssl", 3))
+    ends = {
+        key: [study.run(0.01, replace(study.published(*key), seed=seed)).true_loss[-1] for seed in (1, 2, 3)] for key in keys
+    }
+    assert len(set(ends["ssl", 2])) == 3
+    assert losses.rows[2][:2] == ["ssl", f"{mean(ends['ssl', 2]):.4f} ± {stdev(ends['ssl', 2]):.4f}"]
+    for name, first, second in (("ssl - cosine, 2 classes", keys[0], keys[1]), ("3 - 2 classes, ssl", keys[2], keys[0])):
+        gains = [a - b for a, b in zip(ends[first], ends[second], strict=True)]
+        assert [name, f"{mean(gains):+.4f} ± {stdev(gains):.4f}"] in differences.rows
+    assert differences.caption.endswith("Mean ± deviation over 3 seeds.")
+
+
+def test_the_other_tables_pair_their_rows_too(bundled: ImageCodec, images: Path, tmp_path: Path) -> None:
+    lab = laboratory(bundled, images, tmp_path)
+    lab.scale = replace(SCALE, steps=2, seeds=2)
+    (methods,) = tables.methods(Study(lab))
+    (shapes,) = tables.interpolation(Study(lab))
+    assert isinstance(methods, tables.Table)
+    assert isinstance(shapes, tables.Table)
+    ours, ssl = ([float(row[1].split()[0]) for row in methods.rows if row[0] == name] for name in ("ours, 2 steps", "ssl"))
+    (difference,) = [float(row[4].split()[0]) for row in methods.rows if row[0] == "ours, 2 steps"]
+    assert difference == pytest.approx(ours[0] - ssl[0], abs=2e-4)
+    assert [row[2] for row in shapes.rows if row[0] == "1.33"] == ["-"]
+    assert all("±" in row[2] for row in shapes.rows if row[0] != "1.33")
 
 
 def test_the_plain_curve_is_interpolated_and_extrapolated() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import combinations
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
@@ -15,7 +16,7 @@ from latens.data.labeled import open_labeled
 from latens.data.source import Source
 from latens.errors import UsageError
 from latens.experiments.lab import ExperimentRunner
-from latens.experiments.report import Report, spread
+from latens.experiments.report import Report, paired, seeds_of, spread
 from latens.inference.page import Block, Table
 from latens.systems.flow.config import (
     Blocks,
@@ -82,9 +83,10 @@ B4_ROWS: Mapping[str, Blocks] = MappingProxyType(
 )
 
 
-def toy_table(lab: ExperimentRunner[DensityModel, ToyScale], rows: Mapping[str, Blocks], caption: str) -> Table:
-    """Negative log-likelihood of every row and distribution, and its excess over the entropy."""
+def toy_tables(lab: ExperimentRunner[DensityModel, ToyScale], rows: Mapping[str, Blocks], caption: str) -> list[Block]:
+    """Negative log-likelihood of every row and distribution, its excess over the entropy, and differences of the rows."""
     table = []
+    excesses: dict[str, list[list[float]]] = {}  # by row: distribution, seed
     for row in selected_rows(rows, lab.scale.rows):
         cells = []
         flow = None
@@ -94,6 +96,7 @@ def toy_table(lab: ExperimentRunner[DensityModel, ToyScale], rows: Mapping[str, 
                 flow = toy_model(lab, name, row, rows[row], seed)
                 found.append(toy_excess(lab, flow, name, seed))
             nats, excess = [one[0] for one in found], [one[1] for one in found]
+            excesses.setdefault(row, []).append(excess)
             cells += [spread(nats, ".3f"), spread(excess, ".3f"), TOY_PUBLISHED[row][name]]
         assert flow is not None
         table.append([row, str(parameters(flow.config)), *cells])
@@ -102,13 +105,25 @@ def toy_table(lab: ExperimentRunner[DensityModel, ToyScale], rows: Mapping[str, 
     columns = ["model", "parameters", *(f"{n} {m}" for n in lab.scale.names for m in ("nats", "excess", "published"))]
     scale = lab.scale
     about = f"{scale.points:,} fresh points, {scale.steps} steps, {scale.seeds} seeds; the true density is the lower bound. "
-    return Table(columns, table, about + caption)
+    return [Table(columns, table, about + caption), *toy_differences(excesses, scale)]
+
+
+def toy_differences(excesses: Mapping[str, Sequence[Sequence[float]]], scale: ToyScale) -> list[Block]:
+    """Differences of the excess of every two rows, paired by seed; nothing for one row."""
+    pairs = list(combinations(excesses, 2))
+    if not pairs:
+        return []
+    rows = [
+        [f"{b} - {a}", *(paired(excesses[b][at], excesses[a][at], "+.3f") for at in range(len(scale.names)))] for a, b in pairs
+    ]
+    caption = f"Excess in nats, paired by seed; both rows are tested on the same points. {seeds_of(scale.seeds)}"
+    return [Table(["difference", *scale.names], rows, caption)]
 
 
 def table_4_4_2(lab: ExperimentRunner[DensityModel, ToyScale]) -> Report:
     """Table 4.4.2: simulated points."""
-    table = toy_table(lab, TOY_ROWS, "Published: best of 500 evaluations on 10,000 points each.")
-    return report("table4.4.2", "Negative log-likelihood of simulated points", "fresh points at every step", [table])
+    tables = toy_tables(lab, TOY_ROWS, "Published: best of 500 evaluations on 10,000 points each.")
+    return report("table4.4.2", "Negative log-likelihood of simulated points", "fresh points at every step", tables)
 
 
 # ------------------------------------------------------------------------------------------------------------- images
@@ -255,7 +270,7 @@ def table_b_4(lab: ExperimentRunner[DensityModel, ImageScale]) -> Report:
 
 def table_b_4_toy(lab: ExperimentRunner[DensityModel, ToyScale]) -> Report:
     """Columns of Table B.4 on simulated points."""
-    return report("tableB.4-toy", "Matching architectures, simulated points", "fresh points", [toy_table(lab, B4_ROWS, "")])
+    return report("tableB.4-toy", "Matching architectures, simulated points", "fresh points", toy_tables(lab, B4_ROWS, ""))
 
 
 # ------------------------------------------------------------------------------------------------------------- scales

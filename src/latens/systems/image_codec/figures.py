@@ -40,7 +40,7 @@ def overall(study: Study) -> list[Block]:
 
 def interpolation(study: Study) -> list[Block]:
     """Figure C.1: SSL with shapes a from 0.01 to 5."""
-    runs = {f"a = {a:.3g}": history for a, history in interpolation_runs(study).items()}
+    runs = {f"a = {a:.3g}": histories[0] for a, histories in interpolation_runs(study).items()}
     title = "Figure C.1: SSL with other shapes; diverging runs exceed the axes"
     return [Figure(along_the_steps(runs, robust=True), title)]
 

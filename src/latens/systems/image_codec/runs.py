@@ -51,6 +51,7 @@ class CodecScale:
     rate_steps: Count = 500  # refinement steps of the rate-distortion figures
     measure_every: Count = 50  # steps between measurements of the true loss
     seed: Natural = 0  # of the noise
+    seeds: Count = 1  # runs of every row of a table, with noise from seed, seed + 1, ...; figures have one
 
 
 SCALES = MappingProxyType(
@@ -125,6 +126,11 @@ class Study:
         """Settings of `latens compress --refine`, with the measurement interval of the experiment."""
         return Refine(steps=steps, measure_every=self.scale.measure_every, seed=self.scale.seed)
 
+    def runs(self, base: float, refinement: Refine) -> list[History]:
+        """`run` with every seed of the scale."""
+        seeds = range(self.scale.seed, self.scale.seed + self.scale.seeds)
+        return [self.run(base, dataclasses.replace(refinement, seed=seed)) for seed in seeds]
+
     def run(self, base: float, refinement: Refine, *, target: float | None = None) -> History:
         """The run that starts at the quality of lambda `base` and is refined for lambda `target` (default: `base`)."""
         weight = base if target is None else target
@@ -154,8 +160,10 @@ class Study:
         names = [subject.path.stem for subject in self.subjects]
         middle = self.scale.crop and name != OF_ONE_IMAGE
         part = f"their middle {self.scale.crop} x {self.scale.crop}" if middle else "whole"
+        first, last = self.scale.seed, self.scale.seed + (0 if name.startswith("figure") else self.scale.seeds - 1)
+        seeds = f"seed {first}" if first == last else f"seeds {first} to {last}"
         about = (
-            f"{counted(len(names), 'image')} ({names[0]} to {names[-1]}), {part}; seed {self.scale.seed}; transforms in "
+            f"{counted(len(names), 'image')} ({names[0]} to {names[-1]}), {part}; {seeds}; transforms in "
             f"{self.codec.precision}; model {self.codec.name}, weights {self.codec.model_id[:12]}."
         )
         facts = {
