@@ -1,15 +1,15 @@
 """Gain of latent refinement in real files, and its time.
 
     python benchmarks/refinement_gain.py IMAGES -o gain.jsonl [--steps 500] [--seconds 5 20] [--qualities 1 3 5 8]
-                                         [--count 6] [--model NAME|FOLDER] [--threads 2]
+                                         [--processor] [--count 6] [--model NAME|FOLDER] [--threads 2]
 
 Compresses the first images of a folder at the given qualities, without and with refinement, and decodes the files. Prints the
 curves (means of bits per pixel and PSNR), the BD-rate against the code without refinement, the number of files whose loss bpp +
 lambda * 255^2 * MSE is not larger, the largest difference between a file and the code length of its symbols, and seconds per
 image. With --seconds, the refinements have a time; `median_steps` are the steps that it gave. `processor_seconds` is the time
-of the processor, which is shorter than that of the clock on a machine with other work. Files in the journal gain.jsonl are not
-made again. Therefore the run can be interrupted, or split between processes by quality and summarized by a last call with all
-qualities.
+of the processor, which is shorter than that of the clock on a machine with other work. With --processor, --seconds counts it;
+with one thread, that is the time of an idle machine. Files in the journal gain.jsonl are not made again. Therefore the run can
+be interrupted, or split between processes by quality and summarized by a last call with all qualities.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from latens.codes.annealing import Refine
+from latens.codes.budget import Clock
 from latens.codes.gains import lambda_at
 from latens.codes.rate_target import RateTarget
 from latens.data.images import LoadedImage, read_image
@@ -41,6 +42,7 @@ def main() -> None:
     codec = load(arguments.model, device="cpu", threads=arguments.threads)
     paths = sorted(arguments.images.glob("*.png"))[: arguments.count]
     journal = Journal(arguments.out)
+    clock = time.process_time if arguments.processor else time.perf_counter
     steps = arguments.steps or ([] if arguments.seconds else [500])
     amounts = [*map(str, steps), *(f"{seconds:g}s" for seconds in arguments.seconds)]
     for quality in arguments.qualities:
@@ -48,13 +50,13 @@ def main() -> None:
             for amount in (PLAIN, *amounts):
                 key = f"{codec.model_id} {path.name} {quality:g} {amount}"
                 if not any(record["key"] == key for record in journal.read()):
-                    journal.append([{"key": key, **one_file(codec, read_image(path), quality, amount)}])
+                    journal.append([{"key": key, **one_file(codec, read_image(path), quality, amount, clock)}])
     rows = {record["key"]: record for record in journal.read()}
     for amount in amounts:
         print(json.dumps(summary(codec, rows, [path.name for path in paths], arguments.qualities, amount)))
 
 
-def one_file(codec: ImageCodec, image: LoadedImage, quality: float, amount: str) -> dict[str, Any]:
+def one_file(codec: ImageCodec, image: LoadedImage, quality: float, amount: str, clock: Clock) -> dict[str, Any]:
     """Rate, PSNR, loss and time of one file; `excess` is its size relative to the code length of its symbols, minus 1."""
     started, processor = time.perf_counter(), time.process_time()
     steps = 0
@@ -62,7 +64,7 @@ def one_file(codec: ImageCodec, image: LoadedImage, quality: float, amount: str)
         trial = Trial(codec, codec.latent(image.pixels), image.pixels, round(quality * QUALITY_STEPS))
         symbols, measured = trial.plain, trial.start
     else:
-        found = refine_image(codec, image, RateTarget("quality", quality), Refine.of(amount))
+        found = refine_image(codec, image, RateTarget("quality", quality), Refine.of(amount), clock=clock)
         symbols, measured, steps = found.symbols, found.refined.best, found.steps
     blob = codec.write(image, symbols)
     seconds, processor = time.perf_counter() - started, time.process_time() - processor
@@ -115,6 +117,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("-o", "--out", type=Path, default=Path("gain.jsonl"))
     parser.add_argument("--steps", type=int, nargs="+", default=[])
     parser.add_argument("--seconds", type=float, nargs="+", default=[])
+    parser.add_argument("--processor", action="store_true")
     parser.add_argument("--qualities", type=float, nargs="+", default=[1.0, 3.0, 5.0, 8.0])
     parser.add_argument("--count", type=int, default=6)
     parser.add_argument("--model", default="image_codec_context")
