@@ -40,6 +40,12 @@ def test_every_listed_name_has_a_record() -> None:
     assert files == {(item.system, item.name) for item in listed()}
 
 
+def test_the_results_count_the_records_of_scale_cpu() -> None:
+    large = [item for item in listed() if item.record is not None and item.record["recipe"] == "cpu"]
+    text = (ROOT / "docs" / "results" / "index.md").read_text(encoding="utf-8")
+    assert f"Of the 79, {len(large)} have a record at scale `cpu`" in " ".join(text.split())
+
+
 def test_records_name_no_folder_of_a_machine() -> None:
     for path in RECORDS.glob("*/*.json"):
         text = path.read_text(encoding="utf-8")
