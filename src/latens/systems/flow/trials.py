@@ -21,6 +21,7 @@ from latens.data.labeled import open_labeled
 from latens.data.source import Source, one_source
 from latens.errors import UsageError
 from latens.experiments.lab import RUNS, ExperimentRunner
+from latens.experiments.report import seeds_of
 from latens.inference.page import Table
 from latens.settings import Count, Natural, NonNegative, settings
 from latens.systems.flow.config import (
@@ -275,7 +276,10 @@ def density_table(
             cells = [f"{difference:+.4f}", f"{paired:.4f}"]
         table.append([name, *facts[name], f"{mean:.4f}", f"{error:.4f}", *cells, published.get(name, "-")])
     columns = ["model", "parameters", "steps", "CPU minutes", "bits/dim", "±", f"minus {reference}", "±", "published"]
-    about = f"{length(lab.scale)} per row, {len(bits[GAUSSIAN])} test images, differences paired by image. "
+    about = (
+        f"{length(lab.scale)} per row, {len(bits[GAUSSIAN])} test images, differences paired by image; ± is over images. "
+        f"{seeds_of(1)} "
+    )
     return Table(columns, table, about + caption)
 
 
