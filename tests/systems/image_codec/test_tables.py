@@ -19,6 +19,7 @@ from latens.codes.refine import refine
 from latens.data.source import Source
 from latens.errors import InputError, UsageError
 from latens.experiments.lab import ExperimentRunner
+from latens.inference.page import Table
 from latens.systems.image_codec import figures, tables
 from latens.systems.image_codec.predict import ImageCodec
 from latens.systems.image_codec.runs import CodecLab, CodecScale, Study, mean_history
@@ -119,7 +120,7 @@ def test_rows_of_several_seeds_have_deviations_and_differences_paired_by_seed(
     lab.scale = replace(SCALE, seed=1, seeds=3)
     report = ARTIFACTS["table5.4.3"].make(lab)
     assert "seeds 1 to 3;" in report.about
-    losses, differences = (block for block in report.blocks if isinstance(block, tables.Table))
+    losses, differences = (block for block in report.blocks if isinstance(block, Table))
     study = Study(lab)
     keys: tuple[tuple[Method, int], ...] = (("ssl", 2), ("cosine", 2), ("ssl", 3))
     ends = {
@@ -138,8 +139,8 @@ def test_the_other_tables_pair_their_rows_too(bundled: ImageCodec, images: Path,
     lab.scale = replace(SCALE, steps=2, seeds=2)
     (methods,) = tables.methods(Study(lab))
     (shapes,) = tables.interpolation(Study(lab))
-    assert isinstance(methods, tables.Table)
-    assert isinstance(shapes, tables.Table)
+    assert isinstance(methods, Table)
+    assert isinstance(shapes, Table)
     ours, ssl = ([float(row[1].split()[0]) for row in methods.rows if row[0] == name] for name in ("ours, 2 steps", "ssl"))
     (difference,) = [float(row[4].split()[0]) for row in methods.rows if row[0] == "ours, 2 steps"]
     assert difference == pytest.approx(ours[0] - ssl[0], abs=2e-4)
