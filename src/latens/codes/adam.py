@@ -1,6 +1,6 @@
 """Adam (Kingma and Ba 2015) for a few tensors.
 
-torch.optim imports torch._dynamo with its first optimizer. That takes two seconds, in which a small image could be refined.
+torch.optim imports torch._dynamo with its first optimizer. That import takes two seconds.
 """
 
 from __future__ import annotations

@@ -227,20 +227,20 @@ def _names_under(folder: Path, endings: frozenset[str], seen: set[tuple[int, int
     for entry in entries:
         if entry.name.startswith("."):
             continue
-        if _holds(entry.is_dir):
+        if _is(entry.is_dir):
             try:
                 yield from [os.path.join(entry.name, name) for name in _names_under(folder / entry.name, endings, seen)]
             except UnreadableInput:
                 yield entry.name
-        elif _ends_in(entry.name, endings) and (entry.is_symlink() or _holds(entry.is_file)):  # no pipes
+        elif _ends_in(entry.name, endings) and (entry.is_symlink() or _is(entry.is_file)):  # no pipes
             yield entry.name
 
 
-def _holds(test: Callable[[], bool]) -> bool:
-    """The answer of an entry of a folder, which has it without a call of the system; False for a link that leads nowhere."""
+def _is(test: Callable[[], bool]) -> bool:
+    """Result of `DirEntry.is_dir` or `is_file`, mostly without a system call; False for a loop of links, which raises."""
     try:
         return test()
-    except OSError:  # a loop of links
+    except OSError:
         return False
 
 
