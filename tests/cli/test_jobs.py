@@ -111,6 +111,14 @@ def test_what_a_job_cannot_do_is_an_error(
     assert told in capsys.readouterr().err
 
 
+def test_an_error_of_the_command_ends_the_job_with_its_status_and_whole_message(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["compress", str(photos), "--quality", "3", "--bpp", "1"]
+    assert main([*words, "-o", str(tmp_path / "job"), "--engine", "local", "--workers", "1"]) == 2
+    assert capsys.readouterr().err.endswith("latens: --quality and --bpp exclude each other\ngive one of them\n")
+
+
 def test_a_folder_without_a_job_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["jobs", str(tmp_path)]) == 3
     assert "no job has its results here" in capsys.readouterr().err

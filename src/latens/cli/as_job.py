@@ -14,10 +14,10 @@ from inspect import BoundArguments
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from latens.cli.common import OutputOptions, Reporter
+from latens.cli.common import OutputOptions, Reporter, last_message
 from latens.cli.engines import EngineOptions
 from latens.cli.job_inputs import is_address, listed
-from latens.errors import DeviceError, ModelError, StorageFull, UsageError, counted
+from latens.errors import UsageError, counted
 
 if TYPE_CHECKING:
     from latens.jobs.job import Job, Task
@@ -30,7 +30,6 @@ SIDE_FOLDERS = frozenset({"save_maps", "save_depth"})  # arguments that name a f
 WHOLE_FOLDERS = frozenset({"grade"})  # verbs whose results concern several photographs
 APART = frozenset({"inputs", "out", "name", "force"})  # arguments that do not decide the results
 OPTIONS_APART = frozenset({"format", "debug", "device", "threads"})
-FATAL = {2: UsageError, 5: StorageFull, 6: ModelError, 7: DeviceError}  # exit statuses that end the job, not one input
 SOME_FAILED, PARTIAL = 3, 4
 TARGET = "latens.cli.as_job:run_verb"
 
@@ -198,6 +197,7 @@ def run_verb(job: Job, inputs: Path, outputs: Path) -> Ran:
     one of them.
     """
     from latens.cli import main
+    from latens.jobs.driver import FATAL
     from latens.jobs.shard import Ran, RunFailed
 
     command, bound = main.parsed(job.words)
@@ -210,7 +210,7 @@ def run_verb(job: Job, inputs: Path, outputs: Path) -> Ran:
         status = main.run(command, bound)
     lines = messages.getvalue().splitlines()
     if status not in (0, SOME_FAILED, PARTIAL):
-        raise FATAL.get(status, RunFailed)(lines[-1].removeprefix("latens: ") if lines else f"exit status {status}")
+        raise FATAL.get(status, RunFailed)(last_message(lines) or f"exit status {status}")
     rows = [row for row in map(json.loads, printed.getvalue().splitlines()) if "input" in row]
     told = "\n".join(row.get("message", "") for row in rows)
     messages_left = [line for line in lines if line.startswith("latens: ") and line.removeprefix("latens: ") not in told]

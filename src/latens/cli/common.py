@@ -7,7 +7,7 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
@@ -18,6 +18,7 @@ from cyclopts import Group, Parameter
 from latens.errors import CONTROL, UsageError, one_line, printable
 from latens.progress import OnProgress
 
+NAME = "latens: "  # begins every message
 GLOBAL = Group("Global options", sort_key=100)
 SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]?)b?", re.IGNORECASE)
 
@@ -113,8 +114,14 @@ class StderrHandler(logging.Handler):
             if text in self._warned:
                 return
             self._warned.add(text)
-            text = f"latens: {text}"
+            text = NAME + text
         say(text)
+
+
+def last_message(lines: Sequence[str]) -> str:
+    """The last message among the lines that a command printed on stderr, with its hint; empty without lines."""
+    first = max((number for number, line in enumerate(lines) if line.startswith(NAME)), default=0)
+    return "\n".join(lines[first:]).removeprefix(NAME)
 
 
 def say(text: str) -> None:

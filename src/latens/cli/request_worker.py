@@ -14,7 +14,7 @@ from inspect import BoundArguments
 from pathlib import Path
 from typing import Any
 
-from latens.cli.common import PARTIAL
+from latens.cli.common import PARTIAL, last_message
 from latens.errors import LatensError, LimitExceeded, StorageFull
 
 LONGEST_RESULT = 3000  # characters of the record of a result in a header
@@ -81,7 +81,7 @@ def answer(task: dict[str, Any]) -> dict[str, Any]:
     if failed is not None:
         return {"error": failed["error"], "message": failed["message"]}
     if status not in (0, PARTIAL) or not result.stat().st_size:
-        return {"error": "InputError", "message": lines[-1].removeprefix("latens: ") if lines else "there is no result"}
+        return {"error": "InputError", "message": last_message(lines) or "there is no result"}
     return {"status": "partial" if status == PARTIAL else "done", "result": _header(rows, lines)}
 
 

@@ -6,11 +6,12 @@ import csv
 import logging
 import tempfile
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from latens.data.csv_files import csv_bytes
-from latens.errors import InputError, StorageFull
+from latens.errors import DeviceError, InputError, LatensError, ModelError, StorageFull, UsageError
 from latens.jobs.engines import Answer, Engine
 from latens.jobs.job import Task, finished_shards
 from latens.jobs.shard import JOINT, Done
@@ -20,6 +21,10 @@ logger = logging.getLogger(__name__)
 
 ALONE_AFTER = 2  # deaths of workers after which the inputs of a shard are worked on in processes of their own
 GIVEN_UP_AFTER = 5
+FATAL: Mapping[int, type[LatensError]] = MappingProxyType(
+    {kind.exit_status: kind for kind in (UsageError, StorageFull, ModelError, DeviceError)}
+)
+"""Errors of a command that end the job, not one input, by exit status."""
 
 
 def drive(engine: Engine, tasks: Sequence[Task]) -> Iterator[Done]:
@@ -47,8 +52,7 @@ def drive(engine: Engine, tasks: Sequence[Task]) -> Iterator[Done]:
 
 def _done(answer: Answer) -> Done:
     if isinstance(answer, dict):
-        kind = StorageFull if answer["status"] == StorageFull.exit_status else InputError
-        raise kind(answer["error"])
+        raise FATAL.get(answer["status"], InputError)(answer["error"])
     return Done(*answer)
 
 
