@@ -1,7 +1,7 @@
 """Rate and distortion of codecs on images or clips: rows and their journal, means, curves, BD-rates, check of file sizes.
 
 Conventions, as usual on Kodak: bits per pixel, PSNR in dB and MS-SSIM are averaged over inputs at each setting. MS-SSIM is
-compared and drawn on the scale -10 log10(1 - mean).
+compared and drawn on the scale -10 log10(1 - mean), SSIMULACRA2 on its own.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from latens.metrics.plot import Panel, rate_distortion_plot
 from latens.metrics.rate import BdRate, Curve, Point, compare, rate_at
 
 OURS = "latens"
-Measure = Literal["psnr", "ms_ssim"]
-TITLES: dict[Measure, str] = {"psnr": "PSNR (dB)", "ms_ssim": "MS-SSIM (dB)"}
+Measure = Literal["psnr", "ms_ssim", "ssimulacra2"]
+TITLES: dict[Measure, str] = {"psnr": "PSNR (dB)", "ms_ssim": "MS-SSIM (dB)", "ssimulacra2": "SSIMULACRA2"}
 ALLOWED_SHARE, ALLOWED_BYTES = 0.01, 200.0  # allowed deviation of a file size from the code length of its symbols
 
 
@@ -42,6 +42,7 @@ class CodecRow(NamedTuple):
     encode_seconds: float
     decode_seconds: float
     estimated_bytes: float | None = None  # code length by the model's own probabilities; None for other codecs
+    ssimulacra2: float | None = None  # None: not measured
 
     @property
     def pixels(self) -> float:
@@ -94,6 +95,7 @@ class Means(NamedTuple):
     ms_ssim: float | None
     encode_seconds: float
     decode_seconds: float
+    ssimulacra2: float | None = None
 
 
 class SizeCheck(NamedTuple):
@@ -139,7 +141,7 @@ class RateDistortionResults:
         return [_means(codec, setting, group) for setting, group in groups.items()]
 
     def curve(self, codec: str, measure: Measure) -> Curve:
-        """Mean rate against mean quality; inputs too small for MS-SSIM are left out of its curve."""
+        """Mean rate against mean quality; inputs without the measure, such as MS-SSIM of small ones, are left out."""
         rows = [row for row in self.rows if row.codec == codec and getattr(row, measure) is not None]
         return _curve(codec, rows, measure)
 
@@ -164,6 +166,7 @@ class RateDistortionResults:
             "bpp": lambda mean: f"{mean.bpp:.4f}",
             "PSNR dB": lambda mean: f"{mean.psnr:.2f}",
             "MS-SSIM": lambda mean: "-" if mean.ms_ssim is None else f"{mean.ms_ssim:.4f}",
+            "SSIMULACRA2": lambda mean: "-" if mean.ssimulacra2 is None else f"{mean.ssimulacra2:.1f}",
             "compress s": lambda mean: f"{mean.encode_seconds:.3f}",
             "decompress s": lambda mean: f"{mean.decode_seconds:.3f}",
             **{f"{curve.name} bpp": partial(_needed, curve) for curve in others},
@@ -178,14 +181,19 @@ class RateDistortionResults:
 
     def bd_table(self) -> Table:
         """BD-rates of our codec, each with its range of quality."""
-        psnr, similarity = self.bd_rates("psnr"), self.bd_rates("ms_ssim")
-        blank = "no overlap" if self.curve(OURS, "ms_ssim").points else "-"
-        rows = [[f"against {codec}", *_cells(psnr[codec], "no overlap"), *_cells(similarity[codec], blank)] for codec in psnr]
-        settings = "; ".join(f"{codec}: {text}" for codec, text in self.settings.items() if codec in psnr)
+        found = [self.bd_rates(measure) for measure in TITLES]
+        blanks = ["no overlap" if self.curve(OURS, measure).points else "-" for measure in TITLES]
+        others = self.codecs[1:]
+        rows = [
+            [f"against {codec}", *(cell for bd, blank in zip(found, blanks, strict=True) for cell in _cells(bd[codec], blank))]
+            for codec in others
+        ]
+        settings = "; ".join(f"{codec}: {text}" for codec, text in self.settings.items() if codec in others)
         caption = f"Difference in rate at equal quality (negative: fewer bits), over the qualities that both reach. {settings}."
-        if blank != "-":
+        if blanks[1] != "-":
             caption += " MS-SSIM in dB: -10 log10(1 - MS-SSIM)."
-        return _without_empty(Table(["BD-rate", "PSNR", "over dB", "MS-SSIM", "over dB "], rows, caption))
+        heads = ["BD-rate", "PSNR", "over dB", "MS-SSIM", "over dB ", "SSIMULACRA2", "over"]
+        return _without_empty(Table(heads, rows, caption))
 
     def input_table(self) -> Table:
         """Per input: our codec at its middle setting, and BD-rates (PSNR)."""
@@ -259,7 +267,7 @@ class RateDistortionResults:
         return {"files": check.files, **within, "worst": {"name": worst.name, **numbers}}
 
     def figure(self) -> Figure:
-        """The curves: PSNR and, where inputs are large enough, MS-SSIM."""
+        """The curves of all measures that are known."""
         panels = [Panel(title, [c for c in self._curves(measure) if c.points]) for measure, title in TITLES.items()]
         caption = f"Rate against quality, means over {counted(len(self.names), self.noun)}."
         return Figure(rate_distortion_plot(panels), caption=caption, alt="rate-distortion curves", chart=True)
@@ -278,6 +286,7 @@ def _by_setting(rows: Sequence[CodecRow]) -> dict[float, list[CodecRow]]:
 
 def _means(codec: str, setting: float, rows: Sequence[CodecRow]) -> Means:
     similarities = [row.ms_ssim for row in rows if row.ms_ssim is not None]
+    scores = [row.ssimulacra2 for row in rows if row.ssimulacra2 is not None]
     return Means(
         codec=codec,
         setting=setting,
@@ -286,6 +295,7 @@ def _means(codec: str, setting: float, rows: Sequence[CodecRow]) -> Means:
         ms_ssim=_mean(similarities) if similarities else None,
         encode_seconds=_mean([row.encode_seconds for row in rows]),
         decode_seconds=_mean([row.decode_seconds for row in rows]),
+        ssimulacra2=_mean(scores) if scores else None,
     )
 
 
@@ -293,9 +303,14 @@ def _curve(codec: str, rows: Sequence[CodecRow], measure: Measure) -> Curve:
     points = []
     for setting, group in _by_setting(rows).items():
         mean = _means(codec, setting, group)
-        quality = mean.psnr if measure == "psnr" else similarity_db(mean.ms_ssim or 0.0)
-        points.append(Point(setting, mean.bpp, quality))
+        points.append(Point(setting, mean.bpp, _quality(mean, measure)))
     return Curve(codec, tuple(points))
+
+
+def _quality(mean: Means, measure: Measure) -> float:
+    if measure == "ms_ssim":
+        return similarity_db(mean.ms_ssim or 0.0)
+    return mean.psnr if measure == "psnr" else mean.ssimulacra2 or 0.0
 
 
 def _compare(anchor: Curve, tested: Curve) -> BdRate | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,32 @@ def test_large_images_have_ms_ssim(disguise: Any, tmp_path: Path) -> None:
     found = report.bd_rates("ms_ssim")["WebP"]
     assert found is not None
     assert "MS-SSIM" in report.rate_table().columns
+
+
+def test_ssimulacra2_is_measured_where_it_is_asked_for(disguise: Any, album: Path, tmp_path: Path) -> None:
+    """Rows of a run without it are measured again."""
+    chosen: dict[str, Any] = {"baselines": ("WebP",)}
+    plain = measured(disguise, album, tmp_path / "out", **chosen)
+    assert {row.ssimulacra2 for row in plain.rows} == {None}
+    assert "SSIMULACRA2" not in plain.bd_table().columns
+    done = disguise.calls
+    report = measured(disguise, album, tmp_path / "out", **chosen, ssimulacra2=True)
+    assert disguise.calls == 2 * done
+    scores = [mean.ssimulacra2 or -1000.0 for mean in report.means("latens")]
+    assert -1000 < scores[0] < scores[-1] < 100
+    assert {"SSIMULACRA2"} <= set(report.rate_table().columns) & set(report.bd_table().columns)
+    found = report.bd_rates("ssimulacra2")["WebP"]
+    assert found is not None
+    assert found.percent == pytest.approx(0.0, abs=1e-9)
+    measured(disguise, album, tmp_path / "out", **chosen, ssimulacra2=True)
+    assert disguise.calls == 2 * done
+
+
+def test_ssimulacra2_without_its_package_is_refused(disguise: Any, album: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ssimulacra2", None)
+    with pytest.raises(UsageError, match="SSIMULACRA2 needs the package ssimulacra2"):
+        measured(disguise, album, ssimulacra2=True)
+    assert disguise.calls == 0
 
 
 def test_a_second_run_reuses_all_rows(disguise: Any, album: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -30,6 +30,7 @@ from latens.experiments.rate_distortion import OURS, CodecRow, RateDistortionRes
 from latens.experiments.report import Report
 from latens.metrics.image import ms_ssim, psnr
 from latens.metrics.rate import bits_per_pixel
+from latens.metrics.ssimulacra2 import SMALLEST_SIDE, check_installed, ssimulacra2
 from latens.settings import settings
 from latens.systems.image_codec.baselines import Encoder, available, decode
 
@@ -47,13 +48,15 @@ class CodecEvaluation:
 
     qualities: tuple[Annotated[float, Ge(1)], ...] = ()  # of the model; empty: all its integer qualities
     baselines: tuple[Baseline, ...] = ("JPEG", "WebP", "AVIF", "AVIF 4:2:0 psnr", "AVIF 4:4:4 psnr")  # codecs to compare with
+    ssimulacra2: bool = False  # measure SSIMULACRA2 too, 0.6 s for each file of a photograph of 0.4 megapixels
 
 
 def evaluate(codec: Codec, sources: Sequence[Source], options: CodecEvaluation, folder: Path | None) -> Report:
     """Measure a codec and the baselines on folders or images (default: the bundled photographs).
 
     A second run with the same weights and folder measures only missing rows. The report lists images that cannot be read.
-    Raises InputError if no image can be read, UsageError for KIND:PATH and for a quality that the model lacks.
+    Raises InputError if no image can be read, UsageError for KIND:PATH, for a quality that the model lacks, and for
+    SSIMULACRA2 without its package.
     """
     return measure_all(codec, sources, options, folder).report("Image codec")
 
@@ -62,6 +65,8 @@ def measure_all(
     codec: Codec, sources: Sequence[Source], options: CodecEvaluation, folder: Path | None
 ) -> RateDistortionResults:
     """The rows of an evaluation; raises as `evaluate`."""
+    if options.ssimulacra2:
+        check_installed()
     encoders = _encoders(options.baselines)
     qualities = options.qualities or tuple(float(step) for step in range(1, int(codec.best_quality) + 1))
     if max(qualities) > codec.best_quality:
@@ -81,7 +86,7 @@ def measure_all(
             continue
         if not seen.is_new(subject.digest, name):
             continue
-        measured = _measure(codec, encoders, subject, qualities, log)
+        measured = _measure(codec, encoders, subject, qualities, log, score=options.ssimulacra2)
         rows += measured.rows
         logger.info("%d of %d: %s%s", number, len(files), name, "" if measured.fresh else ", measured by an earlier run")
     if not rows:
@@ -114,16 +119,27 @@ class _Measured(NamedTuple):
     fresh: int  # number of rows that were measured now
 
 
-def _measure(codec: Codec, encoders: Sequence[Encoder], subject: Subject, qualities: Sequence[float], log: RowLog) -> _Measured:
-    """All rows of one image, in the order of codecs and settings. Only rows that the log lacks are measured."""
+def _measure(
+    codec: Codec, encoders: Sequence[Encoder], subject: Subject, qualities: Sequence[float], log: RowLog, *, score: bool
+) -> _Measured:
+    """All rows of one image, in the order of codecs and settings, with SSIMULACRA2 if `score`.
+
+    Only rows that the log lacks are measured.
+    """
     fresh = 0
     rows: list[CodecRow] = []
+    scored = score and min(subject.image.pixels.shape[:2]) >= SMALLEST_SIDE
     for name, version, chosen, attempt in (
         (OURS, codec.model_id, qualities, partial(try_codec, codec)),
         *((each.name, each.version, each.qualities, partial(try_encoder, each)) for each in encoders),
     ):
-        known = log.find(subject.digest, name, version, chosen)
-        new = {setting: measure(attempt(subject.image, setting), subject) for setting in chosen if setting not in known}
+        found = log.find(subject.digest, name, version, chosen)
+        known = {setting: row for setting, row in found.items() if not scored or row.ssimulacra2 is not None}
+        new = {
+            setting: measure(attempt(subject.image, setting), subject, score=score)
+            for setting in chosen
+            if setting not in known
+        }
         log.add(new.values())
         rows += [row._replace(name=subject.name) for row in (known | new).values()]
         fresh += len(new)
@@ -195,8 +211,8 @@ def try_encoder(encoder: Encoder, image: LoadedImage, quality: int) -> Trial:
     return Trial(encoder.name, encoder.version, quality, data, decoded, packed - started, done - packed)
 
 
-def measure(trial: Trial, subject: Subject, *, similarity: bool = True) -> CodecRow:
-    """Rate, distortion and times of a trial. `similarity=False` skips MS-SSIM, the slowest one."""
+def measure(trial: Trial, subject: Subject, *, similarity: bool = True, score: bool = False) -> CodecRow:
+    """Rate, distortion and times of a trial: MS-SSIM if `similarity`, SSIMULACRA2, the slowest one, if `score`."""
     original = subject.image.pixels
     height, width = original.shape[:2]
     return CodecRow(
@@ -212,4 +228,5 @@ def measure(trial: Trial, subject: Subject, *, similarity: bool = True) -> Codec
         encode_seconds=round(trial.encode_seconds, 5),
         decode_seconds=round(trial.decode_seconds, 5),
         estimated_bytes=trial.estimated_bytes,
+        ssimulacra2=ssimulacra2(original, trial.decoded) if score else None,
     )
