@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import latens
 from latens import hub
@@ -17,6 +18,7 @@ from latens.catalogue import folder_of
 from latens.data.files import write_atomic
 from latens.errors import ModelError, ModelMissing
 from latens.hub import CONFIG
+from latens.int8 import changes, to_int8
 from latens.systems.flow.pack.packer import load as load_packer
 
 
@@ -191,6 +193,28 @@ def test_a_folder_with_a_base_holds_what_differs(tmp_path: Path, monkeypatch: py
         hub.load_model(folder)
     hub.save_model(folder, described(), {"b": torch.zeros(3), "c": torch.zeros(1)}, {"u": torch.arange(2)})
     assert hub.load_model(folder).sha256 != found.sha256
+
+
+def test_changes_in_eight_bits_are_added_to_the_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    base, folder = tmp_path / "base", tmp_path / "own"
+    first = {"a.weight": torch.randn(64, 80), "a.bias": torch.randn(64)}
+    wanted = {name: value + 0.01 * torch.randn_like(value) for name, value in first.items()}
+    hub.save_model(base, {"system": "x"}, first)
+    monkeypatch.setattr(hub, "folder_of", lambda name: base)
+    described = {"system": "x", "base": {"name": "first", "sha256": hub.load_model(base).sha256}}
+    hub.save_model(folder, described, to_int8(changes(wanted, first)))
+    stored = load_file(folder / "model.safetensors")
+    assert stored["a.weight#change#int8"].dtype == torch.int8
+    found = hub.load_model(folder).weights
+    assert set(found) == set(wanted)
+    torch.testing.assert_close(found["a.bias"], wanted["a.bias"])
+    largest = (wanted["a.weight"] - first["a.weight"]).abs().max()
+    torch.testing.assert_close(found["a.weight"], wanted["a.weight"], rtol=0, atol=float(largest) / 127)
+    for wrong in ({"b.weight#change": torch.ones(2)}, {"a.bias#change": torch.ones(3)}):
+        hub.save_model(folder, described, wrong)
+        with pytest.raises(ModelError, match="the base has no"):
+            hub.load_model(folder)
 
 
 @pytest.mark.parametrize("base", ["first", {"name": "image_codec"}, {"sha256": "0"}, {"name": 3, "sha256": "0"}, None])

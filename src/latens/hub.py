@@ -25,7 +25,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from latens.catalogue import VERBS, folder_of
 from latens.data.files import read_bytes, write_atomic
 from latens.errors import ModelError, ModelMissing
-from latens.int8 import from_int8, to_int8
+from latens.int8 import changed, from_int8, to_int8
 from latens.legacy import upgrade_model
 from latens.settings import SettingsError, decode
 
@@ -92,7 +92,8 @@ def load_model(folder: Path) -> ModelFolder:
         coding = _read(folder, config["files"][CODING], digests, expected)
         if BASE in config:
             base = _base_of(folder, config[BASE])
-            weights, coding, digests = base.weights | weights, base.coding | coding, [base.sha256, *digests]
+            weights, coding = base.weights | changed(weights, base.weights), base.coding | coding
+            digests = [base.sha256, *digests]
     except (KeyError, TypeError, AttributeError) as error:
         raise ModelError(
             f"it does not list its files ({error})", where=str(folder / CONFIG), hint="save the model again"

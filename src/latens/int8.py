@@ -2,6 +2,9 @@
 
 A model folder may hold `NAME#int8` (in the shape of NAME) and `NAME#scale` (one number per row) in place of NAME. The tensor is
 their product, one float32 multiplication per number, so it is the same on all machines.
+
+A folder with a base may hold `NAME#change` (in eight bits or not), which is added to NAME of the base. Eight bits of a small
+change are more precise than eight bits of the weights.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from torch import Tensor
 
 from latens.shapes import Float, Int8
 
-NUMBERS, SCALE = "#int8", "#scale"
+NUMBERS, SCALE, CHANGE = "#int8", "#scale", "#change"
 MIN_ELEMENTS = 4096  # of a tensor that is stored in eight bits
 MAX_INT8 = 127
 CLIPS = [1 - k / 50 for k in range(26)]  # clipping thresholds relative to the largest magnitude of a row: 1, 0.98, ... 0.5
@@ -22,12 +25,14 @@ CLIPS = [1 - k / 50 for k in range(26)]  # clipping thresholds relative to the l
 def to_int8(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of a model with large weights in eight bits and all others unchanged.
 
-    Large weights are floating-point tensors named `*.weight` of two or more dimensions and at least `MIN_ELEMENTS` numbers.
-    Biases, norms, buffers such as codebooks, and integers are excluded. Raises ValueError for NaN or infinity in them.
+    Large weights are floating-point tensors named `*.weight`, or their changes, of two or more dimensions and at least
+    `MIN_ELEMENTS` numbers. Biases, norms, buffers such as codebooks, and integers are excluded. Raises ValueError for NaN or
+    infinity in them.
     """
     kept: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        if name.endswith(".weight") and tensor.is_floating_point() and tensor.ndim > 1 and tensor.numel() >= MIN_ELEMENTS:
+        is_weight = name.removesuffix(CHANGE).endswith(".weight") and tensor.is_floating_point()
+        if is_weight and tensor.ndim > 1 and tensor.numel() >= MIN_ELEMENTS:
             if not tensor.isfinite().all():
                 raise ValueError(f"{name} is not finite")
             kept[name + NUMBERS], kept[name + SCALE] = quantize(tensor)
@@ -50,6 +55,24 @@ def from_int8(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             full[name] = tensor
         elif name.removesuffix(SCALE) + NUMBERS not in tensors:
             raise ValueError(f"the int8 tensor {name.removesuffix(SCALE)} has scales but no values")
+    return full
+
+
+def changes(tensors: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors as changes of those of the base, in float32."""
+    return {name + CHANGE: tensor.float() - base[name].float() for name, tensor in tensors.items()}
+
+
+def changed(tensors: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Inverse of `changes`; other tensors are unchanged. Raises ValueError if a change does not fit the base."""
+    full: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        plain = name.removesuffix(CHANGE)
+        if plain != name:
+            if plain not in base or base[plain].shape != tensor.shape:
+                raise ValueError(f"the base has no {plain} of this shape")
+            tensor = base[plain].float() + tensor.float()
+        full[plain] = tensor
     return full
 
 
