@@ -56,3 +56,15 @@ def pad_to_multiple(image: Float[Tensor, "B C H W"], multiple: int) -> Float[Ten
     """Pad the image at the right and bottom by replication, to sides that are multiples of `multiple`."""
     height, width = image.shape[2:]
     return F.pad(image, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+
+
+def decode_srgb(values: Tensor) -> Tensor:
+    """Linear light of sRGB values in [0, 1]."""
+    held = values.clamp(0, 1)
+    return torch.where(held <= 0.04045, held / 12.92, ((held + 0.055) / 1.055) ** 2.4)
+
+
+def encode_srgb(light: Tensor) -> Tensor:
+    """SRGB values of linear light in [0, 1]."""
+    held = light.clamp(0, 1)
+    return torch.where(held <= 0.0031308, held * 12.92, 1.055 * held.clamp_min(1e-12) ** (1 / 2.4) - 0.055)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from latens.data.tensors import decode_srgb, encode_srgb
 from latens.errors import UsageError
 from latens.systems.haze import formation
 
@@ -83,7 +84,7 @@ def test_linear_light_mixes_light() -> None:
     mixed = formation.add_haze(torch.zeros(1, 3, 1, 1), torch.full((1, 1, 1, 1), 0.5), torch.ones(1, 3), linear_light=True)
     assert float(mixed[0, 0]) * 255 == pytest.approx(188, abs=0.6)
     values = torch.linspace(0, 1, 50)
-    torch.testing.assert_close(formation.encode_srgb(formation.decode_srgb(values)), values, atol=1e-5, rtol=0)
+    torch.testing.assert_close(encode_srgb(decode_srgb(values)), values, atol=1e-5, rtol=0)
 
 
 def test_the_scattering_coefficient_of_a_command() -> None:
@@ -124,7 +125,7 @@ def test_srgb_outside_and_at_its_limits() -> None:
     """IEC 61966-2-1: linear below 0.04045 (0.0031308 of light), a power of 2.4 above; values are clamped to [0, 1]."""
     values = torch.tensor([-0.5, 0.0, 0.02, 0.04045, 0.5, 1.0, 1.5], dtype=torch.float64)
     expected = [0, 0, 0.02 / 12.92, 0.04045 / 12.92, ((0.5 + 0.055) / 1.055) ** 2.4, 1, 1]
-    assert formation.decode_srgb(values).tolist() == pytest.approx(expected)
+    assert decode_srgb(values).tolist() == pytest.approx(expected)
     light = torch.tensor([-0.5, 0.0, 0.002, 0.0031308, 0.2, 1.0, 1.5], dtype=torch.float64)
     expected = [0, 0, 0.002 * 12.92, 0.0031308 * 12.92, 1.055 * 0.2 ** (1 / 2.4) - 0.055, 1, 1]
-    assert formation.encode_srgb(light).tolist() == pytest.approx(expected)
+    assert encode_srgb(light).tolist() == pytest.approx(expected)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from latens.arguments import real
+from latens.data.tensors import decode_srgb, encode_srgb
 from latens.errors import UsageError
 from latens.shapes import Float
 
@@ -104,18 +105,6 @@ def draw_haze_parameters(
         nearly = colors[:, :1] + rng.uniform(-GRAY_SPREAD, GRAY_SPREAD, (count, 3)).astype(np.float32)
         colors = np.where(rng.random((count, 1)) < gray, np.clip(nearly, 0, 1), colors)
     return HazeParameters(torch.from_numpy(colors), torch.from_numpy(coefficients))
-
-
-def decode_srgb(values: Tensor) -> Tensor:
-    """Linear light of sRGB values in [0, 1]."""
-    held = values.clamp(0, 1)
-    return torch.where(held <= 0.04045, held / 12.92, ((held + 0.055) / 1.055) ** 2.4)
-
-
-def encode_srgb(light: Tensor) -> Tensor:
-    """SRGB values of linear light in [0, 1]."""
-    held = light.clamp(0, 1)
-    return torch.where(held <= 0.0031308, held * 12.92, 1.055 * held.clamp_min(1e-12) ** (1 / 2.4) - 0.055)
 
 
 class HazeEstimate(NamedTuple):

@@ -126,6 +126,8 @@ HYPER_STRIDE = 64  # image pixels per hyper-latent sample, in each direction
 
 ROUNDING_WEIGHT = 20.0  # weight of squared errors relative to bits in rate-aware rounding: 5 % fewer bits than plain rounding
 
+DISTORTION = "distortion"  # key of config.json: the distortion that the transforms were trained for, if not MSE
+
 
 @settings
 class RateDistortionConfig:
@@ -134,12 +136,25 @@ class RateDistortionConfig:
     "mixed": rate of noisy latents, distortion of rounded latents (Minnen and Singh 2020). "noise": noisy latents for both
     (Perugachi-Diaz 2024). "hard": a second phase that freezes the encoder and trains the decoder and the entropy model on the
     symbols that the encoder writes (Guo et al. 2021). "entropy": the same symbols; only the context model is trained, by the
-    rate.
+    rate. "encoder": the distortion of the same symbols, with the gradient of the identity, and the rate of noisy latents; the
+    entropy model is frozen.
+
+    "structure" minimizes log(bits per pixel) times the slope of the rate, plus the logarithms of the distortion of `structure`
+    and, with the weight `coarse_share`, of the MSE of images at an eighth of the size. At slopes of
+    -d log(distortion) / d log(bits per pixel), the model does not move along its curve.
     """
 
-    rounding: Literal["mixed", "noise", "hard", "entropy"] = "mixed"  # substitute for rounding in training
+    rounding: Literal["mixed", "noise", "hard", "entropy", "encoder"] = "mixed"  # substitute for rounding in training
+    distortion: Literal["mse", "structure"] = "mse"  # that is minimized
+    slopes: tuple[Positive, ...] = ()  # of "structure", one per rate
+    # Weight of the log coarse MSE in "structure", whose other terms hardly change with a shift of brightness or color
+    coarse_share: Share = 0.3
     balance: NonNegative = 0.5  # the loss is divided by lambda^balance; with 0 the high rates dominate the low ones
     rates_per_crop: Count = 1  # rates at which every crop is coded, from one analysis
+
+    def without_effect(self) -> dict[str, str]:
+        unused = ("balance",) if self.distortion == "structure" else ("slopes", "coarse_share")
+        return dict.fromkeys(unused, f"distortion is '{self.distortion}'")
 
 
 @settings

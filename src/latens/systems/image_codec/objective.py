@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from latens.codes.coding import ACTIVATION_BITS, FrozenCoding, freeze
-from latens.codes.gains import lambda_of
+from latens.codes.gains import interpolate, lambda_of
 from latens.codes.goals import PEAK
 from latens.data.tensors import grid
 from latens.shapes import Float
-from latens.systems.image_codec.config import ROUNDING_WEIGHT, RateDistortionConfig
+from latens.systems.image_codec.config import DISTORTION, ROUNDING_WEIGHT, RateDistortionConfig
 from latens.systems.image_codec.context_export import export_context
 from latens.systems.image_codec.context_model import ContextNetwork
 from latens.systems.image_codec.model import MeanScaleHyperprior
 from latens.systems.image_codec.networks import CodecNetwork
 from latens.systems.image_codec.passes import Reconstruction
+from latens.systems.image_codec.structure import structural_distortion
 from latens.training.objective import ONE_OPTIMIZER, Export, Step
+
+MIN_STRUCTURE, MIN_COARSE = 1e-3, 1e-6  # added to distortions, whose logarithms have no limit at 0
+COARSE = 8  # factor of the size at which the MSE belongs to the structural loss
 
 
 class RateDistortion:
@@ -40,12 +46,26 @@ class RateDistortion:
             return
         coded = model(image, quality, rounding=self.config.rounding)
         image = image.repeat(self.config.rates_per_crop, 1, 1, 1)
+        if self.config.distortion == "structure":
+            loss, parts = self.structural_loss(coded, image, quality)
+            yield Step("model", loss.mean(), {name: value.mean() for name, value in parts.items()})
+            return
         weight = lambda_of(self.lambdas, quality)
         bpp, mse = rate_and_distortion(coded, image)
         middle = math.exp(sum(map(math.log, self.lambdas)) / len(self.lambdas))
         loss = ((bpp + weight * PEAK * mse) * (weight / middle) ** -self.config.balance).mean()
         pixels = image.shape[2] * image.shape[3]
         yield Step("model", loss, {"bpp": bpp.mean(), "mse": mse.mean(), "bpp_z": coded.bits_z.mean() / pixels})
+
+    def structural_loss(
+        self, coded: Reconstruction, image: Float[Tensor, "B 3 H W"], quality: Float[Tensor, "B"]
+    ) -> tuple[Float[Tensor, "B"], dict[str, Float[Tensor, "B"]]]:
+        """The loss of every image, and the rate and distortions in it."""
+        bpp, mse = rate_and_distortion(coded, image)
+        found = log_distortion(coded.image, image, self.config.coarse_share)
+        slope = interpolate(torch.tensor(self.config.slopes, device=image.device)[:, None], quality)[:, 0]
+        logs = {"bpp": bpp, "mse": mse, "structure": found.structure, "coarse_mse": found.coarse}
+        return slope * bpp.log() + found.total, logs
 
     def entropy_step(self, model: torch.nn.Module, image: Tensor, quality: Tensor) -> Step:
         """Mean logarithm of the rate, so that relative changes at all rates count equally."""
@@ -62,21 +82,28 @@ class RateDistortion:
         return 1 + torch.cat(shares) * (len(self.lambdas) - 1)
 
     def validate(self, model: CodecNetwork, batches: Sequence[dict[str, Tensor]]) -> dict[str, float]:
-        """Mean over rates of log(true loss), so that relative changes of all rates count equally; bpp and PSNR of each rate."""
+        """Mean over rates of log(true loss), so that relative changes of all rates count equally; bpp and PSNR of each rate.
+
+        With the distortion "structure", the loss is that of the training.
+        """
         results: dict[str, float] = {}
         logs = []
-        rate_weight = ROUNDING_WEIGHT if self.config.rounding in ("hard", "entropy") else None
+        rate_weight = ROUNDING_WEIGHT if self.config.rounding in ("hard", "entropy", "encoder") else None
         for level in range(1, len(self.lambdas) + 1):
             sums = torch.zeros(3, dtype=torch.float64)
             for batch in batches:
                 image = batch["image"]
                 quality = torch.full((len(image),), float(level), device=image.device)
-                bpp, mse = rate_and_distortion(model.rounded(image, quality, rate_weight=rate_weight), image)
-                loss = bpp + lambda_of(self.lambdas, quality) * PEAK * mse
+                coded = model.rounded(image, quality, rate_weight=rate_weight)
+                bpp, mse = rate_and_distortion(coded, image)
+                if self.config.distortion == "structure":
+                    loss = self.structural_loss(coded, image, quality)[0]
+                else:
+                    loss = bpp + lambda_of(self.lambdas, quality) * PEAK * mse
                 sums += torch.stack([loss.mean(), bpp.mean(), -10 * mse.log10().mean()]).double().cpu()
             loss_mean, bpp_mean, psnr = (sums / len(batches)).tolist()
             results[f"bpp_{level}"], results[f"psnr_{level}"] = bpp_mean, psnr
-            logs.append(math.log(loss_mean))
+            logs.append(loss_mean if self.config.distortion == "structure" else math.log(loss_mean))
         return {"loss": sum(logs) / len(logs), **results}
 
     def images(self, model: CodecNetwork, batches: Sequence[dict[str, Tensor]]) -> dict[str, np.ndarray]:
@@ -90,9 +117,10 @@ class RateDistortion:
 
     def export(self, model: CodecNetwork, batches: Sequence[dict[str, Tensor]]) -> Export:
         """Weights in float16, and the frozen coding that is computed from them."""
-        if isinstance(model, ContextNetwork):
-            return export_context(model, [batch["image"] for batch in batches])
-        return export_codec(model, [batch["image"] for batch in batches])
+        images = [batch["image"] for batch in batches]
+        found = export_context(model, images) if isinstance(model, ContextNetwork) else export_codec(model, images)
+        trained_for = {} if self.config.distortion == "mse" else {DISTORTION: self.config.distortion}
+        return found._replace(config={**found.config, **trained_for})
 
 
 def export_codec(model: MeanScaleHyperprior, images: Sequence[Float[Tensor, "B 3 H W"]]) -> Export:
@@ -125,6 +153,22 @@ def hyper_latents(model: MeanScaleHyperprior, images: Sequence[Float[Tensor, "B 
             found.append(model.hyper_analysis(model.scaled_latent(image, quality)).float().cpu())
     height, width = (min(z.shape[side] for z in found) for side in (2, 3))
     return torch.cat([z[:, :, :height, :width] for z in found])
+
+
+class LogDistortion(NamedTuple):
+    """The weighted logarithm of two distortions of every image, and these."""
+
+    total: Float[Tensor, "B"]
+    structure: Float[Tensor, "B"]
+    coarse: Float[Tensor, "B"]  # MSE of images at an eighth of the size
+
+
+def log_distortion(decoded: Float[Tensor, "B 3 H W"], image: Float[Tensor, "B 3 H W"], coarse_share: float) -> LogDistortion:
+    """The distortion "structure"; `coarse_share` is the weight of the coarse MSE."""
+    structure = structural_distortion(image, decoded)
+    coarse = F.avg_pool2d(decoded - image, COARSE).square().mean((1, 2, 3))
+    total = (1 - coarse_share) * (structure + MIN_STRUCTURE).log() + coarse_share * (coarse + MIN_COARSE).log()
+    return LogDistortion(total, structure, coarse)
 
 
 def rate_and_distortion(coded: Reconstruction, image: Float[Tensor, "B 3 H W"]) -> tuple[Tensor, Tensor]:

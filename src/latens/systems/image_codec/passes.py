@@ -54,7 +54,11 @@ class CodecPasses(nn.Module, ABC):
         y = self.scaled_latent(image, quality).float()
         z = self.hyper_analysis(y).float()
         z_noisy = add_noise(z)
-        if rounding == "mixed":
+        if rounding == "encoder":
+            z_hat = z + (self.quantized_z(z) - z).detach()
+            coded = self.code(y, z_hat, quality, straight_through_symbols)
+            noisy = add_noise(coded.residual)
+        elif rounding == "mixed":
             coded = self.code(y, round_straight_through(z), quality, lambda residual, scale: round_straight_through(residual))
             noisy = add_noise(coded.residual)
         else:
@@ -74,12 +78,7 @@ class CodecPasses(nn.Module, ABC):
             y = self.scaled_latent(image, quality).float()
             z_hat = self.rounded_z(y)
             bits_z = self.prior.bits(z_hat).sum((1, 2, 3))
-
-        def straight_through(residual: Tensor, scale: Tensor) -> Tensor:
-            symbols = round_for_rate(residual.detach(), scale.detach(), ROUNDING_WEIGHT)
-            return residual + (symbols - residual).detach()
-
-        return self.code(y, z_hat, quality, straight_through), bits_z
+        return self.code(y, z_hat, quality, straight_through_symbols), bits_z
 
     @torch.no_grad()
     def rounded(
@@ -101,8 +100,11 @@ class CodecPasses(nn.Module, ABC):
         )
 
     def rounded_z(self, y: Float[Tensor, "B M h w"]) -> Float[Tensor, "B N ..."]:
-        medians = self.prior.medians().to(y.device)[:, None, None]
-        return (self.hyper_analysis(y).float() - medians).round() + medians
+        return self.quantized_z(self.hyper_analysis(y).float())
+
+    def quantized_z(self, z: Float[Tensor, "B N ..."]) -> Float[Tensor, "B N ..."]:
+        medians = self.prior.medians().to(z.device)[:, None, None]
+        return (z - medians).round() + medians
 
     def scaled_latent(self, image: Float[Tensor, "B 3 H W"], quality: Float[Tensor, "_"]) -> Float[Tensor, "_ M h w"]:
         """The latent in units of the quantization step, at every quality."""
@@ -116,3 +118,9 @@ class CodecPasses(nn.Module, ABC):
         """The image of a scaled latent, not clamped."""
         scaled = y_hat if self.gains is None else y_hat * self.gains.inverse_gain(quality)
         return self.synthesis(scaled).float()
+
+
+def straight_through_symbols(residual: Float[Tensor, "..."], scale: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """The symbols that the encoder writes, with the gradient of the identity for `residual`."""
+    symbols = round_for_rate(residual.detach(), scale.detach(), ROUNDING_WEIGHT)
+    return residual + (symbols - residual).detach()

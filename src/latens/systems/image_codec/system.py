@@ -34,6 +34,7 @@ from latens.systems.image_codec.recipes import RECIPES, CodecTraining
 from latens.systems.image_codec.runs import SCALES, CodecLab, CodecScale, Study
 from latens.training.objective import Trainable
 
+LEARN_ENCODER = ("analysis.", "hyper_analysis.", "synthesis.", "gains.")  # all but the entropy model
 LEARN_HARD = ("synthesis.", "hyper_synthesis.", "context.", "gains.log_inverse")  # the other modules determine the symbols
 
 
@@ -41,29 +42,35 @@ def build(config: CodecTraining, sources: Sequence[Source]) -> Trainable:
     """Model, objective and data of a training run. Raises UsageError without a folder of photographs."""
     if not sources:
         raise UsageError("the image codec trains on photographs", where="--data", hint="give one or more folders")
-    check_rounding(config)
+    check_objective(config)
     model = build_network(config.model)
     if config.objective.rounding == "hard":
-        freeze_encoder(model)
+        learn_only(model, LEARN_HARD)
+    if config.objective.rounding == "encoder":
+        learn_only(model, LEARN_ENCODER)
     if config.objective.rounding == "entropy":
         freeze_hyperprior(model)
     objective = RateDistortion(config.objective, config.model.lambdas)
     return Trainable(model, objective, CropData(sources, config.data, config.run.seed))
 
 
-def check_rounding(config: CodecTraining) -> None:
-    """Raise UsageError for a rounding that the model is not trained with."""
-    rounding, context = config.objective.rounding, not isinstance(config.model, HyperpriorConfig)
+def check_objective(config: CodecTraining) -> None:
+    """Raise UsageError for a rounding that the model is not trained with, and for slopes of other rates."""
+    objective, rates = config.objective, len(config.model.lambdas)
+    if objective.distortion == "structure" and len(objective.slopes) != rates:
+        what = f"the model has {rates} rates, but there are {len(objective.slopes)} slopes"
+        raise UsageError(what, where="objective.slopes", hint="give one slope for each rate")
+    rounding, context = objective.rounding, not isinstance(config.model, HyperpriorConfig)
     if (rounding == "noise" and context) or (rounding == "entropy" and not context):
         what = "a model with context" if context else "a model without context"
-        hint = "use mixed or hard" if context else "use mixed, noise or hard"
+        hint = "use mixed, hard, entropy or encoder" if context else "use mixed, noise, hard or encoder"
         raise UsageError(f"{what} is not trained with '{rounding}'", where="objective.rounding", hint=hint)
 
 
-def freeze_encoder(model: nn.Module) -> None:
-    """Freeze all parameters except those of the decoder and the entropy model."""
+def learn_only(model: nn.Module, names: tuple[str, ...]) -> None:
+    """Freeze all parameters except those whose names start with one of these."""
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name.startswith(LEARN_HARD))
+        parameter.requires_grad_(name.startswith(names))
 
 
 def example(folder: Path) -> Example:
