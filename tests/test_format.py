@@ -69,6 +69,7 @@ FILES = [
     *((path, path.parent / "model", None) for path in sorted(GOLDEN.glob("image_codec*/*.ltn"))),
     (GOLDEN / "bundled" / "image_codec.ltn", BASE, None),
     (GOLDEN / "bundled" / "image_codec_context.ltn", CODEC, BASE),
+    (GOLDEN / "bundled" / "image_codec_perceptual.ltn", CODEC, BASE),  # its integers are those of CODEC
 ]
 
 

@@ -38,7 +38,7 @@ __all__ = ["__version__", "batch", "catalogue", "errors", "evaluate", "flow", "l
 
 @overload
 def load(
-    name_or_path: Literal["image_codec", "image_codec_context"] = "image_codec_context",
+    name_or_path: Literal["image_codec", "image_codec_context", "image_codec_perceptual"] = "image_codec_context",
     *,
     device: str | torch.device = "auto",
     threads: int | None = None,

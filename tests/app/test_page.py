@@ -32,8 +32,8 @@ def test_every_tab_gives_commands_that_parse(tab: Tab, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("refine", "words"), [("", []), ("200", ["--refine=200"]), (" 20s ", ["--refine=20s"])])
 def test_refinement_is_a_number_of_steps_or_a_time(refine: str, words: list[str], tmp_path: Path) -> None:
     tab = next(tab for tab in TABS if tab.name == "compress")
-    found = tab.commands([tmp_path / "a.png"], tmp_path, {"quality": 4.0, "refine": refine})[0]
-    assert found[found.index("--quality") + 2 :] == words
+    found = tab.commands([tmp_path / "a.png"], tmp_path, {"quality": 4.0, "tune": "psnr", "refine": refine})[0]
+    assert found[found.index("--quality") + 2 :] == ["--tune=psnr", *words]
 
 
 def test_every_system_has_a_tab() -> None:

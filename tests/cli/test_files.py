@@ -313,4 +313,4 @@ def test_the_model_that_a_file_names_is_announced(tmp_path: Path, capsys: pytest
     assert json.loads(shown.out)["model"] == "image_codec"
     assert main(["decompress", *map(str, golden.glob("*.ltn")), "-o", str(tmp_path / "all")]) == 0
     lines = [line.split("; ")[-2] for line in capsys.readouterr().err.splitlines() if "; weights " in line]
-    assert sorted(lines) == ["model image_codec", "model image_codec_context"]
+    assert sorted(lines) == ["model image_codec", "model image_codec_context", "model image_codec_perceptual"]

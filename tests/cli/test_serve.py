@@ -29,7 +29,7 @@ needs_packages = pytest.mark.skipif(
     find_spec("fastapi") is None or find_spec("prometheus_client") is None, reason="pip install 'latens[serve]'"
 )
 REFUSED = {  # options that name files, choose what the operator chooses, or make no sense for one image
-    *("inputs", "out", "model", "watching", "force", "engine", "options"),  # the model is checked by its name
+    *("inputs", "out", "model", "tune", "watching", "force", "engine", "options"),  # the model is checked by its name
     *("save_maps", "save_depth", "depth", "depth_format", "camera", "depth_channel", "refine_depth", "lots"),
     *("raw", "teach", "names", "clusters", "sure", "find", "export", "sample", "certify", "seed", "temperature"),
 }
@@ -144,7 +144,8 @@ def test_scores_of_a_batch_are_those_of_single_requests(damaged: bool, tmp_path:
 
 def test_models_by_system_name_and_unknown_ones() -> None:
     found = served_models(["image_codec", "amodal", "haze", "cells"])
-    assert [each.model for each in found] == ["image_codec_context", "image_codec", "cells", "embryo", "haze"]
+    codecs = ["image_codec_context", "image_codec_perceptual", "image_codec"]
+    assert [each.model for each in found] == [*codecs, "cells", "embryo", "haze"]
     assert found[0].verbs == ("compress", "decompress")
     with pytest.raises(ModelMissing, match="nowhere"):
         served_models(["nowhere"])

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from latens.app.views import View, files_below, images, is_clip, pair, table, table_of
+from latens.catalogue import TUNES
 
 Values = Mapping[str, Any]
 Rows = Sequence[Mapping[str, Any]]
@@ -64,7 +65,8 @@ def _text(value: Any) -> str:
 
 def _compress(files: list[Path], out: Path, values: Values) -> list[list[str]]:
     words = ["compress", *_names(files), "-o", f"{out}/", "--quality", _text(float(values["quality"]))]
-    return [_given(words, {"--refine": values["refine"]}), ["decompress", str(out), "-o", f"{out / 'decoded'}/"]]
+    options = {"--tune": values["tune"], "--refine": values["refine"]}
+    return [_given(words, options), ["decompress", str(out), "-o", f"{out / 'decoded'}/"]]
 
 
 def _compressed(files: list[Path], out: Path, rows: Rows) -> View:
@@ -188,7 +190,8 @@ TABS: tuple[Tab, ...] = (
         "Photographs into small .ltn files. Drag the handle to compare the original with the decoded file.",
         (
             QUALITY,
-            Knob("refine", "Refinement", "text", "", info="smaller files: a time for each such as 20s, or steps such as 200"),
+            Knob("tune", "Tuned for", "choice", "psnr", choices=tuple(TUNES), info="perceptual looks sharper at a lower PSNR"),
+            Knob("refine", "Refinement", "text", "", info="for psnr: a time for each such as 20s, or steps such as 200"),
         ),
         _compress,
         _compressed,

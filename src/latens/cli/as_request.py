@@ -36,7 +36,10 @@ VERBS_OF = {
     "flow": ("density",),
     "seedlings": ("grade",),
 }
-MODELS_OF = {"image_codec": ("image_codec_context", "image_codec"), "amodal": ("cells", "embryo")}  # of a name of a system
+MODELS_OF = {  # of a name of a system
+    "image_codec": ("image_codec_context", "image_codec_perceptual", "image_codec"),
+    "amodal": ("cells", "embryo"),
+}
 TARGET = "latens.cli.request_worker:open_worker"
 TOGETHER = "density"  # the verb whose network takes several images at once
 TABLES = frozenset({"cells", "frames", "plants", "lots"})  # results of --emit that are CSV

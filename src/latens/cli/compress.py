@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from latens.catalogue import default_model
+from latens.catalogue import TUNES
 from latens.cli.batch import FileBatch
 from latens.cli.common import PARTIAL, Force, ImageComputeOptions, Output, human_size, parse_size
 from latens.cli.engines import EngineOptions
@@ -65,6 +65,10 @@ def compress(
     strip: Annotated[
         bool, Parameter(show_default=False, help="Leave out EXIF and XMP (date, place, camera), which are carried otherwise.")
     ] = False,
+    tune: Annotated[
+        Literal["psnr", "perceptual"] | None,
+        Parameter(help="Bundled model: psnr (lowest squared error) or perceptual (higher SSIMULACRA2).  [default: psnr]"),
+    ] = None,
     model: Annotated[
         str | None, Parameter(help="A name from `latens models`, the folder of a trained model, or hub:OWNER/NAME.")
     ] = None,
@@ -87,12 +91,15 @@ def compress(
         latens compress photo.jpg -o mail.ltn --size 200kB
         latens compress photo.png -o fine.ltn --quality 4 --refine 500
         latens compress photo.png -o fine.ltn --quality 4 --refine 20s
+        latens compress photo.png -o sharp.ltn --tune perceptual
     """
     asked = {"quality": quality, "bpp": bpp, "psnr": psnr, "size": None if size is None else parse_size(size)}
     targets = {name: value for name, value in asked.items() if value is not None}
     if len(targets) > 1:
         raise UsageError(f"{' and '.join('--' + name for name in targets)} exclude each other", hint="give one of them")
     settings = refinement(refine, method, classes)
+    if tune is not None and model is not None:
+        raise UsageError("--tune and --model exclude each other", hint="give one of them")
 
     from latens.data.images import IMAGE_ENDINGS
     from latens.data.inputs import find_inputs
@@ -110,8 +117,10 @@ def compress(
 
     from latens.systems.image_codec.predict import load
 
-    codec = load(model or default_model("image_codec"), device=options.device, threads=options.threads)
+    codec = load(model or TUNES[tune or "psnr"], device=options.device, threads=options.threads)
     announce(codec)
+    if settings is not None:
+        codec.check_refinable()
     if quality is not None and quality > codec.best_quality:
         raise UsageError(f"this model has qualities 1 to {codec.best_quality:g}", where=f"--quality {quality:g}")
 
@@ -181,7 +190,8 @@ def compress_one(
 
     made = codec.encode(image, **targets, refine=settings, strip=strip, nearest=nearest, on_step=on_step)
     if made.refine_steps == 0:
-        logger.warning("%s: %s; give --refine more time", job.input, next(note for note in made.notes if "not refined" in note))
+        what = "%s: not refined: no time for a step after %.3g s; give --refine more time"
+        logger.warning(what, job.input, made.refine_seconds)
     larger = larger_than_source(job.input, len(made.data))
     if larger and not job.named and not force:
         raise InputError(larger, where=str(job.input), hint="keep the file as it is, lower the rate, or add --force")

@@ -45,7 +45,7 @@ def decompress(
 ) -> int:
     """Decompress .ltn files into images: .png unless --to or the ending of OUT selects another format.
 
-    Each file names the model that wrote it; another model is refused.
+    Each file names the model that wrote it. Bundled models are found; --model is the folder of another one.
 
         latens decompress photo.ltn -o photo.png
         latens decompress small/ -o album/ --to webp

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from latens.catalogue import bundled_with_id
 from latens.cli.common import PARTIAL, ReadOptions, Reporter
 from latens.errors import LatensError
 
@@ -57,6 +58,7 @@ def inspect_image(file: Path) -> dict[str, Any]:
     from latens.systems.image_codec.format import inspect_stream
 
     found = inspect_stream(read_bytes(file, limit=StreamLimits().file_bytes), partial=True).to_dict()
+    found = {"model": bundled_with_id("image_codec", found["model_id"]), **found}
     intact, bands = found.pop("intact_bands"), found.pop("bands")
     if not found["damage"]:
         return {**found, "damage": []}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 import latens
+from latens.catalogue import MODELS, TUNES, default_model
 from latens.cli.main import main
 from latens.systems.image_codec.format import read_coded_image
 from latens.systems.image_codec.predict import ImageCodec
@@ -114,8 +115,6 @@ def test_files_of_the_frozen_model_are_refused_by_the_bundled_one(
 
 def test_files_of_the_first_bundled_model_decode_without_naming_it(tmp_path: Path) -> None:
     """The default model writes other files than its base, and decodes both."""
-    from latens.catalogue import default_model
-
     first, default = (latens.load(name, device="cpu") for name in ("image_codec", default_model("image_codec")))
     pixels = (np.mgrid[0:70, 0:90].sum(axis=0)[..., None] * np.array([3, 1, 2]) // 2 % 256).astype(np.uint8)
     path, out = tmp_path / "a.ltn", tmp_path / "a.png"
@@ -129,6 +128,52 @@ def test_files_of_the_first_bundled_model_decode_without_naming_it(tmp_path: Pat
     assert default.decompress(bytes(damaged), partial=True).info["latens_damaged"] == ["rows 0-69"]
 
 
+def test_a_file_of_the_perceptual_model_is_chosen_and_decoded_by_its_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--tune` chooses a bundled model; every bundled model finds the one that wrote a file."""
+    image, file, decoded = (tmp_path / name for name in ("a.png", "a.ltn", "b.png"))
+    pixels = (np.mgrid[0:70, 0:90].sum(axis=0)[..., None] * np.array([3, 1, 2]) // 2 % 256).astype(np.uint8)
+    Image.fromarray(pixels).save(image)
+    assert main(["compress", str(image), "-o", str(file), "--tune", "perceptual", "--quality", "3"]) == 0
+    assert main(["inspect", str(file), "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["model"] == "image_codec_perceptual"
+    assert main(["decompress", str(file), "-o", str(decoded)]) == 0
+    own: ImageCodec = latens.load("image_codec_perceptual", device="cpu")
+    assert file.read_bytes() == own.compress(pixels, quality=3)
+    with Image.open(decoded) as found:
+        assert np.array_equal(np.asarray(found), np.asarray(own.decompress(file)))
+    default: ImageCodec = latens.load(default_model("image_codec"), device="cpu")
+    other = default.compress(pixels, quality=3)
+    assert read_coded_image(other).model_id.hex() == default.file_id != own.file_id
+    assert np.array_equal(np.asarray(own.decompress(other)), np.asarray(default.decompress(other)))
+
+
+def test_tunes_are_those_of_the_command_line_and_of_bundled_models() -> None:
+    from latens.cli.compress import compress
+
+    assert set(get_args(get_args(get_type_hints(compress)["tune"])[0])) == set(TUNES)
+    assert set(TUNES.values()) <= set(MODELS)
+    assert TUNES["psnr"] == default_model("image_codec")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--tune", "perceptual", "--refine", "5"], "refinement minimizes squared error"),
+        (["--tune", "psnr", "--model", "image_codec"], "--tune and --model exclude each other"),
+        (["--model", "image_codec_perceptual", "--refine", "5"], "trained for structure"),
+    ],
+)
+def test_options_that_contradict_a_tune_are_refused(
+    options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("RGB", (64, 64), "gray").save(tmp_path / "a.png")
+    assert main(["compress", str(tmp_path / "a.png"), "-o", str(tmp_path / "a.ltn"), *options]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "a.ltn").exists()
+
+
 BUNDLED = FOLDERS[0].parent / "bundled"
 BUNDLED_RECORD: dict[str, Any] = json.loads((BUNDLED / "golden.json").read_text())
 
@@ -136,11 +181,10 @@ BUNDLED_RECORD: dict[str, Any] = json.loads((BUNDLED / "golden.json").read_text(
 @pytest.mark.parametrize("name", BUNDLED_RECORD)
 def test_files_of_bundled_models_decode_with_the_default_model(name: str) -> None:
     """A part of coffee.png of scikit-image at quality 4, written by every model that was bundled."""
-    from latens.catalogue import default_model
-
     blob = (BUNDLED / f"{name}.ltn").read_bytes()
     codec: ImageCodec = latens.load(default_model("image_codec"), device="cpu")
-    owner = codec if name == codec.name else codec.earlier
+    owner = codec.codec_of(blob)
+    assert owner.name == name
     assert read_coded_image(blob).model_id.hex() == owner.file_id == BUNDLED_RECORD[name]["weights"][:16]
     assert hashes(latents(owner, blob)) == BUNDLED_RECORD[name]["latents"]
     assert codec.decompress(blob).size == (96, 64)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from latens.catalogue import bundled_with_id
 from latens.codes.annealing import Refine
 from latens.codes.coding import FrozenCoding
 from latens.codes.context_coding import ContextCoding
@@ -26,13 +27,13 @@ from latens.data.images import ImageLike, LoadedImage, Pixels, read_image
 from latens.data.limits import current_limits
 from latens.data.metadata import Metadata, unpack_metadata
 from latens.errors import Corrupt, ModelError, ModelMismatch, StreamError, UsageError
-from latens.hub import BASE, fitting, load_network, locate
+from latens.hub import fitting, load_network, locate
 from latens.inference.device import choose_device, in_float32
 from latens.inference.kept import keepable
 from latens.inference.many import OnError, many
 from latens.metrics.image import psnr as measured_psnr
 from latens.systems.image_codec.bands import Symbols
-from latens.systems.image_codec.config import ImageModel
+from latens.systems.image_codec.config import DISTORTION, ImageModel
 from latens.systems.image_codec.context_hyperprior import ContextHyperprior
 from latens.systems.image_codec.context_model import ContextNetwork
 from latens.systems.image_codec.format import (
@@ -170,6 +171,7 @@ class ImageCodec(Stages):
         """File of an image, its PSNR except for a quality without refinement, and steps and seconds of the refinement."""
         if settings is None:
             return *self._plain(image, target, nearest=nearest), None, None
+        self.check_refinable()
         try:
             symbols, _, steps, seconds = refine_image(self, image, target, settings, on_step, nearest=nearest)
         except BudgetTooShort as short:
@@ -203,7 +205,7 @@ class ImageCodec(Stages):
         """The image of a file's bytes or path (PIL mode L, LA, RGB or RGBA), with EXIF and XMP in `.info` if it has them.
 
         With `partial`, damaged bands are replaced by the means that the hyper-latent predicts, and `.info["latens_damaged"]`
-        lists the lost rows. A model with a base decodes the files of its base as well. Raises StreamError, ModelMismatch or
+        lists the lost rows. A file of another bundled model is decoded with that model. Raises StreamError, ModelMismatch or
         DeviceMismatch.
         """
         if isinstance(blob, str | Path):
@@ -264,17 +266,26 @@ class ImageCodec(Stages):
         return self.quantize(self.latent(image.pixels), round(target.value * QUALITY_STEPS), image.pixels.shape[:2])
 
     @cached_property
-    def earlier(self) -> ImageCodec:
-        """The codec of the model that this one is based on, whose files it decodes as well."""
-        return load(str(self.base), device=self.device)
+    def others(self) -> dict[str, ImageCodec]:
+        """Codecs of other bundled models, loaded for their files, by name."""
+        return {}
 
     def codec_of(self, data: bytes) -> ImageCodec:
-        """The codec that decodes a file: that of the base for its files, otherwise this one."""
+        """The codec that decodes a file: that of the bundled model that it names, otherwise this one."""
         with suppress(StreamError):
             named = model_of(data)
-            if self.base is not None and named != self.file_id and named == self.earlier.file_id:
-                return self.earlier
+            name = None if named == self.file_id else bundled_with_id("image_codec", named)
+            if name is not None:
+                if name not in self.others:
+                    self.others[name] = load(name, device=self.device)
+                return self.others[name]
         return self
+
+    def check_refinable(self) -> None:
+        """Raise UsageError if the model was trained for another distortion than that of a refinement."""
+        if self.distortion != "mse":
+            what = f"{self.name} was trained for {self.distortion}, but refinement minimizes squared error"
+            raise UsageError(what, where="refine", hint="compress without refinement, or with a model trained for PSNR")
 
     @property
     def default_quality(self) -> float:
@@ -305,8 +316,8 @@ def load(
         coding = kind.from_tensors(found.config["coding"], found.coding, place)
         if isinstance(model, ContextHyperprior) and isinstance(coding, ContextCoding) and not model.fitted(found.weights):
             model.context.load_state_dict(coding.float_context())
-        base = found.config[BASE]["name"] if BASE in found.config else None
-    return ImageCodec(model, coding, name=folder.name, sha256=found.sha256, device=place, base=base)
+        distortion = str(found.config.get(DISTORTION, "mse"))
+    return ImageCodec(model, coding, name=folder.name, sha256=found.sha256, device=place, distortion=distortion)
 
 
 def psnr_of(decoded: Pixels, image: LoadedImage) -> float:

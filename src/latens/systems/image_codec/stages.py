@@ -53,12 +53,12 @@ class Stages:
         name: str,
         sha256: str,
         device: torch.device,
-        base: str | None = None,
+        distortion: str = "mse",
     ) -> None:
         self.model = model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
         self.coding = coding
         self.name = name
-        self.base = base  # name of the bundled model whose transforms this one shares
+        self.distortion = distortion  # that the transforms were trained for
         self.device = device
         self.model_id = sha256
         self.file_id = sha256[:16]  # id of the model in files
