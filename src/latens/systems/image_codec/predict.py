@@ -136,8 +136,9 @@ class ImageCodec(Stages):
         Colors under alpha 0 are replaced by those of their visible neighbors, and PSNR is measured over visible pixels only
         (with `refine`, over all pixels after this replacement). EXIF and XMP are carried, unless `strip`.
 
-        Raises InputError for input that is not an image, UsageError for a quality or target that the model cannot reach. With
-        `nearest`, a target out of reach is replaced by the nearest one, and the result has `missed` and a note.
+        Raises InputError for input that is not an image; UsageError for a quality or target that the model cannot reach, and
+        for `refine` with a model that was trained for another distortion than MSE. With `nearest`, a target out of reach is
+        replaced by the nearest one, and the result has `missed` and a note.
         """
         loaded = _loaded(image)
         if strip:
