@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import scipy.ndimage
 import torch
 from PIL import Image
 from torch import Tensor
@@ -23,7 +22,7 @@ from latens.systems.image_codec.config import RateDistortionConfig
 from latens.systems.image_codec.objective import RateDistortion
 from latens.systems.image_codec.passes import Reconstruction
 from latens.systems.image_codec.recipes import perceptual
-from latens.systems.image_codec.structure import TERMS, structural_distortion, window
+from latens.systems.image_codec.structure import TERMS, structural_distortion
 from latens.systems.image_codec.system import LEARN_ENCODER, build
 
 SMALL = {"data.crop": "128", "data.batch": "1", "model.base.hidden": "12", "model.base.latent": "72"}
@@ -102,13 +101,6 @@ def test_the_loss_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     assert parts["bpp"].tolist() == [2.0, 1.75]
     assert parts["mse"].tolist() == pytest.approx([0.05, 0.05], rel=1e-4)
     assert parts["coarse_mse"].tolist() == pytest.approx([0.01, 0.01], rel=1e-4)
-
-
-@pytest.mark.parametrize("side", [1, 4, 5, 30])
-def test_the_blur_mirrors_short_lines(side: int) -> None:
-    line = torch.rand(side)
-    expected = scipy.ndimage.gaussian_filter1d(line.numpy(), 1.5, radius=5, mode="reflect")
-    np.testing.assert_allclose(window(side) @ line, expected, atol=1e-6)
 
 
 @pytest.fixture
