@@ -14,7 +14,7 @@ from inspect import BoundArguments
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from latens.cli.common import OutputOptions, Reporter, last_message
+from latens.cli.common import NAME, OutputOptions, Reporter, last_message
 from latens.cli.engines import EngineOptions
 from latens.cli.job_inputs import is_address, listed
 from latens.errors import UsageError, counted
@@ -161,7 +161,7 @@ def _rows(store: Store, generation: int, number: int) -> Iterator[dict[str, Any]
     name = journal_name(generation, number)
     journal = Journal.parse(store.read(name) or b"", name)
     for message in journal.messages:
-        logger.warning("shard %d: %s", number, message.removeprefix("latens: "))
+        logger.warning("shard %d: %s", number, message.removeprefix(NAME))
     for row in journal.rows:
         yield {**row._asdict(), "outputs": [output.name for output in row.outputs]}
 
@@ -213,7 +213,7 @@ def run_verb(job: Job, inputs: Path, outputs: Path) -> Ran:
         raise FATAL.get(status, RunFailed)(last_message(lines) or f"exit status {status}")
     rows = [row for row in map(json.loads, printed.getvalue().splitlines()) if "input" in row]
     told = "\n".join(row.get("message", "") for row in rows)
-    messages_left = [line for line in lines if line.startswith("latens: ") and line.removeprefix("latens: ") not in told]
+    messages_left = [line for line in lines if line.startswith(NAME) and line.removeprefix(NAME) not in told]
     return Ran(rows, _owners(outputs, inputs), messages_left)
 
 

@@ -23,7 +23,7 @@ from cyclopts import App, ArgumentCollection, Parameter
 from cyclopts.exceptions import CycloptsError, UnknownCommandError, UnknownOptionError
 
 from latens import __version__
-from latens.cli.common import ImageOptions, OutputOptions, ReadOptions, messages, say
+from latens.cli.common import NAME, ImageOptions, OutputOptions, ReadOptions, messages, say
 from latens.cli.engines import EngineOptions
 from latens.errors import InputError, LatensError, LimitExceeded, StorageFull, UsageError, one_line
 
@@ -146,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     open_streams()
     if "" in tokens:  # Path("") is the current folder: `latens compress "$UNSET"` would take all of it
-        say("latens: an argument is empty; is a variable of the shell unset?\nname the files, or . for the current folder")
+        say(f"{NAME}an argument is empty; is a variable of the shell unset?\nname the files, or . for the current folder")
         return USAGE
     tokens = with_streams(tokens)
     try:
@@ -297,7 +297,7 @@ def _fail(message: str, status: int, debug: bool) -> int:
 
         traceback.print_exc()
     lines = [line for line in message.splitlines() if line.strip()][:MAX_LINES]
-    say("latens: " + "\n".join(lines))
+    say(NAME + "\n".join(lines))
     return status
 
 
@@ -305,7 +305,7 @@ def _usage_error(error: CycloptsError) -> int:
     verb = "" if isinstance(error, UnknownCommandError) else " ".join(error.command_chain or ())
     what, hint = _usage(error)
     see = f"see `latens {verb + ' ' if verb else ''}--help`"
-    say("latens: " + "\n".join(line for line in (what, hint, see) if line))
+    say(NAME + "\n".join(line for line in (what, hint, see) if line))
     return USAGE
 
 

@@ -14,7 +14,7 @@ from inspect import BoundArguments
 from pathlib import Path
 from typing import Any
 
-from latens.cli.common import PARTIAL, last_message
+from latens.cli.common import NAME, PARTIAL, last_message
 from latens.errors import LatensError, LimitExceeded, StorageFull
 
 LONGEST_RESULT = 3000  # characters of the record of a result in a header
@@ -148,7 +148,7 @@ def _json(line: str) -> dict[str, Any] | None:
 def _header(rows: Sequence[dict[str, Any]], lines: Sequence[str]) -> str:
     """The record of a result as ASCII JSON, with warnings; without long values if it would be too long for a header."""
     record = {name: value for row in rows for name, value in row.items() if name not in ("input", "output", "status", "files")}
-    warned = [line.removeprefix("latens: ") for line in lines if line.startswith("latens: ")]
+    warned = [line.removeprefix(NAME) for line in lines if line.startswith(NAME)]
     if warned:
         record["warnings"] = warned
     text = json.dumps(record)
