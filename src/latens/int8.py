@@ -3,8 +3,8 @@
 A model folder may hold `NAME#int8` (in the shape of NAME) and `NAME#scale` (one number per row) in place of NAME. The tensor is
 their product, one float32 multiplication per number, so it is the same on all machines.
 
-A folder with a base may hold `NAME#change` (in eight bits or not), which is added to NAME of the base. Eight bits of a small
-change are more precise than eight bits of the weights.
+A folder with a base may hold `NAME#change` (in eight bits or not), which is added to NAME of the base. Changes are smaller than
+weights, and so are the steps of their eight bits.
 """
 
 from __future__ import annotations

@@ -21,8 +21,7 @@ from latens.training.config import Adam, Muon, RunConfig, TrainConfig
 # Eight rates, evenly spaced on a logarithmic scale from 0.001 to 0.04 (the range of LAMBDAS without its highest).
 EIGHT_RATES = tuple(round(0.001 * 40 ** (i / 7), 6) for i in range(8))
 
-# Slopes of the structural term of a tuned model times 1.12.
-# Training minimizes the rate of noisy latents, which changes less than that of symbols.
+# Slopes of the structural term of a tuned model times 1.12, because training minimizes the less steep rate of noisy latents.
 SLOPES = (1.46, 1.42, 1.32, 1.17, 1.12, 1.2, 1.26, 1.29)
 
 COMPACT = HyperpriorConfig(hidden=96, latent=256, hyper=96, lambdas=EIGHT_RATES, transforms="compact")
