@@ -163,8 +163,11 @@ def test_every_scale_reaches_every_row_of_table_1() -> None:
         configs = row_configs(scale)
         assert [config.model.kind for config in configs.values()] == list(configs)
         assert len({repr((config.model, config.objective)) for config in configs.values()}) == len(configs) == len(LEARNED)
-        changed = row_configs(replace(scale, steps=7, border=3))
-        assert all(config.run.steps == 7 and config.data.border == 3 for config in changed.values()), name
+        changed = row_configs(replace(scale, steps=7, border=3, streets=0))
+        assert {(config.run.steps, config.data.border, config.data.scenes) for config in changed.values()} == {(7, 3, 0)}, name
+        assert all(config.optim.warmup <= 1 for config in changed.values()), name
+    assert {config.data.scenes for config in row_configs(SCALES["tiny"]).values()} == {2}
+    assert {config.data.scenes for config in row_configs(SCALES["cpu"]).values()} == {400}
     published = row_configs(SCALES["paper"]).values()
     assert {(config.recipe, config.run.steps, config.optim, config.data.side) for config in published} == {
         ("paper", 250_000, Adam(lr=1e-4, warmup=0, decay_share=0.0, clip=1e6, ema=0.0, beta1=0.5), 256)

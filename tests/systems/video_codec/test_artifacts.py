@@ -13,7 +13,7 @@ from latens.data.image_output import write_image
 from latens.data.source import Source
 from latens.errors import InputError, ModelMissing, UnreadableInput, UsageError
 from latens.experiments.lab import ExperimentRunner
-from latens.hub import save_model
+from latens.hub import load_model, save_model
 from latens.settings import to_dict
 from latens.systems.video_codec.artifacts import ARTIFACTS
 from latens.systems.video_codec.claims import Claim, at_least, at_most, within
@@ -164,7 +164,10 @@ def test_figures_on_streets_without_streets_report_it(tmp_path: Path) -> None:
 def test_methods_start_from_a_named_model(tmp_path: Path) -> None:
     for kind in ("plain", "scaling"):
         save_model(tmp_path / kind, {"system": "video_codec", "model": to_dict(config(kind))}, {})
-    assert study(tmp_path, [], str(tmp_path / "plain")).start() == tmp_path / "plain"
+    found = study(tmp_path, [], str(tmp_path / "plain"))
+    assert found.start() == tmp_path / "plain"
+    assert f"from the plain model {load_model(tmp_path / 'plain').sha256[:12]}" in found.about()
+    assert "from one plain model" in study(tmp_path, []).about()
     with pytest.raises(UsageError, match="plain scale-space flow"):
         study(tmp_path, [], str(tmp_path / "scaling")).start()
     with pytest.raises(ModelMissing):

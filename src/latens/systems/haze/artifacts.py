@@ -47,6 +47,7 @@ class TableScale:
     steps: Natural = 0  # training steps; 0: those of the recipe
     prefix: Literal["tiny", "cpu", "paper"] = "cpu"  # scale of the recipes
     train: str = ""  # folders of training scenes (A,B), in addition to simulated streets; at scale paper instead of them
+    streets: Natural | None = None  # simulated streets for training; none: those of the recipe
     side: Count = 240  # short side of the test scenes in pixels
     draws: Count = 3  # draws of airlight and beta per scene
     scenes: Natural = 0  # largest number of test scenes; 0: all
@@ -55,7 +56,7 @@ class TableScale:
 
 SCALES: Mapping[str, TableScale] = MappingProxyType(
     {
-        "tiny": TableScale(minutes=1.0, steps=4, prefix="tiny", side=96, draws=1, scenes=2),
+        "tiny": TableScale(minutes=1.0, steps=4, prefix="tiny", streets=2, side=96, draws=1, scenes=2),
         "cpu": TableScale(),
         "paper": TableScale(minutes=6000.0, prefix="paper"),
     }
@@ -143,9 +144,11 @@ def row_config(scale: TableScale, kind: str) -> HazeTraining:
     """The training configuration of a row."""
     config = TABLE_1[scale.prefix][kind]()
     run = replace(config.run, steps=scale.steps or config.run.steps)
-    streets = {"tiny": 2, "cpu": config.data.scenes, "paper": 0 if scale.train else config.data.scenes}[scale.prefix]
+    optim = replace(config.optim, warmup=min(config.optim.warmup, run.steps // 5))
+    streets = 0 if scale.prefix == "paper" and scale.train else config.data.scenes
+    streets = streets if scale.streets is None else scale.streets
     data = replace(config.data, border=scale.border or config.data.border, scenes=streets)
-    return replace(config, run=run, data=data)
+    return replace(config, run=run, optim=optim, data=data)
 
 
 def row_configs(scale: TableScale) -> dict[str, HazeTraining]:

@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple, TypeAlias
 from latens.data.source import Source
 from latens.errors import UsageError
 from latens.experiments.lab import ExperimentRunner
-from latens.hub import locate, read_config
+from latens.hub import load_model, locate, read_config
 from latens.settings import Count, Natural, Positive, settings, to_dict
 from latens.systems.video_codec.config import (
     Implicit,
@@ -234,7 +234,8 @@ class Study:
         clips = f"{names}; first {len(self.clips[0].frames)} frames of {width} x {height}"
         if not trained:
             return clips
-        training = f"every method trained for {steps:,} steps of the recipe {scale.recipe} from one plain model"
+        start = f"the plain model {load_model(self.start()).sha256[:12]}" if scale.start else "one plain model"
+        training = f"every method trained for {steps:,} steps of the recipe {scale.recipe} from {start}"
         return f"{clips}; {training}, once for all rates; rates of files"
 
     def facts(self) -> dict[str, object]:
