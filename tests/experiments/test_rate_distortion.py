@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from latens.experiments.rate_distortion import OURS, CodecRow, RateDistortionResults, RowLog
+from latens.experiments.codec_rows import OURS, CodecRow, RowLog
+from latens.experiments.rate_distortion import RateDistortionResults
 
 SETTINGS = (1.0, 2.0, 3.0, 4.0)
 
@@ -37,6 +38,47 @@ def test_curves_without_common_quality_have_no_bd_rate() -> None:
     found = results([row(OURS, 1.0), row("other", 3.0)])
     assert found.bd_rates("psnr") == {"other": None}
     assert "no overlap" in found.bd_table().text()
+
+
+def test_the_bd_rate_of_every_input_and_their_mean() -> None:
+    """-10 % and -20 %: standard error 5, and 12.706 is the 97.5 % quantile of Student's t with one degree of freedom."""
+    saved = {"a": 0.9, "b": 0.8}
+    rows = [row(OURS, s, name=name, factor=factor) for name, factor in saved.items() for s in SETTINGS]
+    rows += [row("other", s, name=name) for name in saved for s in SETTINGS]
+    found = results(rows)
+    each = {name: one["other"] for name, one in found.bd_rates_by_input("psnr").items()}
+    assert {name: round(one.percent, 1) for name, one in each.items() if one} == {"a": -10.0, "b": -20.0}
+    mean = found.mean_bd_rates("psnr")["other"]
+    assert mean is not None
+    assert mean == pytest.approx((-15, 12.706 * 5, 2), abs=0.1)
+    assert "(-15.0 ± 63.5)" in found.bd_table().text()
+    assert found.facts()["mean_bd_rate_of_images"]["psnr"]["other"]["images"] == 2
+    json.dumps(found.facts(), allow_nan=False)
+
+
+def test_an_input_without_common_quality_is_not_in_the_mean() -> None:
+    pairs = {"a": (1.0, 4.0), "b": (1.0, 2.0), "c": (1.0, 4.0)}  # the other codec reaches only the upper half
+    rows = [row(OURS, s, name=name) for name, reached in pairs.items() for s in reached]
+    rows += [row("other", s, name=name) for name in pairs for s in (3.0, 4.0)]
+    mean = results(rows).mean_bd_rates("psnr")["other"]
+    assert mean is not None
+    assert mean.images == 2
+    one = results([each for each in rows if each.name != "c"])
+    assert one.mean_bd_rates("psnr") == {"other": None}  # one image has no interval
+    assert "±" not in one.bd_table().text()
+
+
+def test_times_are_seconds_of_the_processor_per_megapixel() -> None:
+    """Files of 10,000 pixels each; one was measured before such times were stored."""
+    rows = [row("other", s)._replace(encode_cpu=0.01 * s, decode_cpu=0.002) for s in SETTINGS[:3]]
+    found = results([row(OURS, s) for s in SETTINGS] + [*rows, row("other", SETTINGS[3])])
+    assert found.processor_seconds(OURS) is None
+    assert found.processor_seconds("other") == pytest.approx((0.02 * 100, 0.2))
+    text = found.bd_table().text()
+    assert "encode s/Mpx" in text
+    assert "2.00" in text
+    plain = results([row(codec, s) for codec in (OURS, "other") for s in SETTINGS])
+    assert "s/Mpx" not in plain.bd_table().text()
 
 
 def test_means_are_over_inputs_at_each_setting() -> None:

@@ -1,4 +1,4 @@
-"""Rate and distortion of codecs on images or clips: rows and their journal, means, curves, BD-rates, check of file sizes.
+"""Rate and distortion of codecs on images or clips: means, curves, BD-rates, times, check of file sizes.
 
 Conventions, as usual on Kodak: bits per pixel, PSNR in dB and MS-SSIM are averaged over inputs at each setting. MS-SSIM is
 compared and drawn on the scale -10 log10(1 - mean), SSIMULACRA2 on its own.
@@ -7,78 +7,23 @@ compared and drawn on the scale -10 log10(1 - mean), SSIMULACRA2 on its own.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from pathlib import Path
+from itertools import chain
 from typing import Any, Literal, NamedTuple
 
 from latens.errors import InputError, counted
-from latens.experiments.journal import Journal
+from latens.experiments.codec_rows import OURS, CodecRow
 from latens.experiments.report import Report
 from latens.inference.page import Figure, Part, Table
 from latens.metrics.image import mean_db, similarity_db
 from latens.metrics.plot import Panel, rate_distortion_plot
-from latens.metrics.rate import BdRate, Curve, Point, compare, rate_at
+from latens.metrics.rate import BdRate, Curve, MeanRate, Point, compare, mean_rate, rate_at
 
-OURS = "latens"
 Measure = Literal["psnr", "ms_ssim", "ssimulacra2"]
 TITLES: dict[Measure, str] = {"psnr": "PSNR (dB)", "ms_ssim": "MS-SSIM (dB)", "ssimulacra2": "SSIMULACRA2"}
 ALLOWED_SHARE, ALLOWED_BYTES = 0.01, 200.0  # allowed deviation of a file size from the code length of its symbols
-
-
-class CodecRow(NamedTuple):
-    """One input, one codec, one setting. Rates come from the bytes of the file; seconds are wall-clock."""
-
-    name: str  # of the input
-    digest: str  # of its pixels, so that a changed input is measured again
-    codec: str
-    version: str  # of the weights, or the library and its options
-    setting: float  # quality on the codec's own scale
-    bytes: int
-    bpp: float
-    psnr: float  # dB
-    ms_ssim: float | None  # None: too small for five scales, or not measured
-    encode_seconds: float
-    decode_seconds: float
-    estimated_bytes: float | None = None  # code length by the model's own probabilities; None for other codecs
-    ssimulacra2: float | None = None  # None: not measured
-
-    @property
-    def pixels(self) -> float:
-        """Number of pixels, of a clip in all frames."""
-        return 8 * self.bytes / self.bpp
-
-    @property
-    def key(self) -> tuple[str, str, str, float]:
-        return (self.digest, self.codec, self.version, self.setting)
-
-
-class RowLog:
-    """The rows of an evaluation, stored as they are measured and reused by later runs."""
-
-    def __init__(self, path: Path | None) -> None:
-        self.journal = Journal(path)
-        self._rows = {row.key: row for row in _rows(self.journal)}
-
-    def find(self, digest: str, codec: str, version: str, settings: Sequence[float]) -> dict[float, CodecRow]:
-        """The known rows of one input and codec, by setting."""
-        found = {setting: self._rows.get((digest, codec, version, setting)) for setting in settings}
-        return {setting: row for setting, row in found.items() if row is not None}
-
-    def add(self, rows: Iterable[CodecRow]) -> None:
-        """Store new rows; they are on the disk when this returns. Raises StorageFull or UsageError."""
-        rows = list(rows)
-        self._rows.update((row.key, row) for row in rows)
-        self.journal.append(row._asdict() for row in rows)
-
-
-def _rows(journal: Journal) -> Iterator[CodecRow]:
-    for record in journal.read():
-        try:
-            yield CodecRow(**record)
-        except TypeError:  # written by another version of latens; the input is measured again
-            continue
 
 
 class Means(NamedTuple):
@@ -96,6 +41,13 @@ class Means(NamedTuple):
     encode_seconds: float
     decode_seconds: float
     ssimulacra2: float | None = None
+
+
+class ProcessorSeconds(NamedTuple):
+    """Mean times of the processor per megapixel, of all threads."""
+
+    encode: float
+    decode: float
 
 
 class SizeCheck(NamedTuple):
@@ -142,13 +94,36 @@ class RateDistortionResults:
 
     def curve(self, codec: str, measure: Measure) -> Curve:
         """Mean rate against mean quality; inputs without the measure, such as MS-SSIM of small ones, are left out."""
-        rows = [row for row in self.rows if row.codec == codec and getattr(row, measure) is not None]
-        return _curve(codec, rows, measure)
+        return _curve(codec, self.rows, measure)
 
     def bd_rates(self, measure: Measure) -> dict[str, BdRate | None]:
         """BD-rate of our codec against every other; None if the curves share no range of quality."""
-        ours = self.curve(OURS, measure)
-        return {codec: _compare(self.curve(codec, measure), ours) for codec in self.codecs[1:]}
+        return self._bd_rates(self.rows, measure)
+
+    def bd_rates_by_input(self, measure: Measure) -> dict[str, dict[str, BdRate | None]]:
+        """`bd_rates` of every input by itself, by its name."""
+        rows: dict[str, list[CodecRow]] = {name: [] for name in self.names}
+        for row in self.rows:
+            rows[row.name].append(row)
+        return {name: self._bd_rates(own, measure) for name, own in rows.items()}
+
+    def mean_bd_rates(self, measure: Measure) -> dict[str, MeanRate | None]:
+        """Means of `bd_rates_by_input`, over the inputs whose curves share a range of quality."""
+        found = list(self.bd_rates_by_input(measure).values())
+        return {codec: mean_rate([bd.percent for each in found if (bd := each[codec])]) for codec in self.codecs[1:]}
+
+    def _bd_rates(self, rows: Sequence[CodecRow], measure: Measure) -> dict[str, BdRate | None]:
+        ours = _curve(OURS, rows, measure)
+        return {codec: _compare(_curve(codec, rows, measure), ours) for codec in self.codecs[1:]}
+
+    def processor_seconds(self, codec: str) -> ProcessorSeconds | None:
+        """Over all files of the codec; None if none was timed."""
+        timed = [row for row in self.rows if row.codec == codec and row.encode_cpu is not None]
+        if not timed:
+            return None
+        megapixels = sum(row.pixels for row in timed) / 1e6
+        encode, decode = (sum(getattr(row, name) or 0.0 for row in timed) for name in ("encode_cpu", "decode_cpu"))
+        return ProcessorSeconds(encode / megapixels, decode / megapixels)
 
     def size_check(self) -> SizeCheck | None:
         """Sizes of our files compared with their code lengths; None if no code length is known."""
@@ -180,19 +155,29 @@ class RateDistortionResults:
         return _without_empty(Table(list(columns), rows, caption))
 
     def bd_table(self) -> Table:
-        """BD-rates of our codec, each with its range of quality."""
+        """BD-rates of our codec, each with its mean over inputs and its range of quality, and the times of the other codecs."""
         found = [self.bd_rates(measure) for measure in TITLES]
+        means = [self.mean_bd_rates(measure) for measure in TITLES]
         blanks = ["no overlap" if self.curve(OURS, measure).points else "-" for measure in TITLES]
         others = self.codecs[1:]
         rows = [
-            [f"against {codec}", *(cell for bd, blank in zip(found, blanks, strict=True) for cell in _cells(bd[codec], blank))]
+            [
+                f"against {codec}",
+                *chain(*(_cells(bd[codec], blank, each[codec]) for bd, each, blank in zip(found, means, blanks, strict=True))),
+                *_times(self.processor_seconds(codec)),
+            ]
             for codec in others
         ]
         settings = "; ".join(f"{codec}: {text}" for codec, text in self.settings.items() if codec in others)
         caption = f"Difference in rate at equal quality (negative: fewer bits), over the qualities that both reach. {settings}."
+        if any(each for mean in means for each in mean.values()):
+            caption += f" In brackets: mean of the BD-rates of each {self.noun} by itself, with its 95 % interval."
+        if ours := self.processor_seconds(OURS):
+            encode, decode = _times(ours)
+            caption += f" Processor seconds per megapixel, all threads; {OURS} takes {encode} to encode and {decode} to decode."
         if blanks[1] != "-":
             caption += " MS-SSIM in dB: -10 log10(1 - MS-SSIM)."
-        heads = ["BD-rate", "PSNR", "over dB", "MS-SSIM", "over dB ", "SSIMULACRA2", "over"]
+        heads = ["BD-rate", "PSNR", "over dB", "MS-SSIM", "over dB ", "SSIMULACRA2", "over", "encode s/Mpx", "decode s/Mpx"]
         return _without_empty(Table(heads, rows, caption))
 
     def input_table(self) -> Table:
@@ -200,11 +185,9 @@ class RateDistortionResults:
         settings = [mean.setting for mean in self.means(OURS)]
         middle = settings[(len(settings) - 1) // 2]
         rows = []
-        for name in self.names:
-            own = [row for row in self.rows if row.name == name]
-            curves = {codec: _curve(codec, [row for row in own if row.codec == codec], "psnr") for codec in self.codecs}
-            row = next(row for row in own if row.codec == OURS and row.setting == middle)
-            deltas = [_cells(_compare(curves[codec], curves[OURS]))[0] for codec in self.codecs[1:]]
+        for name, found in self.bd_rates_by_input("psnr").items():
+            row = next(row for row in self.rows if (row.name, row.codec, row.setting) == (name, OURS, middle))
+            deltas = [_cells(found[codec])[0] for codec in self.codecs[1:]]
             rows.append([name, f"{row.bpp:.4f}", f"{row.psnr:.2f}", *deltas])
         heads = [self.noun, f"bpp at {middle:g}", "PSNR dB", *(f"BD-rate {codec}" for codec in self.codecs[1:])]
         return Table(heads, rows, f"BD-rates (PSNR) of every {self.noun} by itself; positive where ours needs more bits.")
@@ -254,6 +237,10 @@ class RateDistortionResults:
             "bd_rate": {
                 measure: {codec: bd and bd._asdict() for codec, bd in self.bd_rates(measure).items()} for measure in TITLES
             },
+            f"mean_bd_rate_of_{self.noun}s": {
+                measure: {codec: mean and mean._asdict() for codec, mean in self.mean_bd_rates(measure).items()}
+                for measure in TITLES
+            },
             "size_check": self._size_facts(),
         }
 
@@ -300,8 +287,10 @@ def _means(codec: str, setting: float, rows: Sequence[CodecRow]) -> Means:
 
 
 def _curve(codec: str, rows: Sequence[CodecRow], measure: Measure) -> Curve:
+    """The curve of a codec over those of the rows that are its own and have the measure."""
+    own = [row for row in rows if row.codec == codec and getattr(row, measure) is not None]
     points = []
-    for setting, group in _by_setting(rows).items():
+    for setting, group in _by_setting(own).items():
         mean = _means(codec, setting, group)
         points.append(Point(setting, mean.bpp, _quality(mean, measure)))
     return Curve(codec, tuple(points))
@@ -331,10 +320,16 @@ def _needed(curve: Curve, mean: Means) -> str:
     return "-" if rate is None else f"{rate:.4f}"
 
 
-def _cells(delta: BdRate | None, blank: str = "-") -> tuple[str, str]:
+def _cells(delta: BdRate | None, blank: str = "-", each: MeanRate | None = None) -> tuple[str, str]:
+    """BD-rate, with its mean over inputs in brackets if there is one; range of quality."""
     if delta is None:
         return blank, "-"
-    return f"{delta.percent:+.1f} %", f"{delta.lowest:.1f} to {delta.highest:.1f}"
+    bracket = f" ({each.percent:+.1f} ± {each.margin:.1f})" if each else ""
+    return f"{delta.percent:+.1f} %{bracket}", f"{delta.lowest:.1f} to {delta.highest:.1f}"
+
+
+def _times(seconds: ProcessorSeconds | None) -> tuple[str, str]:
+    return (f"{seconds.encode:.2f}", f"{seconds.decode:.2f}") if seconds else ("-", "-")
 
 
 def _difference(row: CodecRow) -> float:

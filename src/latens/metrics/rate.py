@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import mean, stdev
 from typing import NamedTuple
 
 from latens.errors import InputError
 
 MIN_POINTS = 2  # points of a curve
+MIN_IMAGES = 2  # images of a confidence interval
 
 
 class Point(NamedTuple):
@@ -42,6 +44,25 @@ class BdRate(NamedTuple):
     percent: float
     lowest: float  # ends of the quality range that the two curves share, in the unit of the curves
     highest: float
+
+
+class MeanRate(NamedTuple):
+    """Mean of the BD-rates of single images, with half the width of its 95 % confidence interval by Student's t."""
+
+    percent: float
+    margin: float
+    images: int
+
+
+def mean_rate(percents: Sequence[float]) -> MeanRate | None:
+    """Mean BD-rate over images and its margin; None for fewer than two images, which have no interval."""
+    count = len(percents)
+    if count < MIN_IMAGES:
+        return None
+    from scipy.stats import t
+
+    margin = t.ppf(0.975, count - 1) * stdev(percents) / math.sqrt(count)
+    return MeanRate(mean(percents), float(margin), count)
 
 
 def bits_per_pixel(size: int, width: int, height: int) -> float:

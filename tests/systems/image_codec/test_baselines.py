@@ -11,7 +11,7 @@ from PIL import Image
 from latens.data.images import LoadedImage
 from latens.errors import UsageError
 from latens.metrics.image import psnr
-from latens.systems.image_codec.baselines import Encoder, available, decode, match_size
+from latens.systems.image_codec.baselines import Encoder, available, avif, decode, match_size
 
 ENCODERS = available()
 
@@ -59,6 +59,16 @@ def test_avif_for_psnr_is_tuned_for_it_and_keeps_colors_at_4_4_4() -> None:
     scores = [psnr(decode(each.encode(red, 88)), red.pixels) for each in (subsampled, full)]
     assert scores[1] > scores[0] + 6  # single red pixels do not survive at half the resolution
     assert usual.encode(COLOR, 60) != subsampled.encode(COLOR, 60)
+
+
+def test_avif_at_a_slower_speed() -> None:
+    (usual,) = available(("AVIF",))
+    slow, full = avif(speed=4, qualities=(40, 60)), avif("4:4:4", "psnr", speed=4)
+    assert (slow.name, full.name) == ("AVIF speed 4", "AVIF 4:4:4 psnr speed 4")
+    assert "4:2:0, speed 4, default tune" in slow.version
+    assert "aom" in usual.version
+    assert slow.qualities == (40, 60)
+    assert slow.encode(COLOR, 60) != usual.encode(COLOR, 60)
 
 
 def test_jpeg_subsamples_color() -> None:

@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from latens.data.images import LoadedImage
 from latens.data.source import Source
 from latens.errors import InputError, UsageError
 from latens.experiments.rate_distortion import RateDistortionResults
 from latens.metrics.image import psnr
 from latens.settings import SettingsError
-from latens.systems.image_codec.evaluate import ROWS, CodecEvaluation, measure_all
+from latens.systems.image_codec.baselines import available
+from latens.systems.image_codec.evaluate import ROWS, CodecEvaluation, load_subject, measure, measure_all, try_encoder
 
 
 def measured(codec: Any, data: Path, folder: Path | None = None, **options: Any) -> RateDistortionResults:
@@ -127,6 +129,37 @@ def test_a_killed_run_is_continued(disguise: Any, album: Path, tmp_path: Path) -
         disguise.calls = 0
         measured(disguise, album, out, **settings)
         assert disguise.calls == 0
+
+
+def test_every_file_is_stored_when_it_is_measured(disguise: Any, album: Path, tmp_path: Path) -> None:
+    """A slow encoder that stops at its third quality; the next run continues there."""
+    (webp,) = available(("WebP",))
+
+    def encode(image: LoadedImage, quality: int) -> bytes:
+        if stopped and quality == webp.qualities[2]:
+            raise KeyboardInterrupt
+        done.append(quality)
+        return webp.encode(image, quality)
+
+    slow = webp._replace(name="slow", encode=encode)
+    data, options = [Source("", str(album / "waves.png"))], CodecEvaluation(qualities=(1.0,), baselines=())
+    stopped, done = True, list[int]()
+    with pytest.raises(KeyboardInterrupt):
+        measure_all(disguise, data, options, tmp_path / "out", [slow])
+    stopped = False
+    report = measure_all(disguise, data, options, tmp_path / "out", [slow])
+    assert done == list(webp.qualities)
+    assert report.codecs == ("latens", "slow")
+    assert report.settings == {"slow": webp.version}
+
+
+def test_an_encoder_brings_its_own_clock_and_decoder(album: Path) -> None:
+    (webp,) = available(("WebP",))
+    readings = iter((10.0, 12.5, 20.0, 20.25))
+    subject = load_subject(album / "waves.png", "waves.png")
+    perfect = webp._replace(decode=lambda data: subject.image.pixels, clock=lambda: next(readings))
+    row = measure(try_encoder(perfect, subject.image, 30), subject)
+    assert (row.encode_cpu, row.decode_cpu, row.psnr) == (2.5, 0.25, float("inf"))
 
 
 def test_other_weights_and_changed_images_are_measured_again(disguise: Any, album: Path, tmp_path: Path) -> None:

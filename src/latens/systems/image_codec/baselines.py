@@ -7,6 +7,7 @@ test, and their files have no metadata (EXIF, color profile).
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -18,6 +19,14 @@ from latens.data.image_output import to_pil
 from latens.data.images import LoadedImage, Pixels
 from latens.errors import UsageError
 
+AVIF_SPEED = 6  # the default of Pillow
+
+
+def decode(data: bytes) -> Pixels:
+    """The image in the bytes of a file, uint8 (H, W, 3)."""
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image.convert("RGB"))
+
 
 class Encoder(NamedTuple):
     """An image encoder. `version` names the library and its options."""
@@ -27,6 +36,8 @@ class Encoder(NamedTuple):
     qualities: tuple[int, ...]  # increasing qualities of a rate-distortion curve
     scale: tuple[int, int]  # lowest and highest quality
     version: str
+    decode: Callable[[bytes], Pixels] = decode
+    clock: Callable[[], float] = time.process_time  # seconds of the processor, of the process that encodes and decodes
 
 
 def available(names: tuple[str, ...] = ("JPEG", "WebP", "AVIF")) -> tuple[Encoder, ...]:
@@ -35,12 +46,6 @@ def available(names: tuple[str, ...] = ("JPEG", "WebP", "AVIF")) -> tuple[Encode
     if unknown:
         raise UsageError(f"no baseline is named {unknown[0]!r}", hint=f"baselines: {', '.join(_MAKERS)}")
     return tuple(_MAKERS[name]() for name in names if features.check(_FEATURES[name.split()[0]]))
-
-
-def decode(data: bytes) -> Pixels:
-    """The image in the bytes of a file, uint8 (H, W, 3)."""
-    with Image.open(io.BytesIO(data)) as image:
-        return np.asarray(image.convert("RGB"))
 
 
 class Match(NamedTuple):
@@ -82,25 +87,34 @@ def _webp() -> Encoder:
     return Encoder("WebP", encode, qualities, (0, 100), f"libwebp {features.version('webp')}, 4:2:0, method 6")
 
 
-def _avif(subsampling: str = "4:2:0", tune: str = "") -> Encoder:
+def avif(
+    subsampling: str = "4:2:0",
+    tune: str = "",
+    *,
+    speed: int = AVIF_SPEED,
+    qualities: tuple[int, ...] = (4, 16, 28, 40, 52, 64, 76, 88),
+) -> Encoder:
+    """AVIF with a tune of libaom ("": that of libavif) at a speed from 0, the slowest, to 10."""
+    from PIL import _avif
+
     advanced = {"advanced": {"tune": tune}} if tune else {}
 
     def encode(image: LoadedImage, quality: int) -> bytes:
         # With several threads the bytes may depend on how the work is divided.
-        return _save(image, "AVIF", quality=quality, speed=6, subsampling=subsampling, max_threads=1, **advanced)
+        return _save(image, "AVIF", quality=quality, speed=speed, subsampling=subsampling, max_threads=1, **advanced)
 
-    qualities = (4, 16, 28, 40, 52, 64, 76, 88)
-    name = f"AVIF {subsampling} {tune}" if tune else "AVIF"
-    version = f"libavif {features.version('avif')}, {subsampling}, speed 6, {f'tune={tune}' if tune else 'default tune'}"
+    name = " ".join(["AVIF", *([subsampling, tune] if tune else []), *([] if speed == AVIF_SPEED else [f"speed {speed}"])])
+    library = f"libavif {features.version('avif')} ({_avif.codec_versions()})"
+    version = f"{library}, {subsampling}, speed {speed}, {f'tune={tune}' if tune else 'default tune'}"
     return Encoder(name, encode, qualities, (0, 100), version)
 
 
 _MAKERS: dict[str, Callable[[], Encoder]] = {
     "JPEG": _jpeg,
     "WebP": _webp,
-    "AVIF": _avif,
-    "AVIF 4:2:0 psnr": partial(_avif, "4:2:0", "psnr"),
-    "AVIF 4:4:4 psnr": partial(_avif, "4:4:4", "psnr"),
+    "AVIF": avif,
+    "AVIF 4:2:0 psnr": partial(avif, "4:2:0", "psnr"),
+    "AVIF 4:4:4 psnr": partial(avif, "4:4:4", "psnr"),
 }
 _FEATURES = {"JPEG": "jpg", "WebP": "webp", "AVIF": "avif"}
 

@@ -14,7 +14,8 @@ from latens.data.image_output import webp_bytes, write_image
 from latens.data.images import Pixels
 from latens.data.samples import Photograph, photographs
 from latens.errors import counted
-from latens.experiments.rate_distortion import OURS, RateDistortionResults
+from latens.experiments.codec_rows import OURS
+from latens.experiments.rate_distortion import RateDistortionResults
 from latens.inference.page import Block, Columns, Compare, Figure, Gallery, Links, Part, Section, Summary, Table
 from latens.metrics.image import psnr
 from latens.systems.image_codec.baselines import Encoder, Match, available, decode, match_size
@@ -193,8 +194,8 @@ def _timings(studies: Sequence[_Study], middle: float) -> Table:
     for study in studies:
         height, width = study.subject.image.pixels.shape[:2]
         trial = next(trial for trial in study.trials if trial.codec == OURS and trial.setting == middle)
-        speeds = [f"{width * height / 1e6 / taken:.2f}" for taken in (trial.encode_seconds, trial.decode_seconds)]
-        times = [f"{trial.encode_seconds:.3f}", f"{trial.decode_seconds:.3f}"]
+        speeds = [f"{width * height / 1e6 / taken:.2f}" for taken in (trial.encoding.wall, trial.decoding.wall)]
+        times = [f"{trial.encoding.wall:.3f}", f"{trial.decoding.wall:.3f}"]
         rows.append([study.subject.name, f"{width} × {height}", *times, *speeds])
     columns = ["photograph", "pixels", "compress s", "decompress s", "compress Mpx/s", "decompress Mpx/s"]
     return Table(columns, rows, f"Wall-clock time at quality {middle:g}: one run after one warm-up call.")

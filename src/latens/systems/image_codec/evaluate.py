@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Protocol, TypeAlias
+from typing import Annotated, Any, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from annotated_types import Ge
@@ -26,18 +26,19 @@ from latens.data.notes import left_out
 from latens.data.samples import photographs
 from latens.data.source import Source, plain_paths
 from latens.errors import InputError, LatensError, UsageError
-from latens.experiments.rate_distortion import OURS, CodecRow, RateDistortionResults, RowLog
+from latens.experiments.codec_rows import OURS, CodecRow, RowLog
+from latens.experiments.rate_distortion import RateDistortionResults
 from latens.experiments.report import Report
 from latens.metrics.image import ms_ssim, psnr
 from latens.metrics.rate import bits_per_pixel
 from latens.metrics.ssimulacra2 import SMALLEST_SIDE, check_installed, ssimulacra2
 from latens.settings import settings
-from latens.systems.image_codec.baselines import Encoder, available, decode
+from latens.systems.image_codec.baselines import Encoder, available
 
 logger = logging.getLogger(__name__)
 
 ROWS = "rows.jsonl"
-
+T = TypeVar("T")
 
 Baseline: TypeAlias = Literal["JPEG", "WebP", "AVIF", "AVIF 4:2:0 psnr", "AVIF 4:4:4 psnr"]
 
@@ -62,12 +63,16 @@ def evaluate(codec: Codec, sources: Sequence[Source], options: CodecEvaluation, 
 
 
 def measure_all(
-    codec: Codec, sources: Sequence[Source], options: CodecEvaluation, folder: Path | None
+    codec: Codec,
+    sources: Sequence[Source],
+    options: CodecEvaluation,
+    folder: Path | None,
+    others: Sequence[Encoder] = (),
 ) -> RateDistortionResults:
-    """The rows of an evaluation; raises as `evaluate`."""
+    """The rows of an evaluation with `others` after the baselines of the options; raises as `evaluate`."""
     if options.ssimulacra2:
         check_installed()
-    encoders = _encoders(options.baselines)
+    encoders = (*_encoders(options.baselines), *others)
     qualities = options.qualities or tuple(float(step) for step in range(1, int(codec.best_quality) + 1))
     if max(qualities) > codec.best_quality:
         raise UsageError(f"the qualities of this model are 1 to {codec.best_quality:g}", where=f"qualities {max(qualities):g}")
@@ -135,14 +140,12 @@ def _measure(
     ):
         found = log.find(subject.digest, name, version, chosen)
         known = {setting: row for setting, row in found.items() if not scored or row.ssimulacra2 is not None}
-        new = {
-            setting: measure(attempt(subject.image, setting), subject, score=score)
-            for setting in chosen
-            if setting not in known
-        }
-        log.add(new.values())
-        rows += [row._replace(name=subject.name) for row in (known | new).values()]
-        fresh += len(new)
+        for setting in chosen:
+            if setting not in known:
+                known[setting] = measure(attempt(subject.image, setting), subject, score=score)
+                log.add([known[setting]])
+                fresh += 1
+        rows += [row._replace(name=subject.name) for row in known.values()]
     return _Measured(rows, fresh)
 
 
@@ -184,31 +187,39 @@ class Trial(NamedTuple):
     setting: float
     data: bytes
     decoded: Pixels
-    encode_seconds: float
-    decode_seconds: float
+    encoding: Times
+    decoding: Times
     estimated_bytes: float | None = None
+
+
+class Times(NamedTuple):
+    """Seconds of the clock and of the processor, all threads together."""
+
+    wall: float
+    cpu: float
+
+
+def timed(call: Callable[[], T], clock: Callable[[], float] = time.process_time) -> tuple[T, Times]:
+    """The result of a call and its times; `clock` gives the seconds of the processor."""
+    cpu, wall = clock(), time.perf_counter()
+    result = call()
+    return result, Times(time.perf_counter() - wall, clock() - cpu)
 
 
 def try_codec(codec: Codec, loaded: LoadedImage, quality: float) -> Trial:
     """Encode and decode with the model; also estimate the size from its probabilities."""
     image = to_pil(loaded.pixels, gray=loaded.gray)
-    started = time.perf_counter()
-    data = codec.compress(image, quality=quality)
-    packed = time.perf_counter()
-    decoded = np.asarray(codec.decompress(data).convert("RGB"))
-    done = time.perf_counter()
+    data, encoding = timed(lambda: codec.compress(image, quality=quality))
+    decoded, decoding = timed(lambda: np.asarray(codec.decompress(data).convert("RGB")))
     estimated = codec.code_length(image, quality=quality) / 8
-    return Trial(OURS, codec.model_id, quality, data, decoded, packed - started, done - packed, estimated)
+    return Trial(OURS, codec.model_id, quality, data, decoded, encoding, decoding, estimated)
 
 
 def try_encoder(encoder: Encoder, image: LoadedImage, quality: int) -> Trial:
     """Encode and decode with a baseline."""
-    started = time.perf_counter()
-    data = encoder.encode(image, quality)
-    packed = time.perf_counter()
-    decoded = decode(data)
-    done = time.perf_counter()
-    return Trial(encoder.name, encoder.version, quality, data, decoded, packed - started, done - packed)
+    data, encoding = timed(lambda: encoder.encode(image, quality), encoder.clock)
+    decoded, decoding = timed(lambda: encoder.decode(data), encoder.clock)
+    return Trial(encoder.name, encoder.version, quality, data, decoded, encoding, decoding)
 
 
 def measure(trial: Trial, subject: Subject, *, similarity: bool = True, score: bool = False) -> CodecRow:
@@ -225,8 +236,10 @@ def measure(trial: Trial, subject: Subject, *, similarity: bool = True, score: b
         bpp=bits_per_pixel(len(trial.data), width, height),
         psnr=psnr(original, trial.decoded),
         ms_ssim=ms_ssim(original, trial.decoded) if similarity else None,
-        encode_seconds=round(trial.encode_seconds, 5),
-        decode_seconds=round(trial.decode_seconds, 5),
+        encode_seconds=round(trial.encoding.wall, 5),
+        decode_seconds=round(trial.decoding.wall, 5),
+        encode_cpu=round(trial.encoding.cpu, 5),
+        decode_cpu=round(trial.decoding.cpu, 5),
         estimated_bytes=trial.estimated_bytes,
         ssimulacra2=ssimulacra2(original, trial.decoded) if score else None,
     )
