@@ -2,7 +2,7 @@
 
     python3 -m venv peer && peer/bin/pip install pillow-jxl-plugin==1.3.8 pillow
     python benchmarks/codec_anchors.py --data kodak/ --jxl-python peer/bin/python -o anchors
-    python benchmarks/codec_anchors.py --data photos_lossless/ photos_clean/ --held-out --jxl-python peer/bin/python -o anchors
+    python benchmarks/codec_anchors.py --data photos_lossless/ photos_clean/ --held-out --jxl-python peer/bin/python -o held-out
 
 The report and the rows are those of `latens evaluate image_codec`. The rows of the other codecs are kept in OUT/rows.jsonl and
 reused for another --model. The plugin of JPEG XL has a license (GPL) that latens cannot depend on, so it runs in an environment
@@ -58,6 +58,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="images or folders")
     parser.add_argument("--held-out", action="store_true", help="only images whose name training holds out for validation")
+    parser.add_argument("--leave-out", nargs="*", default=[], help="names of images to leave out, such as drawings")
     parser.add_argument("--model", default="image_codec_context")
     parser.add_argument("--jxl-python", help="python of an environment with pillow-jxl-plugin; without it, no JPEG XL")
     parser.add_argument("--speeds", type=int, nargs="*", default=[], help="slower speeds of AVIF, such as 4 0")
@@ -68,10 +69,10 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def chosen_files(arguments: argparse.Namespace) -> list[Path]:
-    """The images of --data; with --held-out, those of the validation split of training."""
+    """The images of --data without --leave-out; with --held-out, those of the validation split of training."""
     files = [file.path for file in find_inputs(arguments.data, IMAGE_ENDINGS)]
     share = CropConfig().validation_share if arguments.held_out else 1.0
-    return [path for path in files if place_of(path.name) < share]
+    return [path for path in files if place_of(path.name) < share and path.name not in arguments.leave_out]
 
 
 def slow_avif(speed: int) -> list[Encoder]:
