@@ -78,6 +78,12 @@ def test_rows_of_equal_time_are_trained_once(album: Path, tmp_path: Path) -> Non
         assert any(cell.strip() == str(count) for cell in cells for count in steps)
 
 
+def test_a_short_run_warms_up_for_a_fifth_of_its_steps() -> None:
+    short, usual = (image_training(ImageScale(steps=steps, checks=2), dense()) for steps in (60, 4000))
+    assert (short.run.steps, short.run.validate_every, short.optim.warmup) == (60, 30, 12)
+    assert (usual.run.validate_every, usual.optim.warmup) == (2000, 100)
+
+
 PAPER = ImageScale(size="paper", steps=156_250)
 
 

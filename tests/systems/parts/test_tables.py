@@ -75,6 +75,14 @@ def test_tables_1_and_2_have_every_row_and_its_published_numbers(labeled: Path, 
     assert trials.ran == [(len(TABLE_1_ROWS), 5), (len(TABLE_2), 1)]
 
 
+def test_a_table_of_one_seed_and_few_images_says_so(labeled: Path, tmp_path: Path) -> None:
+    report = made("table7", labeled, tmp_path, images="2")
+    assert ", 2 training and " in report.about
+    (block,) = report.blocks
+    assert isinstance(block, Table)
+    assert "One seed, which shows no order." in block.caption
+
+
 def test_rows_and_probes_can_be_measured_separately(labeled: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
 

@@ -45,9 +45,10 @@ def step_seconds(build: Callable[[Any, Any], Trainable], config: FlowTraining, s
     return float(np.mean(taken[WARMUP_STEPS:]))
 
 
-def with_steps(config: FlowTraining, steps: int) -> FlowTraining:
-    """The configuration with `steps` steps and four validations."""
-    return replace(config, run=replace(config.run, steps=steps, validate_every=max(steps // 4, 1)))
+def with_steps(config: FlowTraining, steps: int, checks: int = 4) -> FlowTraining:
+    """The configuration with `steps` steps, `checks` validations, and a warm-up of at most a fifth of the steps."""
+    run = replace(config.run, steps=steps, validate_every=max(steps // checks, 1))
+    return replace(config, optim=replace(config.optim, warmup=min(config.optim.warmup, steps // 5)), run=run)
 
 
 def steps_within(minutes: float, seconds: float) -> int:

@@ -18,7 +18,7 @@ from latens.data.image_output import png_bytes
 from latens.data.labeled import open_labeled
 from latens.data.source import Source
 from latens.experiments.lab import ExperimentRunner
-from latens.experiments.report import Report
+from latens.experiments.report import Report, seeds_of
 from latens.inference.page import Block, Figure, Gallery, Table
 from latens.metrics.plot import Line, LinePanel, line_plot
 from latens.nn.lipschitz import Concatenation
@@ -198,7 +198,9 @@ def figure_4_5_1(lab: ExperimentRunner[DensityModel, ImageScale]) -> Report:
         assert isinstance(config.model, ImageFlow)
         rows.append([name.split()[1], str(getattr(config.model.block, "growth", "-")), f"{min(bits):.4f}"])
     image = line_plot([LinePanel("step", "bits/dim (validation)", lines)], columns=1, title="Figure 4.5.1")
-    caption = "Published (8.7M parameters, 200 epochs of CIFAR-10): depth 3 best with 3.37, depth 5 last with 3.42."
+    caption = (
+        f"{seeds_of(1)} Published (8.7M parameters, 200 epochs of CIFAR-10): depth 3 best with 3.37, depth 5 last with 3.42."
+    )
     table = Table(["depth", "growth", "best bits/dim"], rows, caption)
     return image_report(lab, "figure4.5.1", "Depth of the dense blocks", [Figure(image, alt="curves"), table])
 

@@ -227,7 +227,10 @@ def table_4_4_5(lab: ExperimentRunner[DensityModel, ImageScale]) -> Report:
             cells += [f"{100 * found['accuracy']:.2f}", bits]
         table.append([name, *cells, published.get(name, "-")])
     columns = ["model", *(f"lambda {w}: {m}" for w in ("0", "1/D", "1") for m in ("accuracy %", "bits/dim")), "published"]
-    caption = f"{length(lab.scale)} per cell; published: 400 epochs, accuracy | accuracy @ bits/dim | accuracy @ bits/dim."
+    caption = (
+        f"{length(lab.scale)} per cell, at most {lab.scale.images} test images. {seeds_of(1)} "
+        "Published: 400 epochs, accuracy | accuracy @ bits/dim | accuracy @ bits/dim."
+    )
     return image_report(lab, "table4.4.5", "Hybrid modeling", [Table(columns, table, caption)])
 
 

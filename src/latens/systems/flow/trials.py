@@ -62,6 +62,7 @@ class ImageScale:
     size: Size = "cpu"  # size of the models
     steps: Count = 4000  # training steps of every row
     minutes: NonNegative = 0.0  # CPU minutes of training of every row, in place of `steps`; 0: use `steps`
+    checks: Count = 4  # validations of a training of `steps`
     images: Count = 600  # maximum number of test images
     draws: Count = 1  # draws of dequantization noise per test image
     seed: Natural = 0  # seed of the weights and the noise
@@ -87,7 +88,10 @@ L: TypeAlias = ExperimentRunner[DensityModel, ImageScale]
 
 
 def image_training(scale: ImageScale, block: Blocks, *, match: bool = True) -> FlowTraining:
-    """Training configuration of a row. Except at paper scale the width of the blocks is matched to the parameters of TARGET."""
+    """Training configuration of a row; a short run warms up for at most a fifth of its steps.
+
+    Except at paper scale the width of the blocks is matched to the parameters of TARGET.
+    """
     base = {"tiny": tiny, "cpu": cpu, "paper": small_paper}[scale.size]()
     assert isinstance(base.model, ImageFlow)
     sizes = replace(base.model, block=block, whiten=False)
@@ -98,8 +102,7 @@ def image_training(scale: ImageScale, block: Blocks, *, match: bool = True) -> F
         base = replace(base, data=replace(base.data, batch=8, validation_limit=96))  # small batches allow more steps
     if match and scale.size != "paper":
         sizes = matched(sizes, TARGET[scale.size])
-    run = replace(base.run, steps=scale.steps, seed=scale.seed, validate_every=max(scale.steps // 4, 1))
-    return replace(base, model=sizes, run=run)
+    return with_steps(replace(base, model=sizes, run=replace(base.run, seed=scale.seed)), scale.steps, scale.checks)
 
 
 def small_paper() -> FlowTraining:

@@ -18,7 +18,7 @@ from latens.data.source import Source, one_source
 from latens.errors import UsageError, counted
 from latens.experiments.lab import ExperimentRunner
 from latens.experiments.probes import PROBES, Probe
-from latens.experiments.report import Report, spread
+from latens.experiments.report import Report, seeds_of, spread
 from latens.inference.page import Block, Table
 from latens.settings import to_dict
 from latens.systems.parts.config import CodeConfig, PatchVAEConfig, PatchVAELoss
@@ -60,6 +60,7 @@ from latens.systems.parts.trials import (
     Table7Scale,
     TableScale,
     Trials,
+    probing,
     row_training,
     scales_of,
 )
@@ -91,7 +92,7 @@ def table1(trials: Trials, scale: Table1Scale) -> list[Block]:
         rows.append([name, *cells, *(["-"] * 3 if printed is None else [f"{value:.2f}" for value in printed])])
     columns = ["model", *PROBES, *(f"published {probe}" for probe in PUBLISHED_PROBES)]
     caption = (
-        f"{trials.train.name}: top-1 in percent, mean ± deviation over {scale.seeds} seeds; epochs chosen on validation. "
+        f"{trials.train.name}: top-1 in percent, {probing(scale)}. {seeds_of(scale.seeds)} "
         f"Published: {known}, one run, best test epoch; the supervised row was trained on ImageNet."
     )
     return [Table(columns, rows, caption)]
@@ -119,7 +120,7 @@ def table2(trials: Trials, scale: Table2Scale) -> list[Block]:
         score = trials.score(name, RESNETS[name], ABLATED)
         rows.append([name, spread(score.top1), spread(score.top5), *(f"{value:.2f}" for value in printed)])
     columns = ["model", "top-1", "top-5", "published top-1 (ImageNet)", "published top-5"]
-    return [Table(columns, rows, f"{trials.train.name}; {scale.seeds} seeds.")]
+    return [Table(columns, rows, f"{trials.train.name}, {probing(scale)}. {seeds_of(scale.seeds)}")]
 
 
 class Ablated(NamedTuple):
@@ -142,7 +143,9 @@ def ablation(ablated: Ablated, trials: Trials, scale: TableScale) -> list[Block]
     for (value, variant), (cifar, indoor) in zip(variants.items(), ablated.published.values(), strict=True):
         score = trials.score(f"{title} {value}", variant, ABLATED)
         rows.append([value, spread(score.top1), f"{cifar:.2f}", f"{indoor:.2f}"])
-    caption = f"{ABLATED}, {trials.train.name}, top-1 in percent, {scale.seeds} seeds; {title} of PatchVAE."
+    caption = (
+        f"{title} of PatchVAE; {ABLATED}, {trials.train.name}, top-1 in percent, {probing(scale)}. {seeds_of(scale.seeds)}"
+    )
     return [Table([title, "ours", "published CIFAR-100", "published Indoor-67"], rows, caption)]
 
 
@@ -189,7 +192,7 @@ def table7(trials: Trials, scale: Table7Scale) -> list[Block]:
         rows.append([name, *ours, *(f"{value:g}" for value in printed)])
     columns = ["model", "PSNR dB", "FID", "SSIM", "published PSNR", "published FID", "published SSIM"]
     caption = (
-        f"{trials.test.name}, {scale.seeds} seeds. PSNR for pixels in [0, 1]; the published PSNR is for pixels divided by "
+        f"{trials.test.name}. {seeds_of(scale.seeds)} PSNR for pixels in [0, 1]; the published PSNR is for pixels divided by "
         "the deviation of ImageNet: add 12.9 dB. FID on the features of --set features=MODEL."
     )
     return [Table(columns, rows, caption)]
@@ -269,7 +272,7 @@ def artifact(
             source = given
         trials = Trials(lab, source)
         made = blocks(trials, lab.scale)
-        train, test = len(trials.train), len(trials.test)
+        train, test = min(len(trials.train), lab.scale.images or len(trials.train)), len(trials.test)
         about = f"{trials.train.name}, {train} training and {test} test images; recipe {lab.scale.recipe}."
         facts = {"data": str(source), "recipe": lab.recipe, "scale": to_dict(lab.scale)}
         left_out = list(trials.left_out)

@@ -13,6 +13,7 @@ import torch
 from latens.data.labeled import open_labeled
 from latens.data.source import Source
 from latens.data.squares import Squares, readable
+from latens.errors import counted
 from latens.experiments.journal import digest
 from latens.experiments.lab import ExperimentRunner
 from latens.experiments.probes import (
@@ -84,6 +85,11 @@ class DiscoveryScale(TableScale):
 
 
 S = TypeVar("S", bound=TableScale)
+
+
+def probing(scale: TableScale) -> str:
+    """The schedule of the fine-tuning probes as text."""
+    return f"probes of {counted(scale.epochs, 'epoch')}, the epoch chosen on validation images"
 
 
 def scales_of(cls: type[S]) -> Mapping[str, S]:
