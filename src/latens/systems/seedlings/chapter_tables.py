@@ -120,7 +120,7 @@ def _search(lab: ChapterLab, name: str, title: str) -> Report:
         "table3.4": Table(
             ["model", "learning rate", "weight decay", "rate (published)", "decay (published)"],
             chosen,
-            f"By validation loss, day {day}.",
+            f"By validation loss, day {day}, one run each, which shows no order of close values.",
         ),
     }
     return Report(name=name, title=title, about=about(lab), blocks=[shown[name]])

@@ -15,6 +15,7 @@ import torch
 from annotated_types import MinLen
 
 from latens.data.source import Source
+from latens.errors import counted
 from latens.experiments.journal import digest
 from latens.experiments.lab import ExperimentRunner
 from latens.inference.device import transform_precision
@@ -274,7 +275,7 @@ def about(lab: ChapterLab) -> str:
     scale = lab.scale
     data = ", ".join(map(str, lab.sources)) or f"{scale.trays} simulated trays ({scale.preset})"
     arithmetic = {{"bf16": "bfloat16", "no": "float32"}[precision_of(scale, one)] for one in (*scale.models, *scale.networks)}
-    schedule = f"{scale.epochs} epochs, {scale.runs} runs, protocol {scale.protocol}"
+    schedule = f"{counted(scale.epochs, 'epoch')}, {counted(scale.runs, 'run')}, protocol {scale.protocol}"
     schedule += f", {' and '.join(sorted(arithmetic))}"
     return f"{data}; split by {scale.split}; {schedule}; recipe {lab.recipe}"
 
