@@ -23,7 +23,7 @@ from latens.systems.video_codec.dataset import ClipData
 from latens.systems.video_codec.measure import RegionClip
 from latens.systems.video_codec.objects import OBJECTS, VISIBLE, SelectionGain, gains_table, pairs_of
 from latens.systems.video_codec.streets import CLASSES, KIND, LABELS, street_clips
-from latens.systems.video_codec.study import SCALES, SCALING, SCALING_STREETS, VARIANTS, Study, VideoLab, training
+from latens.systems.video_codec.study import SCALES, SCALING, SCALING_STREETS, VARIANTS, Study, VideoLab, VideoScale, training
 from latens.systems.video_codec.system import SYSTEM
 from latens.systems.video_codec.visualization import colored_labels, outlined
 
@@ -180,3 +180,9 @@ def test_latent_scaling_at_paper_scale_is_trained_without_amplifiers() -> None:
         assert isinstance(model, ScaleSpaceFlowConfig)
         assert isinstance(model.method, LatentScaling)
         assert (model.method.amplified_share, model.method.gamma) == (share, 30.0)
+
+
+def test_short_trainings_have_a_short_warm_up() -> None:
+    long, short = (training(VideoScale(steps=steps), VARIANTS[SCALING]) for steps in (0, 15))
+    assert (long.run.steps, long.run.validate_every, long.optim.warmup) == (500, 250, 20)
+    assert (short.run.steps, short.run.validate_every, short.optim.warmup) == (15, 15, 3)

@@ -123,13 +123,14 @@ def training(scale: VideoScale, variant: Variant) -> VideoTraining:
         method = replace(method, gain=model.method.gain)  # sizes of the recipe
     if isinstance(method, LatentScaling) and scale.recipe == "paper":
         method = replace(method, amplified_share=0.0)  # the thesis amplifies gains only after training
-    run = base.run
+    run, optim = base.run, base.optim
     if scale.steps:
         run = replace(run, steps=scale.steps, validate_every=min(run.validate_every, scale.steps))
+        optim = replace(optim, warmup=min(optim.warmup, scale.steps // 5))
     data, loss = replace(base.data, masks=variant.masks), base.objective
     if variant.quality:
         loss = replace(loss, quality=variant.quality, levels=(variant.quality,))
-    return replace(base, model=replace(model, method=method), data=data, objective=loss, run=run)
+    return replace(base, model=replace(model, method=method), data=data, objective=loss, optim=optim, run=run)
 
 
 def trainings(labels: Sequence[str], scale: VideoScale) -> dict[str, VideoTraining]:
