@@ -84,6 +84,14 @@ def test_a_short_run_warms_up_for_a_fifth_of_its_steps() -> None:
     assert (usual.run.validate_every, usual.optim.warmup) == (2000, 100)
 
 
+def test_learned_weights_are_shown_with_the_length_of_their_training(album: Path, tmp_path: Path) -> None:
+    settings = {"steps": "1", "checks": "1"}
+    (made,) = reproduce("flow/figureB.4", recipe="tiny", data=[album], out=tmp_path, settings=settings, device="cpu")
+    claim = made.blocks[-1]
+    assert isinstance(claim, Table)
+    assert claim.caption == "After 1 step from equal weights of 0.707. One seed, which shows no order."
+
+
 PAPER = ImageScale(size="paper", steps=156_250)
 
 

@@ -48,6 +48,7 @@ from latens.systems.flow.trials import (
     full_training,
     image_source,
     image_training,
+    length,
     selected_rows,
     toy_model,
     trained,
@@ -231,7 +232,9 @@ def figure_b_4(lab: ExperimentRunner[DensityModel, ImageScale]) -> Report:
     last = [pair[1] > pair[0] for _, layers in rows for pair in layers[-1:]]
     share = f"{sum(last)} of {len(last)} blocks"
     claim = Table(
-        ["claim of appendix B.4", "measured"], [["the last dense layer gives the transformed signal more weight", share]], ""
+        ["claim of appendix B.4", "measured"],
+        [["the last dense layer gives the transformed signal more weight", share]],
+        f"After {length(lab.scale)} from equal weights of {0.5**0.5:.3f}. {seeds_of(1)}",
     )
     names = [short(name) for name, _ in rows]
     for index, title in ((0, "eta_1: input"), (1, "eta_2: transformed signal")):

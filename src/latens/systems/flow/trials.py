@@ -19,7 +19,7 @@ import torch
 
 from latens.data.labeled import open_labeled
 from latens.data.source import Source, one_source
-from latens.errors import UsageError
+from latens.errors import UsageError, counted
 from latens.experiments.lab import RUNS, ExperimentRunner
 from latens.experiments.report import seeds_of
 from latens.inference.page import Table
@@ -288,7 +288,7 @@ def density_table(
 
 def length(scale: ImageScale) -> str:
     """Training budget of a row as text."""
-    return f"{scale.minutes:g} CPU minutes of steps" if scale.minutes else f"{scale.steps} steps"
+    return f"{scale.minutes:g} CPU minutes of steps" if scale.minutes else counted(scale.steps, "step")
 
 
 def dense(
