@@ -29,7 +29,8 @@ SCALES = ("tiny", "cpu", "paper")  # in increasing order
 INTRO = (
     "Every table and figure below was made by the command above it, and this page was generated from the records of these runs "
     "(`src/latens/records`). The scale `tiny` shows that the computation runs: its models are trained for seconds, mostly on "
-    "data that the system writes, and its numbers mean nothing. `cpu` is the scale of minutes to hours on two cores."
+    "data that the system writes, and its numbers mean nothing. `cpu` is the scale of minutes to hours on two cores. Some of "
+    "its records have fewer steps, images, rows or seeds, as their commands say; a few steps or one seed show no order of rows."
 )
 
 
