@@ -111,6 +111,15 @@ def test_tables_contain_the_published_numbers(bundled: ImageCodec, images: Path,
     assert all(f"{early:.4f} ({late:.4f})" in shown["table5.4.3"] for early, late in published)
 
 
+def test_reports_name_a_single_image_once(bundled: ImageCodec, images: Path, tmp_path: Path) -> None:
+    lab = laboratory(bundled, images, tmp_path)
+    several = Study(lab)
+    first, *_, last = (subject.path.stem for subject in several.subjects)
+    assert f"({first} to {last}), their middle" in several.report("figureC.2", "", []).about
+    lab.scale = replace(SCALE, images=1)
+    assert f"1 image ({first}), its middle" in Study(lab).report("figureC.2", "", []).about
+
+
 def test_rows_of_several_seeds_have_deviations_and_differences_paired_by_seed(
     bundled: ImageCodec, images: Path, tmp_path: Path
 ) -> None:

@@ -159,11 +159,12 @@ class Study:
         """The report of a table or figure."""
         names = [subject.path.stem for subject in self.subjects]
         middle = self.scale.crop and name != OF_ONE_IMAGE
-        part = f"their middle {self.scale.crop} x {self.scale.crop}" if middle else "whole"
+        whose, span = ("their", f"{names[0]} to {names[-1]}") if len(names) > 1 else ("its", names[0])
+        part = f"{whose} middle {self.scale.crop} x {self.scale.crop}" if middle else "whole"
         first, last = self.scale.seed, self.scale.seed + (0 if name.startswith("figure") else self.scale.seeds - 1)
         seeds = f"seed {first}" if first == last else f"seeds {first} to {last}"
         about = (
-            f"{counted(len(names), 'image')} ({names[0]} to {names[-1]}), {part}; {seeds}; transforms in "
+            f"{counted(len(names), 'image')} ({span}), {part}; {seeds}; transforms in "
             f"{self.codec.precision}; model {self.codec.name}, weights {self.codec.model_id[:12]}."
         )
         facts = {
