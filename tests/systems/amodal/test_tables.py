@@ -113,6 +113,9 @@ def test_a_table_is_trained_once_and_shares_its_runs(tmp_path: Path, log: pytest
     assert not log.messages
     make("table3", tmp_path, seeds="1")
     assert trained(log) == ["vq-alone-0", "vq-refined-0"]
+    alone = json.loads((tmp_path / "table3.json").read_text())
+    assert written["tables"][1]["caption"].endswith("Mean ± deviation over 2 seeds.")
+    assert alone["tables"][1]["caption"].endswith("One seed, which shows no order.")
     codes = [load_model(folder / "best").weights for folder in (tmp_path / "runs").glob("[cv]*")]
     assert len(codes) == 5
     assert all(torch.equal(codes[0][name], other[name]) for other in codes for name in codes[0] if name.startswith("code."))

@@ -19,7 +19,7 @@ from latens.codes.vq import usage
 from latens.contract import Artifact
 from latens.data.source import Source
 from latens.errors import InputError
-from latens.experiments.report import Report, spread
+from latens.experiments.report import Report, seeds_of, spread
 from latens.inference.page import Table
 from latens.shapes import Float
 from latens.systems.amodal.batches import mask_crops
@@ -163,7 +163,8 @@ def tables_of(runs: Comparison, rows: Sequence[VariantRow], printed_on: str, pai
     by_variant = {row.variant: row for row in rows}
     differences = [difference(by_variant[one], by_variant[other], of[one], of[other]) for one, other in pairs]
     columns = ["difference", "seeds", *(MEASURES[key] for key in COMPARED), f"paper mAP ({printed_on})"]
-    caption = "In percentage points, paired by seed; both runs see the same data in the same order."
+    seeds = seeds_of(runs.scale.seeds)
+    caption = f"In percentage points, paired by seed; both runs see the same data in the same order. {seeds}"
     return Made([table, Table(columns, differences, start + caption)], results)
 
 
