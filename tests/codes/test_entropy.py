@@ -77,6 +77,15 @@ def test_rate_aware_rounding_is_the_best_of_its_two_candidates() -> None:
     assert torch.equal(round_for_rate(residual, scale, 1e6), nearest)
 
 
+def test_rate_aware_rounding_of_many_dimensions_one_scale_and_unknown_entries() -> None:
+    residual = torch.tensor([[[0.4, -0.6, 2.9], [float("nan"), -7.2, 0.0]]])
+    expected = torch.tensor([[[0.0, -1.0, 3.0], [float("nan"), -7.0, 0.0]]])
+    for scale in (torch.tensor(2.0), torch.full((1, 2, 1), 2.0)):
+        found = round_for_rate(residual, scale, 1e6)
+        torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
+    assert round_for_rate(residual[:, :0], torch.tensor(2.0), 20.0).shape == (1, 0, 3)
+
+
 def test_the_initial_density_of_the_prior() -> None:
     """Slope 1 / spread of the logit for any depth and width, offsets in [-1/2, 1/2], no gates (Balle et al. 2018)."""
     torch.manual_seed(0)

@@ -47,10 +47,15 @@ def round_for_rate(residual: Float[Tensor, "..."], scale: Float[Tensor, "..."], 
     give the weight 12 / (2 ln 2) = 8.7; larger weights are closer to plain rounding.
     """
     nearest = residual.round()
-    lower = nearest - nearest.sign()
-    cost_nearest = gaussian_bits(nearest, scale) + weight * (residual - nearest).square()
-    cost_lower = gaussian_bits(lower, scale) + weight * (residual - lower).square()
-    return torch.where(cost_lower < cost_nearest, lower, nearest)
+    # Zeros have no neighbor towards zero. Most symbols are zeros, so the costs of the others are computed apart.
+    places = nearest.flatten().nonzero()[:, 0]
+    own, width = (part.expand_as(nearest).flatten().index_select(0, places) for part in (residual, scale))
+    high = own.round()
+    low = high - high.sign()
+    cost_high = gaussian_bits(high, width) + weight * (own - high).square()
+    cost_low = gaussian_bits(low, width) + weight * (own - low).square()
+    chosen = torch.where(cost_low < cost_high, low, high)
+    return nearest.flatten().index_copy_(0, places, chosen).view_as(nearest)
 
 
 class FactorizedPrior(nn.Module):
