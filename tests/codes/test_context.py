@@ -211,15 +211,20 @@ def test_the_extremes_do_not_overflow(model: Model) -> None:
         assert int((coded.mean - mean).abs().max()) <= 1 << 20
     filters = torch.full((1, 3, 3, 3), 127, dtype=torch.int32)
     u = torch.full((1, 1, 3, 3, 3), 127, dtype=torch.int32)
-    assert int(convolved(u.unbind(2), filters)[0, 0, 1, 1]) == 27 * 127**2 < 1 << 19
+    for fast in (True, False):
+        assert int(convolved(u.unbind(2), filters, fast=fast)[0, 0, 1, 1]) == 27 * 127**2 < 1 << 19
 
 
-def test_convolved_is_a_convolution() -> None:
+@pytest.mark.parametrize("fast", [True, False])
+def test_convolved_is_a_convolution(fast: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     u = torch.randint(-127, 128, (2, 5, 3, 6, 7), dtype=torch.int32, generator=generator)
     filters = torch.randint(-127, 128, (5, 3, 3, 3), dtype=torch.int32, generator=generator)
     expected = nn.functional.conv2d(u.flatten(1, 2).double(), filters.double(), padding=1, groups=5)
-    assert torch.equal(convolved(u.unbind(2), filters).double(), expected)
+    with torch.autocast("cpu", torch.bfloat16):  # must have no effect
+        found = convolved(u.unbind(2), filters, fast=fast)
+    assert found.dtype is torch.int32
+    assert torch.equal(found.double(), expected)
 
 
 @pytest.mark.parametrize(("x", "bits", "expected"), [(3, 1, 2), (-3, 1, -1), (7, 3, 1), (-5, 3, -1), (-4, 3, 0)])

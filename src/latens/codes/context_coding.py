@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import zlib
 from collections.abc import Callable, Mapping
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from latens.codes.coding import (
     LatentParameters,
     other_machine,
 )
-from latens.codes.context import PHASES, split_phases
+from latens.codes.context import PHASES
 from latens.codes.integer import IntegerNetwork, Mode, Rows
 from latens.codes.integer_context import (
     FEATURE_MAX,
@@ -120,12 +121,9 @@ class ContextCoding(FrozenCoding):
         return LatentParameters(real_mean(prediction.mean), table_index(prediction.level))
 
     def encode_band(self, symbols: Int[Tensor, "1 M h w"], levels: Int[Tensor, "1 M h w"]) -> bytes:
-        order, strong = self.context.order(symbols.device), self.context.strong
-        groups = []
-        for value, level in zip(split_phases(symbols), split_phases(levels), strict=True):
-            for own in (order[:strong], order[strong:]):
-                values, tables = (flat(part.index_select(1, own)) for part in (value, level))
-                groups.append((values.astype(np.int32, copy=False), tables.astype(np.uint8, copy=False)))
+        values, tables = (self.context.in_order(part) for part in (symbols.to(torch.int32), levels.to(torch.uint8)))
+        pairs = zip(chain(*values), chain(*tables), strict=True)
+        groups = [(flat(value), flat(level)) for value, level in pairs]
         checks = level_check(groups[0][1]) + level_check(*(own for _, own in groups))
         return checks + coder.encode_groups(groups, self.y_tables)
 

@@ -12,15 +12,15 @@
     mean  += (shift * sigma[level] + 256) >> 9         sigma in 1/1024 below 2^19: below 2^30
     level += (sum' + half) >> e'                       of |u| - 5 / 16
 
-Sums of filters run in int32 and products in int64, so no operation rounds on any device. Gates and slices are networks of
-`latens.codes.integer`. `sigma` and `reciprocal` are those of the level before the context, in which symbols are clamped to
-+-2^12.
+Sums of filters run in int32 (on the CPU in float32, which is exact below 2^24) and products in int64, so no operation rounds on
+any device. Gates and slices are networks of `latens.codes.integer`. `sigma` and `reciprocal` are those of the level before the
+context, in which symbols are clamped to +-2^12.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -31,7 +31,7 @@ from latens.codes.coding import LEVELS, OUTPUT_BITS
 from latens.codes.context import PHASES, split_phases
 from latens.codes.integer import MODES, IntegerNetwork, Mode, probe
 from latens.errors import DeviceMismatch, ModelError
-from latens.shapes import Int
+from latens.shapes import Int, Shaped
 
 LEVEL_BITS = 4  # fractional bits of levels
 FINE_LEVELS = ((LEVELS - 1) << LEVEL_BITS) + 1  # from 0 to the last table
@@ -100,16 +100,17 @@ class IntegerContext:
     def code(self, model: IntegerModel, choose: Chooser) -> IntegerCoded:
         """Symbols of a band in the order of coding; `choose` is called for each `Part`. h and w must be even."""
         named = self._on(model.mean.device)
+        mean, level = (part.to(torch.int32).index_select(1, named["order"]) for part in (model.mean, model.level))
+        ordered = IntegerModel(mean, level, model.features.to(torch.int32))
         known: list[Tensor] = []
-        result = IntegerCoded(*(torch.empty_like(model.mean, dtype=torch.int32) for _ in IntegerCoded._fields))
+        result = IntegerCoded(*(torch.empty_like(mean) for _ in IntegerCoded._fields))
         for k, (row, column) in enumerate(PHASES):  # one phase in memory at a time
-            mean, level, features = (part[:, :, row::2, column::2].to(torch.int32) for part in model)
-            mean, level = (part.index_select(1, named["order"]) for part in (mean, level))
-            coded, innovations = self._phase(k, IntegerModel(mean, level, features.contiguous()), known, choose, named)
-            known.append(innovations)
+            phase = IntegerModel(*(part[:, :, row::2, column::2].contiguous() for part in ordered))
+            coded, innovations = self._phase(k, phase, known, choose, named)
+            known.append(torch.cat([innovations, innovations.abs().sub_(MAGNITUDE)], dim=1))
             for whole, part in zip(result, coded, strict=True):
-                whole[:, :, row::2, column::2] = part.index_select(1, named["back"])
-        return result
+                whole[:, :, row::2, column::2] = part
+        return IntegerCoded(*(part.index_select(1, named["back"]) for part in result))
 
     def _phase(
         self, k: int, model: IntegerModel, known: Sequence[Tensor], choose: Chooser, named: Mapping[str, Tensor]
@@ -136,32 +137,33 @@ class IntegerContext:
     def _context(
         self, k: int, fine: Tensor, features: Tensor, known: Sequence[Tensor], named: Mapping[str, Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """What the innovations of the earlier phases add to the means and to the levels of phase k + 1."""
+        """What the innovations of the earlier phases add to the means and to the levels of phase k + 1.
+
+        `known` contains u and then |u| - 5 / 16 of each earlier phase, (B, 2 M, h/2, w/2).
+        """
         gate = self.gates[k](features, dtype=torch.int32).index_select(1, named["order"])
         gate = gate.add_(1 << GATE_BITS).clamp_(0, (2 << GATE_BITS) - 1)
-        total = gate.mul_(convolved(known, named[f"mean_filters.{k}"]))
-        shift = rounded_shift(total, named[f"mean_exponents.{k}"] + GAIN_BITS).clamp_(-SHIFT_MAX, SHIFT_MAX)
+        mean_sum, level_sum = convolved(known, named[f"filters.{k}"], fast=self.gates[k].mode == "fast").chunk(2, dim=1)
+        shift = rounded_shift(gate.mul_(mean_sum), named[f"mean_exponents.{k}"] + GAIN_BITS).clamp_(-SHIFT_MAX, SHIFT_MAX)
         moved = rounded_shift(shift.mul_(taken(named["sigma"], fine)), SHIFT_BITS)
-        del gate, total, shift
-        total = convolved((u.abs().sub_(MAGNITUDE) for u in known), named[f"level_filters.{k}"])
-        return moved, rounded_shift(total, named[f"level_exponents.{k}"])
+        return moved, rounded_shift(level_sum, named[f"level_exponents.{k}"])
 
     @property
     def strong(self) -> int:
         """Number of strong channels, the first ones in the order of coding."""
         return len(self.buffers["strong"])
 
-    def order(self, device: torch.device) -> Int[Tensor, "M"]:
-        """The channels in the order of coding: the strong, then the weak ones."""
-        return self._on(device)["order"]
+    def in_order(self, values: Shaped[Tensor, "B M h w"]) -> list[tuple[Tensor, Tensor]]:
+        """The strong and the weak channels of every phase of `values`, in the order of coding."""
+        ordered = values.index_select(1, self._on(values.device)["order"])
+        return [(phase[:, : self.strong], phase[:, self.strong :]) for phase in split_phases(ordered)]
 
     def chooser(self, values: Tensor, choose: Callable[[Part, Tensor], Tensor]) -> Chooser:
         """A chooser that also gets the part's own entries of `values` (B, M, h, w)."""
-        order = self.order(values.device)
-        channels = {False: order[: self.strong], True: order[self.strong :]}
+        phases = self.in_order(values)
 
         def chosen(part: Part) -> Tensor:
-            return choose(part, split_phases(values)[part.phase].index_select(1, channels[part.weak]))
+            return choose(part, phases[part.phase][part.weak])
 
         return chosen
 
@@ -250,6 +252,8 @@ class IntegerContext:
                 if "filters" in name or "exponents" in name:
                     sorted_buffer = buffer.to(device, torch.int32)[named["order"]]
                     named[name] = sorted_buffer[:, None, None] if "exponents" in name else sorted_buffer
+            for k in range(len(PHASES) - 1):
+                named[f"filters.{k}"] = torch.cat([named.pop(f"{kind}_filters.{k}") for kind in ("mean", "level")])
             named |= {name: self.buffers[name].to(device) for name in ("sigma", "reciprocal")}
             self._cache[device] = named
         return self._cache[device]
@@ -316,18 +320,27 @@ def taken(table: Int[Tensor, "L"], index: Int[Tensor, "..."]) -> Int[Tensor, "..
     return table.index_select(0, index.flatten()).view_as(index)
 
 
-def convolved(images: Iterable[Int[Tensor, "B M h w"]], filters: Int[Tensor, "M k 3 3"]) -> Int[Tensor, "B M h w"]:
-    """Every channel of k phase images with its own filter, in int32; zeros outside."""
-    total: Tensor | None = None
-    for j, image in enumerate(images):
-        height, width = image.shape[-2:]
-        total = torch.zeros_like(image) if total is None else total
-        padded = F.pad(image, (1, 1, 1, 1))
-        for row in range(3):
-            for column in range(3):
-                window = padded[:, :, row : row + height, column : column + width]
-                total.addcmul_(window, filters[:, j, row, column, None, None])
-    assert total is not None
+def convolved(images: Sequence[Int[Tensor, "B C h w"]], filters: Int[Tensor, "C k 3 3"], *, fast: bool) -> Tensor:
+    """The sum over k images, each of whose channels is convolved with its own filter, in int32; zeros outside.
+
+    With `fast`, the CPU computes in float32: sums are integers below 2^24, so nothing is rounded, in any order.
+    """
+    total, *others = (_convolved(image, own, fast=fast) for image, own in zip(images, filters.unbind(1), strict=True))
+    for other in others:
+        total.add_(other)
+    return total.to(torch.int32)
+
+
+def _convolved(image: Int[Tensor, "B C h w"], filters: Int[Tensor, "C 3 3"], *, fast: bool) -> Tensor:
+    if fast and image.device.type == "cpu":
+        with torch.autocast("cpu", enabled=False):
+            return F.conv2d(image.float(), filters.float()[:, None], padding=1, groups=len(filters))
+    height, width = image.shape[-2:]
+    padded, total = F.pad(image, (1, 1, 1, 1)), torch.zeros_like(image)
+    for row in range(3):
+        for column in range(3):
+            window = padded[:, :, row : row + height, column : column + width]
+            total.addcmul_(window, filters[:, row, column, None, None])
     return total
 
 
