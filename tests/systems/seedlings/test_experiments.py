@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from latens.data.source import Source
 from latens.errors import UsageError
+from latens.experiments.lab import ExperimentRunner
 from latens.systems.seedlings.chapter_figures import heat_map, roc
 from latens.systems.seedlings.config import GraderConfig
 from latens.systems.seedlings.crops import split
 from latens.systems.seedlings.experiments import grad_cam, sequence
 from latens.systems.seedlings.networks import grader
-from latens.systems.seedlings.trials import Measured
+from latens.systems.seedlings.predict import SeedlingGrader, load
+from latens.systems.seedlings.system import build
+from latens.systems.seedlings.trials import SCALES, ChapterScale, Measured, about
 
 from .test_training import drawn
+
+
+@pytest.mark.parametrize("sources", [[], [Source("simulated", "thesis")]])
+def test_a_report_names_the_number_of_simulated_trays(sources: list[Source], tmp_path: Path) -> None:
+    lab = ExperimentRunner[SeedlingGrader, ChapterScale](
+        build=build,
+        open_model=lambda place: load(place or "seedlings"),
+        sources=sources,
+        scale=replace(SCALES["cpu"], trays=24, runs=1),
+        recipe="cpu",
+        folder=tmp_path,
+    )
+    assert about(lab).startswith("24 simulated trays (thesis); split by tray; 6 epochs, 1 run, ")
 
 
 def test_five_folds_test_every_plant_once() -> None:

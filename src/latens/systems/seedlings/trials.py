@@ -273,7 +273,8 @@ def _measure(found: Measured, what: str) -> Measure:
 def about(lab: ChapterLab) -> str:
     """Data and training schedule as text."""
     scale = lab.scale
-    data = ", ".join(map(str, lab.sources)) or f"{scale.trays} simulated trays ({scale.preset})"
+    sources = lab.sources or [Source("simulated", scale.preset)]
+    data = ", ".join(f"{scale.trays} simulated trays ({one.place})" if one.kind == "simulated" else str(one) for one in sources)
     arithmetic = {{"bf16": "bfloat16", "no": "float32"}[precision_of(scale, one)] for one in (*scale.models, *scale.networks)}
     schedule = f"{counted(scale.epochs, 'epoch')}, {counted(scale.runs, 'run')}, protocol {scale.protocol}"
     schedule += f", {' and '.join(sorted(arithmetic))}"
