@@ -44,7 +44,7 @@ def main() -> None:
     arguments = parse_arguments()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     codec = load(arguments.model, device="cpu", threads=arguments.threads)
-    options = CodecEvaluation(ssimulacra2=arguments.ssimulacra2)
+    options = CodecEvaluation(baselines=tuple(arguments.baselines), ssimulacra2=arguments.ssimulacra2)
     sources = [Source("", str(path)) for path in chosen_files(arguments)]
     with jpeg_xl(arguments.jxl_python) as found:
         others = [*found, *(each for speed in arguments.speeds for each in slow_avif(speed))]
@@ -60,6 +60,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--held-out", action="store_true", help="only images whose name training holds out for validation")
     parser.add_argument("--leave-out", nargs="*", default=[], help="names of images to leave out, such as drawings")
     parser.add_argument("--model", default="image_codec_context")
+    parser.add_argument("--baselines", nargs="*", default=CodecEvaluation().baselines, help="codecs of `latens evaluate`")
     parser.add_argument("--jxl-python", help="python of an environment with pillow-jxl-plugin; without it, no JPEG XL")
     parser.add_argument("--speeds", type=int, nargs="*", default=[], help="slower speeds of AVIF, such as 4 0")
     parser.add_argument("--ssimulacra2", action="store_true", help="measure SSIMULACRA2 too, 1.5 s per megapixel and file")

@@ -92,6 +92,7 @@ def test_ssimulacra2_is_measured_where_it_is_asked_for(disguise: Any, album: Pat
     assert found.percent == pytest.approx(0.0, abs=1e-9)
     measured(disguise, album, tmp_path / "out", **chosen, ssimulacra2=True)
     assert disguise.calls == 2 * done
+    assert {row.ssimulacra2 for row in measured(disguise, album, tmp_path / "out", **chosen).rows} == {None}
 
 
 def test_ssimulacra2_without_its_package_is_refused(disguise: Any, album: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -145,7 +145,8 @@ def _measure(
                 known[setting] = measure(attempt(subject.image, setting), subject, score=score)
                 log.add([known[setting]])
                 fresh += 1
-        rows += [row._replace(name=subject.name) for row in known.values()]
+        # Scores of an earlier run are left out: the curves of some codecs would have them on fewer images than others.
+        rows += [row._replace(name=subject.name, ssimulacra2=row.ssimulacra2 if score else None) for row in known.values()]
     return _Measured(rows, fresh)
 
 
