@@ -16,7 +16,7 @@ from latens.systems.haze.artifacts import SCALES, HazeLab
 from latens.systems.haze.predict import load
 from latens.systems.haze.system import build
 
-TRAININGS = {"mmd": "bundled", "physical": "bundled"}
+TRAININGS = {"dehazenet": "bundled", "mmd": "bundled", "physical": "bundled"}
 
 
 @pytest.fixture
@@ -39,6 +39,7 @@ def test_removal_and_synthesis_are_measured_against_the_truth(lab: HazeLab) -> N
     assert {row["scene"] for row in removed.rows} == {row["scene"] for row in hazy.rows}
     assert "MMD-VAE  " in removed.table()
     assert removed.facts["training"] == TRAININGS
+    assert set(hazy.facts["training"]) == {"mmd", "physical"}  # DehazeNet adds no haze
     by_title = {row["image"]: row["psnr"] for row in removed.rows[:6]}
     assert by_title["physical"] > by_title["hazy"]
 

@@ -95,7 +95,8 @@ def figure5(lab: HazeLab) -> Report:
         return beside_truth(made, {"do nothing": "clear", **TRANSLATED, **OURS}, truth)
 
     shown = of_scenes(lab, row)
-    return made_of(lab, "figure5", "Figure 5: haze synthesis on scenes with known truth", shown, trainings, SCENE_CAPTION)
+    used = {kind: text for kind, text in trainings.items() if kind in (*TRANSLATED, *OURS)}
+    return made_of(lab, "figure5", "Figure 5: haze synthesis on scenes with known truth", shown, used, SCENE_CAPTION)
 
 
 def figure3(lab: HazeLab) -> Report:
