@@ -56,7 +56,7 @@ def test_the_float_network_has_the_outputs_of_the_integers(kind: str, weight_bit
     twin = copy.deepcopy(stack)
     layers = [layer for layer in twin if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)]
     with torch.no_grad():
-        for layer, (weight, bias) in zip(layers, float_parameters(net), strict=True):
+        for layer, (weight, bias, _) in zip(layers, float_parameters(net), strict=True):
             assert weight.dtype == bias.dtype == torch.float32
             layer.weight.copy_(weight)  # of torch's layout, or this raises
             assert layer.bias is not None
@@ -70,7 +70,7 @@ def test_the_float_network_has_the_outputs_of_the_integers(kind: str, weight_bit
 
 def test_hidden_channels_have_weights_of_norm_one() -> None:
     _, net, _ = frozen("transposed", 8)
-    (first, _), (second, _), (last, _) = float_parameters(net)
+    (first, *_), (second, *_), (last, *_) = float_parameters(net)
     for weight in (first, second):
         torch.testing.assert_close(weight.square().sum((0, 2, 3)), torch.ones(weight.shape[1]), rtol=1e-5, atol=0)
     assert last.shape == (8, 10, 3, 3)

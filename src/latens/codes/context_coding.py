@@ -37,7 +37,7 @@ from latens.codes.integer_context import (
     Part,
     table_index,
 )
-from latens.codes.quantize import float_parameters
+from latens.codes.quantize import FloatLayer, float_parameters
 from latens.codes.tables import SymbolTables
 from latens.errors import Corrupt, ModelError
 from latens.shapes import Float, Int
@@ -178,6 +178,14 @@ class ContextCoding(FrozenCoding):
             raise ModelError(f"the context model lacks {error}", hint="train or download the model again") from None
         return cls(base, features=features, context=context, thresholds=thresholds, feature_unit=unit)
 
+    def float_hyper_synthesis(self) -> tuple[list[FloatLayer], FloatLayer]:
+        """Layers with the results of the integer hyper-synthesis, and the layer of the features, up to rounding."""
+        layers = float_parameters(copy.deepcopy(self.network).cpu())
+        (features,) = float_parameters(copy.deepcopy(self.features).cpu())
+        unit, hidden = self.feature_unit.cpu().double(), layers[-2].step
+        weight = features.weight.double() * unit[:, None, None, None] / hidden[:, None, None]
+        return layers, FloatLayer(weight.float(), (features.bias.double() * unit).float(), unit)
+
     def float_context(self) -> dict[str, Tensor]:
         """State of the `PhaseContext` with the results of the integer context, up to rounding."""
         state: dict[str, Tensor] = {}
@@ -187,13 +195,13 @@ class ContextCoding(FrozenCoding):
                 state[f"{kind}_filters.{k}"] = filters.float() * (-exponents.float()).exp2()[:, None, None, None]
         unit = self.feature_unit.cpu().float()[:, None, None]
         for k, gate in enumerate(self.context.gates):
-            ((weight, bias),) = float_parameters(copy.deepcopy(gate).cpu())
-            state |= {f"gates.{k}.weight": weight / unit, f"gates.{k}.bias": bias}
+            (layer,) = float_parameters(copy.deepcopy(gate).cpu())
+            state |= {f"gates.{k}.weight": layer.weight / unit, f"gates.{k}.bias": layer.bias}
         for k, network in enumerate(self.context.slices):
-            (entry, entry_bias), (exit_weight, exit_bias) = float_parameters(copy.deepcopy(network).cpu())
-            innovations = entry[:, : self.context.strong] * (1 << INNOVATION_BITS)
-            state |= {f"slices.{k}.0.weight": torch.cat([innovations, entry[:, self.context.strong :] / unit], dim=1)}
-            state |= {f"slices.{k}.0.bias": entry_bias, f"slices.{k}.2.weight": exit_weight, f"slices.{k}.2.bias": exit_bias}
+            entry, last = float_parameters(copy.deepcopy(network).cpu())
+            innovations = entry.weight[:, : self.context.strong] * (1 << INNOVATION_BITS)
+            state |= {f"slices.{k}.0.weight": torch.cat([innovations, entry.weight[:, self.context.strong :] / unit], dim=1)}
+            state |= {f"slices.{k}.0.bias": entry.bias, f"slices.{k}.2.weight": last.weight, f"slices.{k}.2.bias": last.bias}
         rates = self.context.buffers["rate_levels"].cpu()
         return state | ({"rate_levels": rates.float() / (1 << LEVEL_BITS)} if len(rates) > 1 else {})
 

@@ -71,8 +71,16 @@ def quantize_network(
     return IntegerNetwork(layers, input_frac_bits=input_frac_bits, input_bound=input_bound, output_frac_bits=output_frac_bits)
 
 
-def float_parameters(network: IntegerNetwork) -> list[tuple[Float[Tensor, "_ _ _ _"], Float[Tensor, "_"]]]:
-    """float32 weight and bias of every layer of the float network with the outputs of an integer network.
+class FloatLayer(NamedTuple):
+    """Weight and bias of a layer in float32, and the real values of one unit of its integer outputs, in float64."""
+
+    weight: Float[Tensor, "_ _ _ _"]
+    bias: Float[Tensor, "_"]
+    step: Float[Tensor, "_"]
+
+
+def float_parameters(network: IntegerNetwork) -> list[FloatLayer]:
+    """The layers of the float network with the outputs of an integer network.
 
     Inverse of `quantize_network` up to rounding and to the scale of hidden channels, which ReLUs leave free: the weights of
     each hidden channel get the norm 1. Transposed layers keep torch's layout (I, O, kh, kw).
@@ -91,7 +99,7 @@ def float_parameters(network: IntegerNetwork) -> list[tuple[Float[Tensor, "_ _ _
             norm = weight.square().sum(across).sqrt() * ratio
             step = 1 / torch.where(norm > 0, norm, torch.ones_like(norm))
         scale = ratio * step
-        found.append(((weight * scale[column][..., None, None]).float(), (layer.bias.double() * scale).float()))
+        found.append(FloatLayer((weight * scale[column][..., None, None]).float(), (layer.bias.double() * scale).float(), step))
     return found
 
 

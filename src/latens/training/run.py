@@ -164,14 +164,14 @@ def start_from(model: torch.nn.Module, folder: Path, config: AnyTrainConfig) -> 
     """Load the weights of a model folder into the model of `config`. Raises ModelError if they do not fit.
 
     A model may list in `starts_from` other systems whose weights it accepts. Its method `restored`, if any, recomputes weights
-    that the folder stores only as frozen integers.
+    that a folder of the same model stores only as frozen integers.
     """
     found = load_model(folder)
-    foreign = found.config["system"] in getattr(model, "starts_from", ())
     have = " ".join(filter(None, (found.config["system"], _kind(found.config.get("model")))))
     want = " ".join(filter(None, (config.system, _kind(to_dict(config.model)))))
     hint = "use a model of the same recipe, or the recipe it was trained with"
-    if have != want and not foreign:
+    foreign = have != want
+    if foreign and found.config["system"] not in getattr(model, "starts_from", ()):
         raise ModelError(f"this is a model of {have}; the recipe trains one of {want}", where=str(folder), hint=hint)
     kept = dict(model.named_buffers())  # training-only buffers (image pools) are not in the folder
     restored = getattr(model, "restored", None)

@@ -6,10 +6,13 @@ The features of the context model are a 1 x 1 layer on the last hidden layer of 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from latens.codes.context import LatentModel, PhaseContext, level_of
+from latens.codes.context_coding import ContextCoding
 from latens.codes.entropy import SCALE_MIN
 from latens.nn.blocks import interleaved_order
 from latens.shapes import Float
@@ -55,13 +58,28 @@ class ContextHyperprior(ContextNetwork):
         own = {name: value for name, value in self.state_dict().items() if name.startswith(FITTED)}
         return {**own, **weights}
 
-    @staticmethod
-    def fitted(weights: Mapping[str, Tensor]) -> bool:
-        """True if the weights contain those of the context model, which a folder may store as integers only."""
-        return any(name.startswith("context.") for name in weights)
+    def restored(
+        self, stored: Mapping[str, Tensor], coding: Mapping[str, Tensor], config: Mapping[str, Any]
+    ) -> Mapping[str, Tensor]:
+        """The weights of a model folder, which may store the entropy model as integers only."""
+        if any(name.startswith("context.") for name in stored):
+            return stored
+        return {**stored, **self.of_integers(ContextCoding.from_tensors(config["coding"], coding, torch.device("cpu")))}
+
+    def of_integers(self, coding: ContextCoding) -> dict[str, Tensor]:
+        """Weights of hyper-synthesis, features and context with the results of the integers, up to rounding."""
+        layers, features = coding.float_hyper_synthesis()
+        names = [name for name, layer in self.hyper_synthesis.named_children() if isinstance(layer, CONVOLUTIONS)]
+        named = {f"hyper_synthesis.{name}": layer for name, layer in zip(names, layers, strict=True)} | {"features": features}
+        weights = {f"context.{name}": value for name, value in coding.float_context().items()}
+        for name, layer in named.items():
+            weights |= {f"{name}.weight": layer.weight, f"{name}.bias": layer.bias}
+        return weights
 
 
 FITTED = ("context.", "features.")  # the modules that are fitted to a trained hyperprior
+AS_INTEGERS = (*FITTED, "hyper_synthesis.")  # the modules that the integers of a model folder determine
+CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 
 
 def freeze_hyperprior(model: nn.Module) -> None:

@@ -186,8 +186,8 @@ class ScaleSpaceFlow(nn.Module):
             found = float_parameters(IntegerNetwork.from_spec(layout, tensors))
             stack = self.get_submodule(name)
             layers = [key for key, layer in stack.named_modules() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)]
-            for key, (weight, bias) in zip(layers, found, strict=True):
-                weights |= {f"{name}.{key}.weight": weight, f"{name}.{key}.bias": bias}
+            for key, layer in zip(layers, found, strict=True):
+                weights |= {f"{name}.{key}.weight": layer.weight, f"{name}.{key}.bias": layer.bias}
         return weights
 
     def complete(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
