@@ -11,18 +11,24 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from latens.catalogue import recipe_of
+from latens.catalogue import DEFAULT_MODELS, folder_of, recipe_of
+from latens.data.images import read_image
+from latens.data.samples import photographs
 from latens.data.source import Source
+from latens.data.tensors import to_tensor
 from latens.errors import UnreadableInput, UsageError
 from latens.nn.reach import halo
 from latens.settings import override
-from latens.systems.image_codec.config import ContextConfig, CropConfig
+from latens.systems.image_codec.config import ROUNDING_WEIGHT, ContextConfig, CropConfig
 from latens.systems.image_codec.context_hyperprior import FITTED, ContextHyperprior
 from latens.systems.image_codec.context_model import ContextCodec
 from latens.systems.image_codec.dataset import CropData
+from latens.systems.image_codec.format import QUALITY_STEPS
 from latens.systems.image_codec.model import MeanScaleHyperprior
-from latens.systems.image_codec.recipes import fit_context
+from latens.systems.image_codec.predict import load
+from latens.systems.image_codec.recipes import fit_context, joint
 from latens.systems.image_codec.system import build
+from latens.training.run import start_from
 
 SMALL = ContextConfig(width=8, latent=24, hyper=8, strong=6, lambdas=(0.002, 0.01, 0.05))
 
@@ -176,6 +182,32 @@ def test_the_entropy_phase_trains_the_context_alone(tmp_path: Path) -> None:
     step.loss.backward()
     learned = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
     assert all(name.startswith(FITTED) for name in learned)
+
+
+def test_training_starts_with_the_entropy_model_that_a_folder_stores_as_integers() -> None:
+    """The rates of the float network are those of the integers, up to the tables that replace Gaussian probabilities."""
+    name = DEFAULT_MODELS["image_codec"]
+    codec = load(name, device="cpu")
+    torch.manual_seed(3)
+    model = ContextHyperprior(codec.model.config)
+    start_from(model, folder_of(name), fit_context())
+    pixels = read_image(photographs()[0].path).pixels[40:232, 100:292]
+    with torch.no_grad():
+        found = model.eval().rounded(to_tensor(pixels), torch.tensor([3.0]), rate_weight=ROUNDING_WEIGHT)
+    integers = codec.quantize(codec.latent(pixels), 3 * QUALITY_STEPS, pixels.shape[:2])
+    bits, _ = codec.coding.code_length(integers.y, integers.parameters.level, integers.z)
+    assert float(found.bits_y) == pytest.approx(bits, rel=0.04)
+    latents = codec.model.float().rounded(to_tensor(pixels), torch.tensor([3.0]), rate_weight=ROUNDING_WEIGHT)
+    torch.testing.assert_close(found.bits_y, latents.bits_y)
+
+
+def test_the_joint_recipe_trains_everything(tmp_path: Path) -> None:
+    Image.fromarray((np.indices((80, 80)).sum(0) % 256).astype(np.uint8)).convert("RGB").save(tmp_path / "a.png")
+    changes = {"data.crop": "64", "model.base.hidden": "12", "model.base.latent": "72"}
+    trainable = build(override(joint(), changes), [Source("", str(tmp_path))])
+    (step,) = trainable.objective(trainable.model, {"image": torch.rand(2, 3, 64, 64)}, 0)
+    step.loss.backward()
+    assert all(parameter.grad is not None for parameter in trainable.model.parameters())
 
 
 @pytest.mark.parametrize(("recipe", "rounding"), [("context_tiny", "noise"), ("tiny", "entropy"), ("fit_context", "noise")])

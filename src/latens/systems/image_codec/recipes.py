@@ -109,6 +109,28 @@ def fit_context() -> CodecTraining:
     )
 
 
+def joint() -> CodecTraining:
+    """After `fit_context` (`--init`): all weights, at a constant learning rate until it is stopped; then --branch, --decay."""
+    return replace(
+        fit_context(),
+        recipe="joint",
+        objective=RateDistortionConfig(rates_per_crop=2),
+        optim=Muon(lr=3e-4, muon_lr=6e-4, warmup=100, ema=0.998, decay_share=0.0),
+        run=RunConfig(steps=1_000_000, log_every=50, validate_every=500, checkpoint_every=200),
+    )
+
+
+def joint_hard() -> CodecTraining:
+    """After `joint` (`--init`): decoder and entropy model on the symbols of the encoder, ten minutes of one core."""
+    return replace(
+        joint(),
+        recipe="joint_hard",
+        objective=RateDistortionConfig(rounding="hard", rates_per_crop=2),
+        optim=Muon(lr=1.5e-4, muon_lr=3e-4, warmup=50, ema=0.998, decay_share=0.9),
+        run=RunConfig(steps=800, log_every=50, validate_every=800, checkpoint_every=200),
+    )
+
+
 def perceptual() -> CodecTraining:
     """After `fit_context` (`--init`): transforms and gains for structure instead of MSE, about an hour of one core."""
     return replace(
@@ -173,6 +195,8 @@ RECIPES: Mapping[str, Callable[[], CodecTraining]] = MappingProxyType(
         "gpu": gpu,
         "paper": paper,
         "fit_context": fit_context,
+        "joint": joint,
+        "joint_hard": joint_hard,
         "perceptual": perceptual,
         "context_tiny": context_tiny,
         "context_cpu": context_cpu,
