@@ -46,16 +46,22 @@ def round_for_rate(residual: Float[Tensor, "..."], scale: Float[Tensor, "..."], 
     Rate-distortion optimized quantization (Sullivan and Wiegand 1998), used only in the encoder. At high rate, equal slopes
     give the weight 12 / (2 ln 2) = 8.7; larger weights are closer to plain rounding.
     """
+    if residual.device.type != "cpu":  # counting nonzero values would make an accelerator wait
+        return cheaper(residual, scale, weight)
     nearest = residual.round()
     # Zeros have no neighbor towards zero. Most symbols are zeros, so the costs of the others are computed apart.
     places = nearest.flatten().nonzero()[:, 0]
     own, width = (part.expand_as(nearest).flatten().index_select(0, places) for part in (residual, scale))
-    high = own.round()
+    return nearest.flatten().index_copy_(0, places, cheaper(own, width, weight)).view_as(nearest)
+
+
+def cheaper(residual: Float[Tensor, "..."], scale: Float[Tensor, "..."], weight: float) -> Float[Tensor, "..."]:
+    """`round_for_rate`, with the costs of all places."""
+    high = residual.round()
     low = high - high.sign()
-    cost_high = gaussian_bits(high, width) + weight * (own - high).square()
-    cost_low = gaussian_bits(low, width) + weight * (own - low).square()
-    chosen = torch.where(cost_low < cost_high, low, high)
-    return nearest.flatten().index_copy_(0, places, chosen).view_as(nearest)
+    cost_high = gaussian_bits(high, scale) + weight * (residual - high).square()
+    cost_low = gaussian_bits(low, scale) + weight * (residual - low).square()
+    return torch.where(cost_low < cost_high, low, high)
 
 
 class FactorizedPrior(nn.Module):
