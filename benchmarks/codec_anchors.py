@@ -59,7 +59,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="images or folders")
     parser.add_argument("--held-out", action="store_true", help="only images whose name training holds out for validation")
     parser.add_argument("--leave-out", nargs="*", default=[], help="names of images to leave out, such as drawings")
-    parser.add_argument("--model", default="image_codec_context")
+    parser.add_argument("--model", default="image_codec_joint")
     parser.add_argument("--baselines", nargs="*", default=CodecEvaluation().baselines, help="codecs of `latens evaluate`")
     parser.add_argument("--jxl-python", help="python of an environment with pillow-jxl-plugin; without it, no JPEG XL")
     parser.add_argument("--speeds", type=int, nargs="*", default=[], help="slower speeds of AVIF, such as 4 0")

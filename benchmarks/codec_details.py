@@ -41,7 +41,7 @@ DETAILS = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="folder of the Kodak images")
-    parser.add_argument("--models", nargs=2, default=["image_codec_context", "image_codec_perceptual"])
+    parser.add_argument("--models", nargs=2, default=["image_codec_joint", "image_codec_perceptual"])
     parser.add_argument("-o", "--out", type=Path, required=True)
     arguments = parser.parse_args()
 

@@ -120,7 +120,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--processor", action="store_true")
     parser.add_argument("--qualities", type=float, nargs="+", default=[1.0, 3.0, 5.0, 8.0])
     parser.add_argument("--count", type=int, default=6)
-    parser.add_argument("--model", default="image_codec_context")
+    parser.add_argument("--model", default="image_codec_joint")
     parser.add_argument("--threads", type=int, default=2)
     return parser.parse_args()
 

@@ -208,7 +208,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=300)
     parser.add_argument("--factor", type=float, default=2, help="arrivals in units of the capacity")
-    parser.add_argument("--models", default="image_codec_context")
+    parser.add_argument("--models", default="image_codec_joint")
     parser.add_argument("--path", default="/v1/compress?quality=3")
     parser.add_argument("--side", type=int, default=256, help="pixels of the photograph")
     parser.add_argument("--workers", type=int, default=2)

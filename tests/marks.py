@@ -76,7 +76,7 @@ from PIL import Image
 image = Image.open("photo.png").convert("RGB")
 images = sorted(Path("photos").glob("*.png"))
 frames = np.zeros((3, 64, 96, 3), np.uint8)
-codec = latens.load("image_codec_context")
+codec = latens.load("image_codec_joint")
 show = lambda pixels: None
 """
 

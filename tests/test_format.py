@@ -19,12 +19,12 @@ from latens.data.samples import photographs
 from latens.systems.image_codec.format import read_coded_image
 from latens.systems.image_codec.predict import ImageCodec
 
-CODEC, BASE = folder_of("image_codec_context"), folder_of("image_codec")
+CODEC, CONTEXT, BASE = map(folder_of, ("image_codec_joint", "image_codec_context", "image_codec"))
 
 
 @pytest.fixture(scope="module")
 def codec() -> ImageCodec:
-    return latens.load("image_codec_context", device="cpu")
+    return latens.load("image_codec_joint", device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +68,9 @@ GOLDEN = Path(__file__).parent / "golden"
 FILES = [
     *((path, path.parent / "model", None) for path in sorted(GOLDEN.glob("image_codec*/*.ltn"))),
     (GOLDEN / "bundled" / "image_codec.ltn", BASE, None),
-    (GOLDEN / "bundled" / "image_codec_context.ltn", CODEC, BASE),
-    (GOLDEN / "bundled" / "image_codec_perceptual.ltn", CODEC, BASE),  # its integers are those of CODEC
+    (GOLDEN / "bundled" / "image_codec_context.ltn", CONTEXT, BASE),
+    (GOLDEN / "bundled" / "image_codec_joint.ltn", CODEC, BASE),
+    (GOLDEN / "bundled" / "image_codec_perceptual.ltn", CONTEXT, BASE),  # its integers are those of CONTEXT
 ]
 
 

@@ -1,7 +1,7 @@
 """Vision models with learned latent codes, for your own images.
 
 >>> import latens
->>> codec = latens.load("image_codec_context")    # or the folder of a model you trained
+>>> codec = latens.load("image_codec_joint")    # or the folder of a model you trained
 >>> blob = codec.compress("photo.jpg", quality=4)
 >>> image = codec.decompress(blob)
 
@@ -38,7 +38,9 @@ __all__ = ["__version__", "batch", "catalogue", "errors", "evaluate", "flow", "l
 
 @overload
 def load(
-    name_or_path: Literal["image_codec", "image_codec_context", "image_codec_perceptual"] = "image_codec_context",
+    name_or_path: Literal[
+        "image_codec", "image_codec_context", "image_codec_joint", "image_codec_perceptual"
+    ] = "image_codec_joint",
     *,
     device: str | torch.device = "auto",
     threads: int | None = None,
@@ -80,7 +82,7 @@ def load(name_or_path: str | Path, *, device: str | torch.device = "auto", threa
 
 
 def load(
-    name_or_path: str | Path = "image_codec_context", *, device: str | torch.device = "auto", threads: int | None = None
+    name_or_path: str | Path = "image_codec_joint", *, device: str | torch.device = "auto", threads: int | None = None
 ) -> Any:
     """Load a model, with methods for its system: `compress`, `decompress`; `segment`; `dehaze`, `haze`; `encode`, `gallery`;
     `density`, `sample`; ...

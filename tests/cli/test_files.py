@@ -305,7 +305,7 @@ def test_inspect_names_the_damaged_bands_and_the_next_step(tmp_path: Path, capsy
 
 
 def test_the_model_that_a_file_names_is_announced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The default model decodes files of another one, its base; every model is named once."""
+    """The model that wrote a file decodes it, and is named once."""
     golden = Path(__file__).parents[1] / "golden" / "bundled"
     assert main(["decompress", str(golden / "image_codec.ltn"), "-o", str(tmp_path / "a.png"), "--format", "json"]) == 0
     shown = capsys.readouterr()
@@ -313,4 +313,5 @@ def test_the_model_that_a_file_names_is_announced(tmp_path: Path, capsys: pytest
     assert json.loads(shown.out)["model"] == "image_codec"
     assert main(["decompress", *map(str, golden.glob("*.ltn")), "-o", str(tmp_path / "all")]) == 0
     lines = [line.split("; ")[-2] for line in capsys.readouterr().err.splitlines() if "; weights " in line]
-    assert sorted(lines) == ["model image_codec", "model image_codec_context", "model image_codec_perceptual"]
+    written = ["image_codec", "image_codec_context", "image_codec_joint", "image_codec_perceptual"]
+    assert sorted(lines) == [f"model {name}" for name in written]

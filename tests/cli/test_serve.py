@@ -144,7 +144,7 @@ def test_scores_of_a_batch_are_those_of_single_requests(damaged: bool, tmp_path:
 
 def test_models_by_system_name_and_unknown_ones() -> None:
     found = served_models(["image_codec", "amodal", "haze", "cells"])
-    codecs = ["image_codec_context", "image_codec_perceptual", "image_codec"]
+    codecs = ["image_codec_joint", "image_codec_perceptual", "image_codec_context", "image_codec"]
     assert [each.model for each in found] == [*codecs, "cells", "embryo", "haze"]
     assert found[0].verbs == ("compress", "decompress")
     with pytest.raises(ModelMissing, match="nowhere"):
@@ -196,7 +196,7 @@ def test_applications_that_cannot_be_made(settings: dict[str, Any]) -> None:
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    models = ["--models", "image_codec_context,cells", "--device", "cpu"]
+    models = ["--models", "image_codec_joint,cells", "--device", "cpu"]
     words = ["serve", *models, "--workers", "1", "--port", "0", "--format", "json", "--limit", "file_bytes=1e6"]
     folder = tmp_path_factory.mktemp("serve") / "real"
     port = lambda line: int(json.loads(line)["address"].rpartition(":")[2])  # noqa: E731
@@ -278,7 +278,7 @@ def test_the_form_and_its_description_need_no_other_host(service: Running) -> No
     options = {each["name"]: each["schema"] for each in described["paths"]["/v1/compress"]["post"]["parameters"]}
     assert options["quality"] == {"type": "number"}
     assert options["refine"] == {"type": "string"}
-    assert options["model"]["enum"] == ["image_codec_context"]
+    assert options["model"]["enum"] == ["image_codec_joint"]
     assert {"200", "413", "503"} <= described["paths"]["/v1/segment"]["post"]["responses"].keys()
     page = service.get("/")
     assert "default-src 'none'; script-src 'self'" in page.headers["content-security-policy"]

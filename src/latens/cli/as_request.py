@@ -37,7 +37,7 @@ VERBS_OF = {
     "seedlings": ("grade",),
 }
 MODELS_OF = {  # of a name of a system
-    "image_codec": ("image_codec_context", "image_codec_perceptual", "image_codec"),
+    "image_codec": ("image_codec_joint", "image_codec_perceptual", "image_codec_context", "image_codec"),
     "amodal": ("cells", "embryo"),
 }
 TARGET = "latens.cli.request_worker:open_worker"

@@ -309,7 +309,7 @@ def bundled_model_of(data: bytes) -> str | None:
 
 @keepable
 def load(
-    name_or_path: str | Path = "image_codec_context", *, device: str | torch.device = "auto", threads: int | None = None
+    name_or_path: str | Path = "image_codec_joint", *, device: str | torch.device = "auto", threads: int | None = None
 ) -> ImageCodec:
     """The bundled codec by name, or one from a model folder or a hub id. Raises ModelMissing, ModelError, DeviceUnavailable."""
     place = choose_device(device, threads)
