@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, features
 from serving import Server
 
 from latens.data.image_output import to_pil
@@ -27,10 +27,11 @@ from latens.data.images import IMAGE_ENDINGS, LoadedImage, Pixels
 from latens.data.inputs import find_inputs
 from latens.data.source import Source
 from latens.data.splits import place_of
+from latens.errors import InputError
 from latens.experiments.codec_rows import OURS
 from latens.experiments.rate_distortion import TITLES, RateDistortionResults
 from latens.inference.page import Table
-from latens.metrics.rate import compare
+from latens.metrics.rate import Curve, compare
 from latens.systems.image_codec.baselines import Encoder, avif
 from latens.systems.image_codec.config import CropConfig
 from latens.systems.image_codec.evaluate import CodecEvaluation, measure_all
@@ -45,13 +46,15 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     codec = load(arguments.model, device="cpu", threads=arguments.threads)
     options = CodecEvaluation(baselines=tuple(arguments.baselines), ssimulacra2=arguments.ssimulacra2)
-    sources = [Source("", str(path)) for path in chosen_files(arguments)]
+    sources = [Source("", str(path)) for path in arguments.images]
     with jpeg_xl(arguments.jxl_python) as found:
         others = [*found, *(each for speed in arguments.speeds for each in slow_avif(speed))]
         results = measure_all(codec, sources, options, arguments.out, others)
     report = results.report("Image codec")
     report.save(arguments.out)
-    print(report.table(), against_avif(results).text(), sep="\n\n")
+    print(report.table())
+    if "AVIF" in results.codecs:
+        print("", against_avif(results).text(), sep="\n")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -66,7 +69,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--ssimulacra2", action="store_true", help="measure SSIMULACRA2 too, 1.5 s per megapixel and file")
     parser.add_argument("--threads", type=int, default=1, help="of the model; all other codecs use one")
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder of the report and the rows")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    arguments.images = chosen_files(arguments)
+    if not arguments.images:
+        parser.error("no image is left")
+    if arguments.speeds and not features.check("avif"):
+        parser.error("this Pillow was built without AVIF, which --speeds needs")
+    return arguments
 
 
 def chosen_files(arguments: argparse.Namespace) -> list[Path]:
@@ -88,11 +97,21 @@ def against_avif(results: RateDistortionResults) -> Table:
     """The other codecs relative to AVIF as Pillow writes it: BD-rates and times."""
     rows = []
     for codec in [each for each in results.codecs if each not in (OURS, "AVIF")]:
-        pairs = [(results.curve("AVIF", measure), results.curve(codec, measure)) for measure in TITLES]
-        deltas = [f"{compare(*pair).percent:+.1f} %" if pair[1].points else "-" for pair in pairs]
-        times = [f"{seconds:.2f}" for seconds in results.processor_seconds(codec) or ()]
+        deltas = [rate_cell(results.curve("AVIF", measure), results.curve(codec, measure)) for measure in TITLES]
+        seconds = results.processor_seconds(codec)
+        times = [f"{seconds.encode:.2f}", f"{seconds.decode:.2f}"] if seconds else ["-", "-"]
         rows.append([codec, *deltas, *times])
     return Table(["BD-rate against AVIF", *TITLES.values(), "encode s/Mpx", "decode s/Mpx"], rows)
+
+
+def rate_cell(anchor: Curve, tested: Curve) -> str:
+    """BD-rate in percent; "-" where a measure is missing."""
+    if not (anchor.points and tested.points):
+        return "-"
+    try:
+        return f"{compare(anchor, tested).percent:+.1f} %"
+    except InputError:
+        return "no overlap"
 
 
 @contextmanager
@@ -115,9 +134,11 @@ def jpeg_xl(python: str | None) -> Iterator[list[Encoder]]:
     def clock() -> float:
         return float(server.ask("clock")["seconds"])
 
-    version = server.ask("version")["version"]
-    yield [Encoder("JPEG XL", encode, JXL_QUALITIES, (0, 100), version, decode, clock)]
-    server.close()
+    try:
+        version = server.ask("version")["version"]
+        yield [Encoder("JPEG XL", encode, JXL_QUALITIES, (0, 100), version, decode, clock)]
+    finally:
+        server.close()
 
 
 if __name__ == "__main__":

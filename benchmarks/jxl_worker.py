@@ -20,7 +20,8 @@ class Worker:
         self.seconds = 0.0
 
     def encode(self, mode: str, size: list[int], pixels: str, quality: int) -> Answer:
-        image = Image.frombytes(mode, tuple(size), base64.b64decode(pixels))
+        width, height = size
+        image = Image.frombytes(mode, (width, height), base64.b64decode(pixels))
         file = io.BytesIO()
         _, times = timed(lambda: image.save(file, "JXL", quality=quality, effort=EFFORT, num_threads=0))
         self.seconds += times["cpu"]

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 Answer = dict[str, Any]
@@ -45,8 +46,11 @@ class Server:
 
     def close(self) -> None:
         assert self.process.stdin is not None
-        self.process.stdin.close()
+        assert self.process.stdout is not None
+        with suppress(BrokenPipeError):  # of a process that died; `ask` has reported it
+            self.process.stdin.close()
         self.process.wait()
+        self.process.stdout.close()
 
 
 def timed(call: Callable[[], Any]) -> tuple[Any, Answer]:
