@@ -59,9 +59,9 @@ def mean_rate(percents: Sequence[float]) -> MeanRate | None:
     count = len(percents)
     if count < MIN_IMAGES:
         return None
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
-    margin = t.ppf(0.975, count - 1) * stdev(percents) / math.sqrt(count)
+    margin = stdtrit(count - 1, 0.975) * stdev(percents) / math.sqrt(count)
     return MeanRate(mean(percents), float(margin), count)
 
 

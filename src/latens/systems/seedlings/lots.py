@@ -241,7 +241,7 @@ def corrected_share(called: int, total: int, rates: Rates, trays: int = 1) -> Sh
 
 def between_trays(shares: Sequence[float], sizes: Sequence[int]) -> Interval | None:
     """Interval of the pooled share with trays as replicates (ratio estimator, Student's t); None for a single tray."""
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     if len(shares) < 2:
         return None
@@ -249,7 +249,7 @@ def between_trays(shares: Sequence[float], sizes: Sequence[int]) -> Interval | N
     values = np.asarray(shares, float)
     pooled = float((weights * values).mean())
     error = np.sqrt((weights**2 * (values - pooled) ** 2).sum() / (len(values) * (len(values) - 1)))
-    half = float(t.ppf(0.5 + CONFIDENCE / 2, len(values) - 1) * error)
+    half = float(stdtrit(len(values) - 1, 0.5 + CONFIDENCE / 2) * error)
     return Interval(max(0.0, pooled - half), min(1.0, pooled + half))
 
 
