@@ -94,8 +94,8 @@ def avif(
     speed: int = AVIF_SPEED,
     qualities: tuple[int, ...] = (4, 16, 28, 40, 52, 64, 76, 88),
 ) -> Encoder:
-    """AVIF with a tune of libaom ("": that of libavif) at a speed from 0, the slowest, to 10."""
-    from PIL import _avif
+    """AVIF with a tune of libaom ("": that of libavif) at a speed from 0, the slowest, to 10. Only for a Pillow with AVIF."""
+    from PIL import _avif  # exists only with AVIF; no public function of Pillow has the version of libaom
 
     advanced = {"advanced": {"tune": tune}} if tune else {}
 

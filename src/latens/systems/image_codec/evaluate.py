@@ -38,8 +38,8 @@ from latens.systems.image_codec.baselines import Encoder, available
 logger = logging.getLogger(__name__)
 
 ROWS = "rows.jsonl"
-T = TypeVar("T")
 
+T = TypeVar("T")
 Baseline: TypeAlias = Literal["JPEG", "WebP", "AVIF", "AVIF 4:2:0 psnr", "AVIF 4:4:4 psnr"]
 
 
@@ -180,19 +180,6 @@ def load_subject(path: Path, name: str) -> Subject:
     return Subject(name, image, digest.hexdigest()[:16])
 
 
-class Trial(NamedTuple):
-    """The encoded and decoded image of one codec at one setting."""
-
-    codec: str
-    version: str
-    setting: float
-    data: bytes
-    decoded: Pixels
-    encoding: Times
-    decoding: Times
-    estimated_bytes: float | None = None
-
-
 class Times(NamedTuple):
     """Seconds of the clock and of the processor, all threads together."""
 
@@ -205,6 +192,19 @@ def timed(call: Callable[[], T], clock: Callable[[], float] = time.process_time)
     cpu, wall = clock(), time.perf_counter()
     result = call()
     return result, Times(time.perf_counter() - wall, clock() - cpu)
+
+
+class Trial(NamedTuple):
+    """The encoded and decoded image of one codec at one setting."""
+
+    codec: str
+    version: str
+    setting: float
+    data: bytes
+    decoded: Pixels
+    encoding: Times
+    decoding: Times
+    estimated_bytes: float | None = None
 
 
 def try_codec(codec: Codec, loaded: LoadedImage, quality: float) -> Trial:
