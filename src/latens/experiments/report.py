@@ -104,5 +104,5 @@ def paired(first: Sequence[float], second: Sequence[float], form: str = "+.2f") 
 
 
 def seeds_of(count: int) -> str:
-    """End of a caption of paired differences: the number of seeds."""
+    """Sentence of a caption on the number of seeds."""
     return "One seed, which shows no order." if count == 1 else f"Mean ± deviation over {count} seeds."

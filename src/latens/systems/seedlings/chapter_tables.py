@@ -53,6 +53,7 @@ EXPERIMENTS: Mapping[str, tuple[Variant, str]] = MappingProxyType(  # Table 3.6
 )
 ORIGINAL_AUC: Mapping[int, float] = MappingProxyType({4: 0.62, 5: 0.89, 6: 0.94, 7: 0.95})  # of "original", section 3.4.5
 SPLITS: tuple[Literal["leaky", "plant", "tray"], ...] = ("leaky", "plant", "tray")
+ONE_RUN = "one run each, which shows no order of close values."  # end of a caption
 LEARNING_RATES, DECAYS = (1e-2, 1e-3, 1e-4), (1e-3, 1e-5, 1e-7)  # Table 3.3
 
 
@@ -120,7 +121,7 @@ def _search(lab: ChapterLab, name: str, title: str) -> Report:
         "table3.4": Table(
             ["model", "learning rate", "weight decay", "rate (published)", "decay (published)"],
             chosen,
-            f"By validation loss, day {day}, one run each, which shows no order of close values.",
+            f"By validation loss, day {day}, {ONE_RUN}",
         ),
     }
     return Report(name=name, title=title, about=about(lab), blocks=[shown[name]])
@@ -231,6 +232,6 @@ def table36(lab: ChapterLab) -> Report:
         "published AUC",
         "published finding",
     ]
-    caption = "One run each, which shows no order of close values. Without oversampling an epoch has fewer steps."
+    caption = f"{ONE_RUN.capitalize()} Without oversampling an epoch has fewer steps."
     title = f"Table 3.6: imbalance ({DISPLAY_NAMES[best]})"
     return Report(name="table3.6", title=title, about=about(lab), blocks=[Table(columns, rows, caption)])
