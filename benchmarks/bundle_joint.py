@@ -1,8 +1,7 @@
 """Write the model folder of a codec whose transforms, entropy model and context were trained together from a bundled model.
 
-    latens train image_codec --recipe joint --init image_codec_context --data PHOTOS -o RUN
-    latens train image_codec --branch RUN --decay 1000 -o DECAY
-    latens train image_codec --recipe joint_hard --init DECAY/best --data PHOTOS -o HARD
+The model card of image_codec_joint has the commands of the training.
+
     python benchmarks/bundle_joint.py HARD/best --base image_codec --data PHOTOS -o FOLDER
 
 Weights are stored as changes in eight bits from those of the base, and the entropy model as integers only. The integers and
@@ -17,7 +16,7 @@ from pathlib import Path
 
 from latens.catalogue import folder_of
 from latens.data.source import parse_sources
-from latens.hub import BASE, load_model, load_network, save_model
+from latens.hub import BASE, WITHOUT, load_model, load_network, save_model
 from latens.int8 import changed, changes, from_int8, to_int8
 from latens.settings import to_dict
 from latens.systems.image_codec.config import ContextHyperpriorConfig, CropConfig
@@ -32,7 +31,6 @@ def main() -> None:
     parser.add_argument("--base", default="image_codec", help="name of the bundled model whose changes are stored")
     parser.add_argument("--data", nargs="+", required=True, help="folders of training photographs")
     parser.add_argument("--batches", type=int, default=48, help="batches of 4 crops of 256 x 256 whose symbols are counted")
-    parser.add_argument("--half", action="store_true", help="store float16 instead of eight bits")
     parser.add_argument("-o", "--out", type=Path, required=True)
     arguments = parser.parse_args()
 
@@ -40,7 +38,7 @@ def main() -> None:
     base = load_model(folder_of(arguments.base))
     trained = {name: value.half() for name, value in network.state_dict().items()}
     own = {name: value for name, value in trained.items() if not name.startswith(AS_INTEGERS)}
-    stored = own if arguments.half else to_int8(changes(own, base.weights))
+    stored = to_int8(changes(own, base.weights))
     network.load_state_dict(trained | changed(from_int8(stored), base.weights))
     data = CropData(parse_sources(arguments.data), replace(CropConfig(), crop=256, batch=4), seed=1)
     images = [data.batch(step, 0)["image"] for step in range(arguments.batches)]
@@ -49,7 +47,7 @@ def main() -> None:
         "system": "image_codec",
         "model": to_dict(network.config),
         "coding": coding.spec(),
-        BASE: {"name": arguments.base, "sha256": base.sha256},
+        BASE: {"name": arguments.base, "sha256": base.sha256, WITHOUT: list(AS_INTEGERS)},
     }
     save_model(arguments.out, described, stored, coding.tensors())
     print(load_model(arguments.out).sha256)

@@ -35,6 +35,7 @@ N = TypeVar("N", bound=nn.Module)
 HUB = "hub:"
 BEST = "best"  # the model folder in the folder of a training run
 CONFIG, WEIGHTS, CODING, HASHES, BASE = "config.json", "model", "entropy", "sha256", "base"
+WITHOUT = "without"  # key of a base: starts of the names of tensors that a model does not take from it
 CONFIG_LIMIT = 2**20  # bytes
 WEIGHTS_LIMIT = 4 * 2**30
 LARGER, SPARE = 4, 2**20  # a network that is made may have so many times the values of its weights, and so many more
@@ -92,7 +93,9 @@ def load_model(folder: Path) -> ModelFolder:
         coding = _read(folder, config["files"][CODING], digests, expected)
         if BASE in config:
             base = _base_of(folder, config[BASE])
-            weights, coding = base.weights | changed(weights, base.weights), base.coding | coding
+            left_out = tuple(config[BASE].get(WITHOUT, ()))
+            inherited = {name: tensor for name, tensor in base.weights.items() if not name.startswith(left_out)}
+            weights, coding = inherited | changed(weights, base.weights), base.coding | coding
             digests = [base.sha256, *digests]
     except (KeyError, TypeError, AttributeError) as error:
         raise ModelError(
@@ -105,7 +108,7 @@ def load_model(folder: Path) -> ModelFolder:
     return ModelFolder(config, weights, coding, hashlib.sha256("".join(digests).encode()).hexdigest())
 
 
-def _base_of(folder: Path, base: Mapping[str, str]) -> ModelFolder:
+def _base_of(folder: Path, base: Mapping[str, Any]) -> ModelFolder:
     """The bundled model of a folder that holds only what differs. Raises ModelError if it is another one."""
     found = load_model(folder_of(base["name"]))
     if found.sha256 != base["sha256"]:

@@ -18,7 +18,7 @@ from clip_maker import make_clip
 
 from latens.cli.main import main
 from latens.data.folders import note_request
-from latens.data.records import RECORDS, Records
+from latens.data.records import RECORDS, Records, fingerprint
 
 Capture = pytest.CaptureFixture[str]
 Make = Callable[[Path, int], object]  # writes a file with the content of a number
@@ -374,3 +374,20 @@ def test_a_stop_between_depth_and_image_is_continued(
     assert not (tmp_path / "out" / "a.png").exists()
     assert main(words) == 0
     assert (tmp_path / "out" / "a.png").is_file()
+
+
+def test_decompressed_files_stay_finished_when_the_default_model_changes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every file names its model, so that the default of the version that decompressed it changes nothing."""
+    (tmp_path / "in").mkdir()
+    coded(tmp_path / "in" / "a.ltn", 1)
+    words = ["decompress", str(tmp_path / "in"), "-o", str(tmp_path / "out")]
+    assert main(words) == 0
+    source, result = tmp_path / "in" / "a.ltn", tmp_path / "out" / "a.png"
+    earlier = {"model": "1b0d5e8db3bc", "partial": False}
+    Records().finish("done", [result], "decompressing", source, fingerprint([source]), earlier)
+    assert main(words) == 0
+    assert "a.png: skipped, finished" in capsys.readouterr().err
+    assert main([*words, "--model", "image_codec"]) == 2
+    assert "model was" in capsys.readouterr().err

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from latens.codes.entropy import FactorizedPrior, cheaper, gaussian_bits, round_for_rate
+from latens.codes.entropy import FactorizedPrior, gaussian_bits, round_everywhere, round_for_rate
 
 
 @pytest.mark.parametrize("scale", [0.11, 0.5, 1.0, 3.7, 40.0])
@@ -75,7 +75,7 @@ def test_rate_aware_rounding_is_the_best_of_its_two_candidates() -> None:
     assert (chosen.abs() <= nearest.abs()).all()
     assert (chosen != nearest).any()
     assert torch.equal(round_for_rate(residual, scale, 1e6), nearest)
-    assert torch.equal(cheaper(residual, scale, weight), chosen)  # the way of accelerators
+    assert torch.equal(round_everywhere(residual, scale, weight), chosen)  # the path of accelerators
 
 
 def test_rate_aware_rounding_of_many_dimensions_one_scale_and_unknown_entries() -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from latens.catalogue import MODELS, default_model
+from latens.catalogue import default_model
 from latens.cli.batch import FileBatch, save_image
 from latens.cli.common import PARTIAL, Force, Output, ReadComputeOptions, To
 from latens.cli.engines import EngineOptions
@@ -68,7 +68,6 @@ def decompress(
 
     return_large_blocks()
     choose_device(options.device, options.threads)  # a wrong one is an error of the call, not of a file
-    default = default_model("image_codec")
     codec = load(model, device=options.device, threads=options.threads) if model else None
     damaged: list[str] = []
     announced: set[str] = set()
@@ -77,7 +76,7 @@ def decompress(
         """The codec of the model that a file names; its first file announces it."""
         nonlocal codec
         if codec is None:
-            codec = load(bundled_model_of(blob) or default, device=options.device, threads=options.threads)
+            codec = load(bundled_model_of(blob) or default_model("image_codec"), device=options.device, threads=options.threads)
         found = codec.codec_of(blob)
         if found.model_id not in announced:
             announced.add(found.model_id)
@@ -90,8 +89,10 @@ def decompress(
             damaged.append(str(job.input))
         return record
 
-    request = {"model": codec.model_id if codec else MODELS[default].sha256, "partial": partial}
-    return batch.run(work, Request("decompressing", request), with_sizes=True).exit_status or (PARTIAL if damaged else 0)
+    given = {"model": codec.model_id} if codec else {}
+    ignored = frozenset[str]() if codec else frozenset({"model"})  # every file names its model
+    request = Request("decompressing", {**given, "partial": partial}, ignored=ignored)
+    return batch.run(work, request, with_sizes=True).exit_status or (PARTIAL if damaged else 0)
 
 
 def decompress_one(

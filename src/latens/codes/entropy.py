@@ -47,16 +47,16 @@ def round_for_rate(residual: Float[Tensor, "..."], scale: Float[Tensor, "..."], 
     give the weight 12 / (2 ln 2) = 8.7; larger weights are closer to plain rounding.
     """
     if residual.device.type != "cpu":  # counting nonzero values would make an accelerator wait
-        return cheaper(residual, scale, weight)
+        return round_everywhere(residual, scale, weight)
     nearest = residual.round()
-    # Zeros have no neighbor towards zero. Most symbols are zeros, so the costs of the others are computed apart.
+    # Zeros have no neighbor towards zero. Most symbols are zeros, so the costs of the others are computed separately.
     places = nearest.flatten().nonzero()[:, 0]
     own, width = (part.expand_as(nearest).flatten().index_select(0, places) for part in (residual, scale))
-    return nearest.flatten().index_copy_(0, places, cheaper(own, width, weight)).view_as(nearest)
+    return nearest.flatten().index_copy_(0, places, round_everywhere(own, width, weight)).view_as(nearest)
 
 
-def cheaper(residual: Float[Tensor, "..."], scale: Float[Tensor, "..."], weight: float) -> Float[Tensor, "..."]:
-    """`round_for_rate`, with the costs of all places."""
+def round_everywhere(residual: Float[Tensor, "..."], scale: Float[Tensor, "..."], weight: float) -> Float[Tensor, "..."]:
+    """`round_for_rate` without skipping zeros, for accelerators."""
     high = residual.round()
     low = high - high.sign()
     cost_high = gaussian_bits(high, scale) + weight * (residual - high).square()

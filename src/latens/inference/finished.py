@@ -51,7 +51,8 @@ class Request(NamedTuple):
 
     `what` is the command, as "compressing". `settings` are serializable as JSON; those that are missing or None have the values
     of `defaults`. `outputs` are all files that the work on a job may write, `sources` all that it reads. `needed` are the
-    outputs besides the first without which a job is not finished, such as maps that an earlier run was not asked for.
+    outputs besides the first without which a job is not finished, such as maps that an earlier run was not asked for. Settings
+    in `ignored` were recorded by earlier versions and do not change results.
     `is_ours` recognizes results of versions that kept no records.
     """
 
@@ -62,6 +63,7 @@ class Request(NamedTuple):
     is_ours: Callable[[Job], bool] = never
     defaults: Mapping[str, Any] = NO_SETTINGS
     needed: Callable[[Job], Sequence[Path]] = no_file
+    ignored: frozenset[str] = frozenset()
 
 
 class Verdict(NamedTuple):
@@ -148,6 +150,7 @@ class Results:
             {**self.request.defaults, **{name: value for name, value in settings.items() if value is not None}}
             for settings in (earlier, self._settings)
         ]
+        without |= self.request.ignored
         old, new = ({name: value for name, value in settings.items() if name not in without} for settings in both)
         return differences(old, new)
 

@@ -11,16 +11,17 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from latens.catalogue import DEFAULT_MODELS, folder_of, recipe_of
+from latens.catalogue import folder_of, recipe_of
 from latens.data.images import read_image
 from latens.data.samples import photographs
 from latens.data.source import Source
 from latens.data.tensors import to_tensor
-from latens.errors import UnreadableInput, UsageError
+from latens.errors import ModelError, UnreadableInput, UsageError
+from latens.hub import load_model
 from latens.nn.reach import halo
 from latens.settings import override
 from latens.systems.image_codec.config import ROUNDING_WEIGHT, ContextConfig, CropConfig
-from latens.systems.image_codec.context_hyperprior import FITTED, ContextHyperprior
+from latens.systems.image_codec.context_hyperprior import AS_INTEGERS, FITTED, ContextHyperprior
 from latens.systems.image_codec.context_model import ContextCodec
 from latens.systems.image_codec.dataset import CropData
 from latens.systems.image_codec.format import QUALITY_STEPS
@@ -28,6 +29,7 @@ from latens.systems.image_codec.model import MeanScaleHyperprior
 from latens.systems.image_codec.predict import load
 from latens.systems.image_codec.recipes import fit_context, joint
 from latens.systems.image_codec.system import build
+from latens.systems.video_codec.model import ScaleSpaceFlow
 from latens.training.run import start_from
 
 SMALL = ContextConfig(width=8, latent=24, hyper=8, strong=6, lambdas=(0.002, 0.01, 0.05))
@@ -184,21 +186,30 @@ def test_the_entropy_phase_trains_the_context_alone(tmp_path: Path) -> None:
     assert all(name.startswith(FITTED) for name in learned)
 
 
-def test_training_starts_with_the_entropy_model_that_a_folder_stores_as_integers() -> None:
+@pytest.mark.parametrize("name", ["image_codec_context", "image_codec_joint", "image_codec_perceptual"])
+def test_training_starts_with_the_entropy_model_that_a_folder_stores_as_integers(name: str) -> None:
     """The rates of the float network are those of the integers, up to the tables that replace Gaussian probabilities."""
-    name = DEFAULT_MODELS["image_codec"]
     codec = load(name, device="cpu")
     torch.manual_seed(3)
     model = ContextHyperprior(codec.model.config)
     start_from(model, folder_of(name), fit_context())
     pixels = read_image(photographs()[0].path).pixels[40:232, 100:292]
-    with torch.no_grad():
-        found = model.eval().rounded(to_tensor(pixels), torch.tensor([3.0]), rate_weight=ROUNDING_WEIGHT)
+    found, loaded = (
+        each.float().eval().rounded(to_tensor(pixels), torch.tensor([3.0]), rate_weight=ROUNDING_WEIGHT)
+        for each in (model, codec.model)
+    )
     integers = codec.quantize(codec.latent(pixels), 3 * QUALITY_STEPS, pixels.shape[:2])
     bits, _ = codec.coding.code_length(integers.y, integers.parameters.level, integers.z)
     assert float(found.bits_y) == pytest.approx(bits, rel=0.04)
-    latents = codec.model.float().rounded(to_tensor(pixels), torch.tensor([3.0]), rate_weight=ROUNDING_WEIGHT)
-    torch.testing.assert_close(found.bits_y, latents.bits_y)
+    torch.testing.assert_close(found.bits_y, loaded.bits_y)
+
+
+def test_a_video_codec_does_not_start_from_half_an_entropy_model() -> None:
+    """A folder whose hyper-synthesis is stored as integers only does not lend that of its base."""
+    assert not any(name.startswith(AS_INTEGERS) for name in load_model(folder_of("image_codec_joint")).weights)
+    config = recipe_of("video_codec", "cpu")
+    with pytest.raises(ModelError, match="hyper-synthesis"):
+        start_from(ScaleSpaceFlow(config.model), folder_of("image_codec_joint"), config)
 
 
 def test_the_joint_recipe_trains_everything(tmp_path: Path) -> None:
@@ -207,7 +218,10 @@ def test_the_joint_recipe_trains_everything(tmp_path: Path) -> None:
     trainable = build(override(joint(), changes), [Source("", str(tmp_path))])
     (step,) = trainable.objective(trainable.model, {"image": torch.rand(2, 3, 64, 64)}, 0)
     step.loss.backward()
-    assert all(parameter.grad is not None for parameter in trainable.model.parameters())
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in trainable.model.parameters())
+    for name, module in trainable.model.named_children():
+        learns = any(bool(parameter.grad.any()) for parameter in module.parameters() if parameter.grad is not None)
+        assert learns or name == "features", name  # a new context, which starts at zero, does not use the features yet
 
 
 @pytest.mark.parametrize(("recipe", "rounding"), [("context_tiny", "noise"), ("tiny", "entropy"), ("fit_context", "noise")])

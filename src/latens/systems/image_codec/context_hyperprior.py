@@ -54,27 +54,32 @@ class ContextHyperprior(ContextNetwork):
         return CodingParts(self.hyper_synthesis, self.features, logarithmic=False)
 
     def complete(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Weights of a model without context, with the own ones of the context model."""
-        own = {name: value for name, value in self.state_dict().items() if name.startswith(FITTED)}
+        """The weights, with the own ones of the parts that a folder may lack or store as integers only."""
+        own = {name: value for name, value in self.state_dict().items() if name.startswith(AS_INTEGERS)}
         return {**own, **weights}
 
     def restored(
         self, stored: Mapping[str, Tensor], coding: Mapping[str, Tensor], config: Mapping[str, Any]
     ) -> Mapping[str, Tensor]:
-        """The weights of a model folder, which may store the entropy model as integers only."""
-        if any(name.startswith("context.") for name in stored):
-            return stored
-        return {**stored, **self.of_integers(ContextCoding.from_tensors(config["coding"], coding, torch.device("cpu")))}
+        """The weights of a model folder, with those that it stores as integers only.
 
-    def of_integers(self, coding: ContextCoding) -> dict[str, Tensor]:
-        """Weights of hyper-synthesis, features and context with the results of the integers, up to rounding."""
-        layers, features = coding.float_hyper_synthesis()
-        names = [name for name, layer in self.hyper_synthesis.named_children() if isinstance(layer, CONVOLUTIONS)]
-        named = {f"hyper_synthesis.{name}": layer for name, layer in zip(names, layers, strict=True)} | {"features": features}
+        Raises KeyError or ModelError if the integers are not complete, ValueError if they have another number of layers.
+        """
+        if self.state_dict().keys() <= stored.keys():
+            return stored
+        frozen = ContextCoding.from_tensors(config["coding"], coding, torch.device("cpu"))
+        return {**self.of_integers(frozen, stored), **stored}
+
+    def of_integers(self, coding: ContextCoding, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Weights that are not stored, with the results of the integers up to rounding."""
         weights = {f"context.{name}": value for name, value in coding.float_context().items()}
-        for name, layer in named.items():
-            weights |= {f"{name}.weight": layer.weight, f"{name}.bias": layer.bias}
-        return weights
+        names = [name for name, layer in self.hyper_synthesis.named_children() if isinstance(layer, CONVOLUTIONS)]
+        if f"hyper_synthesis.{names[0]}.weight" not in stored:  # features depend on the scale of its hidden channels
+            layers, features = coding.float_hyper_synthesis()
+            named = {f"hyper_synthesis.{name}": layer for name, layer in zip(names, layers, strict=True)}
+            for name, layer in {**named, "features": features}.items():
+                weights |= {f"{name}.weight": layer.weight, f"{name}.bias": layer.bias}
+        return {name: value for name, value in weights.items() if name not in stored}
 
 
 FITTED = ("context.", "features.")  # the modules that are fitted to a trained hyperprior

@@ -320,9 +320,8 @@ def load(
     with fitting(folder):
         kind = ContextCoding if isinstance(model, ContextNetwork) else FrozenCoding
         coding = kind.from_tensors(found.config["coding"], found.coding, place)
-        if isinstance(model, ContextHyperprior) and not any(name.startswith("context.") for name in found.weights):
-            assert isinstance(coding, ContextCoding)
-            model.load_state_dict(model.of_integers(coding), strict=False)
+        if isinstance(model, ContextHyperprior) and isinstance(coding, ContextCoding):
+            model.load_state_dict({**found.weights, **model.of_integers(coding, found.weights)})
         distortion = str(found.config.get(DISTORTION, "mse"))
     return ImageCodec(model, coding, name=folder.name, sha256=found.sha256, device=place, distortion=distortion)
 

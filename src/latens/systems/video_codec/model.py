@@ -208,6 +208,8 @@ def completed(model: ScaleSpaceFlow, state: Mapping[str, Any]) -> Mapping[str, A
     """
     own = model.state_dict()
     if any(name.startswith("analysis.") for name in state):
+        if not any(name.startswith("hyper_synthesis.") for name in state):
+            raise ValueError("the image codec stores its hyper-synthesis for coding only; use image_codec")
         return {**own, **{f"intra.{name}": tensor for name, tensor in state.items()}}
     missing = own.keys() - state.keys()
     parts = (".mask.", ".background.", "_gain.")
