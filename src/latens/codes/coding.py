@@ -63,6 +63,7 @@ class FrozenCoding:
     def z_symbols(self, z: Float[Tensor, "B N h w"]) -> Int[Tensor, "B N h w"]:
         """z minus the medians, rounded to integers and clamped to +-255."""
         offset = self.medians.to(z.device)[:, None, None].float() / (1 << INPUT_BITS)
+        # Contiguous, as in the decoder: networks in channels_last give strides with which integer networks are slower.
         return (z.float() - offset).round().clamp(-Z_MAX, Z_MAX).to(torch.int64).contiguous()
 
     def z_hat(self, symbols: Int[Tensor, "B N h w"]) -> Float[Tensor, "B N h w"]:

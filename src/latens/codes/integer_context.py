@@ -12,9 +12,9 @@
     mean  += (shift * sigma[level] + 256) >> 9         sigma in 1/1024 below 2^19: below 2^30
     level += (sum' + half) >> e'                       of |u| - 5 / 16
 
-Sums of filters run in int32 (on the CPU in float32, which is exact below 2^24) and products in int64, so no operation rounds on
-any device. Gates and slices are networks of `latens.codes.integer`. `sigma` and `reciprocal` are those of the level before the
-context, in which symbols are clamped to +-2^12.
+Sums of filters run in int32 (in mode `fast` on the CPU in float32, which is exact below 2^24) and products in int64, so no
+operation rounds on any device. Gates and slices are networks of `latens.codes.integer`. `sigma` and `reciprocal` are those of
+the level before the context, in which symbols are clamped to +-2^12.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ class IntegerContext:
         """
         gate = self.gates[k](features, dtype=torch.int32).index_select(1, named["order"])
         gate = gate.add_(1 << GATE_BITS).clamp_(0, (2 << GATE_BITS) - 1)
-        mean_sum, level_sum = convolved(known, named[f"filters.{k}"], fast=self.gates[k].mode == "fast").chunk(2, dim=1)
+        mean_sum, level_sum = convolved(known, named[f"filters.{k}"], fast=self.fast).chunk(2, dim=1)
         shift = rounded_shift(gate.mul_(mean_sum), named[f"mean_exponents.{k}"] + GAIN_BITS).clamp_(-SHIFT_MAX, SHIFT_MAX)
         moved = rounded_shift(shift.mul_(taken(named["sigma"], fine)), SHIFT_BITS)
         return moved, rounded_shift(level_sum, named[f"level_exponents.{k}"])
@@ -201,6 +201,11 @@ class IntegerContext:
             "the self-test of the context model fails on this machine",
             hint="files cannot be exchanged with other machines; please report the processor and the torch version",
         )
+
+    @property
+    def fast(self) -> bool:
+        """True if all networks are in mode `fast`; the CPU then sums the filters in float32."""
+        return all(network.mode == "fast" for network in (*self.gates, *self.slices))
 
     def set_mode(self, mode: Mode) -> None:
         for network in (*self.gates, *self.slices):
