@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from latens.catalogue import default_model
 from latens.cli.common import human_size
 from latens.cli.main import main
+from latens.systems.image_codec import predict
 
 Capture = pytest.CaptureFixture[str]
 
@@ -315,3 +317,19 @@ def test_the_model_that_a_file_names_is_announced(tmp_path: Path, capsys: pytest
     lines = [line.split("; ")[-2] for line in capsys.readouterr().err.splitlines() if "; weights " in line]
     written = ["image_codec", "image_codec_context", "image_codec_joint", "image_codec_perceptual"]
     assert sorted(lines) == [f"model {name}" for name in written]
+
+
+def test_only_the_model_that_a_file_names_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = []
+
+    def load(name: str, **options: Any) -> predict.ImageCodec:
+        loaded.append(name)
+        return original(name, **options)
+
+    original = predict.load
+    monkeypatch.setattr(predict, "load", load)
+    written = "image_codec_perceptual"
+    assert written != default_model("image_codec")
+    golden = Path(__file__).parents[1] / "golden" / "bundled"
+    assert main(["decompress", str(golden / f"{written}.ltn"), "-o", str(tmp_path / "a.png")]) == 0
+    assert loaded == [written]
