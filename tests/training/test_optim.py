@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from latens.training.config import Adam, Muon, Schedule, Sgd
+from latens.training.config import Adam, Muon, Schedule, Sgd, shortened
 from latens.training.loop import averaged
 from latens.training.muon import MuonAdam, orthogonalized
 from latens.training.objective import ONE_OPTIMIZER, Group
@@ -52,6 +52,13 @@ def test_the_rate_rises_stays_and_falls_to_zero() -> None:
     assert factors[:10] == pytest.approx([i / 10 for i in range(1, 11)])
     assert set(factors[10:81]) == {1.0}
     assert factors[80:] == pytest.approx([(100 - step) / 20 for step in range(80, 100)])
+
+
+def test_a_short_run_warms_up_for_a_fifth_of_its_steps() -> None:
+    usual = Muon(warmup=100, muon_lr=0.5)
+    assert [shortened(usual, steps).warmup for steps in (4, 59, 500, 10_000)] == [0, 11, 100, 100]
+    assert shortened(usual, 10_000) == usual
+    assert shortened(usual, 59) == Muon(warmup=11, muon_lr=0.5)  # the optimizer stays the same otherwise
 
 
 def test_counters_are_copied_into_the_average_and_weights_are_mixed() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, Generic, Literal, TypeAlias, TypeVar
 
 from annotated_types import Ge, Gt, Lt
@@ -50,6 +51,12 @@ class Sgd(Schedule):
 
 
 OptimConfig: TypeAlias = Annotated[Adam | Muon | Sgd, Field(discriminator="kind")]
+S = TypeVar("S", bound=Schedule)
+
+
+def shortened(optim: S, steps: int) -> S:
+    """The optimizer for a run of `steps` steps: its warm-up takes at most a fifth of them."""
+    return replace(optim, warmup=min(optim.warmup, steps // 5))
 
 
 @settings

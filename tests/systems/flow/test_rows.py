@@ -37,10 +37,11 @@ def arrays(path: Path, size: int = 32, classes: int = 10) -> Source:
     return Source("", str(path))
 
 
-def test_steps_fill_the_time_and_end_with_a_validation() -> None:
-    assert steps_within(2, 0.25) == 480
-    assert steps_within(1, 0.7) == 84  # 85.7, down to a multiple of four
-    assert steps_within(0.001, 1) == 8
+def test_steps_fill_the_time_and_are_a_multiple_of_the_validations() -> None:
+    assert steps_within(2, 0.25, 4) == 480
+    assert steps_within(1, 0.7, 4) == 84  # 85.7, down to a multiple of four
+    assert steps_within(0.001, 1, 4) == 8
+    assert steps_within(0.001, 1, 3) == 9
 
 
 def test_differences_of_simulated_points_are_paired_by_seed(tmp_path: Path) -> None:
@@ -60,7 +61,7 @@ def test_differences_of_simulated_points_are_paired_by_seed(tmp_path: Path) -> N
 
 
 def test_rows_of_equal_time_are_trained_once(album: Path, tmp_path: Path) -> None:
-    settings = {"minutes": "0.004", "images": "4", "rows": "Residual Flow,i-DenseNet"}
+    settings = {"minutes": "0.004", "checks": "2", "images": "4", "rows": "Residual Flow,i-DenseNet"}
     tables = [
         next(
             reproduce("flow/table4.4.3", recipe="tiny", data=[album], out=tmp_path, settings=settings, force=True, device="cpu")
@@ -70,8 +71,11 @@ def test_rows_of_equal_time_are_trained_once(album: Path, tmp_path: Path) -> Non
     assert tables[0].to_dict() == tables[1].to_dict()
     runs = list((tmp_path / "runs").glob("*/config.json"))
     assert len(runs) == 2
-    steps = [json.loads(path.read_text())["run"]["steps"] for path in runs]
-    assert all(count % 4 == 0 and count >= 8 for count in steps)
+    configs = [json.loads(path.read_text()) for path in runs]
+    steps = [config["run"]["steps"] for config in configs]
+    assert all(count % 2 == 0 and count >= 8 for count in steps)
+    assert [config["run"]["validate_every"] for config in configs] == [count // 2 for count in steps]
+    assert [config["optim"]["warmup"] for config in configs] == [min(5, count // 5) for count in steps]
     printed = tables[0].table().splitlines()
     for name in ("Residual Flow ", "i-DenseNet "):
         cells = next(line for line in printed if line.startswith(name)).split("  ")

@@ -37,6 +37,7 @@ from latens.systems.amodal.official import official
 from latens.systems.amodal.predict import NAME, AmodalSegmenter
 from latens.systems.amodal.recipes import AmodalTraining
 from latens.systems.amodal.variants import Variant, has_code, parameters, with_variant
+from latens.training.config import shortened
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +118,7 @@ def _scaled(scale: AmodalScale, base: AmodalTraining, steps: int, seed: int, eve
         model=model,
         objective=objective,
         data=replace(base.data, batch=scale.batch or base.data.batch),
-        optim=replace(base.optim, warmup=min(base.optim.warmup, steps // 5)),
+        optim=shortened(base.optim, steps),
         run=replace(base.run, steps=steps, seed=seed, validate_every=every, checkpoint_every=checkpoint, keep=1),
     )
 

@@ -6,6 +6,7 @@ depends little on other processes.
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from latens.systems.flow.recipes import FlowTraining
+from latens.training.config import shortened
 from latens.training.objective import Trainable
 
 WARMUP_STEPS, TIMED_STEPS = 3, 24  # steps before the measurement, and measured steps
@@ -30,7 +32,7 @@ def step_seconds(build: Callable[[Any, Any], Trainable], config: FlowTraining, s
 
     from latens.training.loop import Loop
 
-    config = with_steps(config, ENDLESS_STEPS)  # the schedule must not end
+    config = with_steps(config, ENDLESS_STEPS, 1)  # the schedule must not end
     AcceleratorState._reset_state()
     accelerator = Accelerator(mixed_precision=config.run.precision, cpu=device == "cpu")
     parts = build(config, sources)
@@ -45,12 +47,12 @@ def step_seconds(build: Callable[[Any, Any], Trainable], config: FlowTraining, s
     return float(np.mean(taken[WARMUP_STEPS:]))
 
 
-def with_steps(config: FlowTraining, steps: int, checks: int = 4) -> FlowTraining:
+def with_steps(config: FlowTraining, steps: int, checks: int) -> FlowTraining:
     """The configuration with `steps` steps, `checks` validations, and a warm-up of at most a fifth of the steps."""
     run = replace(config.run, steps=steps, validate_every=max(steps // checks, 1))
-    return replace(config, optim=replace(config.optim, warmup=min(config.optim.warmup, steps // 5)), run=run)
+    return replace(config, optim=shortened(config.optim, steps), run=run)
 
 
-def steps_within(minutes: float, seconds: float) -> int:
-    """Number of steps within CPU minutes: a multiple of four, so that the last step is validated."""
-    return max(int(60 * minutes / seconds) // 4 * 4, MIN_STEPS)
+def steps_within(minutes: float, seconds: float, checks: int) -> int:
+    """Number of steps within CPU minutes: a multiple of `checks`, so that validations are evenly spaced."""
+    return checks * max(int(60 * minutes / seconds) // checks, math.ceil(MIN_STEPS / checks))

@@ -62,7 +62,7 @@ class ImageScale:
     size: Size = "cpu"  # size of the models
     steps: Count = 4000  # training steps of every row
     minutes: NonNegative = 0.0  # CPU minutes of training of every row, in place of `steps`; 0: use `steps`
-    checks: Count = 4  # validations of a training of `steps`
+    checks: Count = 4  # validations of a training
     images: Count = 600  # maximum number of test images
     draws: Count = 1  # draws of dequantization noise per test image
     seed: Natural = 0  # seed of the weights and the noise
@@ -90,7 +90,8 @@ L: TypeAlias = ExperimentRunner[DensityModel, ImageScale]
 def image_training(scale: ImageScale, block: Blocks, *, match: bool = True) -> FlowTraining:
     """Training configuration of a row; a short run warms up for at most a fifth of its steps.
 
-    Except at paper scale the width of the blocks is matched to the parameters of TARGET.
+    If CPU minutes set the steps, `training_folder` shortens the run. Except at paper scale the width of the blocks is matched
+    to the parameters of TARGET.
     """
     base = {"tiny": tiny, "cpu": cpu, "paper": small_paper}[scale.size]()
     assert isinstance(base.model, ImageFlow)
@@ -102,7 +103,8 @@ def image_training(scale: ImageScale, block: Blocks, *, match: bool = True) -> F
         base = replace(base, data=replace(base.data, batch=8, validation_limit=96))  # small batches allow more steps
     if match and scale.size != "paper":
         sizes = matched(sizes, TARGET[scale.size])
-    return with_steps(replace(base, model=sizes, run=replace(base.run, seed=scale.seed)), scale.steps, scale.checks)
+    config = replace(base, model=sizes, run=replace(base.run, seed=scale.seed))
+    return config if scale.minutes else with_steps(config, scale.steps, scale.checks)
 
 
 def small_paper() -> FlowTraining:
@@ -201,9 +203,9 @@ def training_folder(lab: L, name: str, config: FlowTraining) -> Path:
     """Folder of the finished run of a row. Its CPU time is recorded."""
     identity = [open_labeled(image_source(lab), "train").fingerprint()]
     if lab.scale.minutes:
-        key = {"what": "step seconds", "config": with_steps(config, 1), "data": identity}
+        key = {"what": "step seconds", "config": with_steps(config, 1, 1), "data": identity}
         seconds = lab.once(key, lambda: step_seconds(lab.build, config, lab.sources, lab.device))
-        config = with_steps(config, steps_within(lab.scale.minutes, seconds))
+        config = with_steps(config, steps_within(lab.scale.minutes, seconds, lab.scale.checks), lab.scale.checks)
     before, started = set((lab.folder / RUNS).glob("*")), time.process_time()
     folder = lab.trained(config, name=name.replace(" ", "-").replace("/", "-"), identity=identity).parent
     taken = (

@@ -23,6 +23,7 @@ from latens.systems.haze.evaluate import SUPERVISION, Measured, folder_of_scenes
 from latens.systems.haze.predict import Haze
 from latens.systems.haze.protocol import DEHAZE, SYNTHESIS, Protocol
 from latens.systems.haze.recipes import TABLE_1, HazeTraining
+from latens.training.config import shortened
 
 logger = logging.getLogger(__name__)
 
@@ -144,11 +145,10 @@ def row_config(scale: TableScale, kind: str) -> HazeTraining:
     """The training configuration of a row."""
     config = TABLE_1[scale.prefix][kind]()
     run = replace(config.run, steps=scale.steps or config.run.steps)
-    optim = replace(config.optim, warmup=min(config.optim.warmup, run.steps // 5))
     streets = 0 if scale.prefix == "paper" and scale.train else config.data.scenes
     streets = streets if scale.streets is None else scale.streets
     data = replace(config.data, border=scale.border or config.data.border, scenes=streets)
-    return replace(config, run=run, optim=optim, data=data)
+    return replace(config, run=run, optim=shortened(config.optim, run.steps), data=data)
 
 
 def row_configs(scale: TableScale) -> dict[str, HazeTraining]:

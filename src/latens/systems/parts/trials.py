@@ -33,6 +33,7 @@ from latens.systems.parts.config import PatchVAELoss
 from latens.systems.parts.evaluate import warn_left_out
 from latens.systems.parts.predict import Parts
 from latens.systems.parts.recipes import RECIPES, PartsTraining, Row, Variant
+from latens.training.config import shortened
 
 VALIDATIONS = 2  # smallest number of validations in a shortened run, which selects the best weights
 
@@ -112,7 +113,7 @@ def row_training(scale: TableScale, variant: Variant, seed: int) -> PartsTrainin
     if scale.steps:
         validate_every = max(1, min(run.validate_every, scale.steps // VALIDATIONS))
         run = replace(run, steps=scale.steps, validate_every=validate_every)
-        optim = replace(optim, warmup=min(optim.warmup, scale.steps // 5))
+        optim = shortened(optim, scale.steps)
         # For the compound schedule no rate ends at the same temperature.
         if isinstance(objective, PatchVAELoss) and not objective.annealing.compound:
             rate = objective.annealing.rate * base.run.steps / scale.steps

@@ -32,6 +32,7 @@ from latens.systems.video_codec.measure import ClipRow, RegionClip, measure_ours
 from latens.systems.video_codec.predict import VideoCodec
 from latens.systems.video_codec.recipes import RECIPES, VideoTraining
 from latens.systems.video_codec.streets import StreetClip, split_streets, street_clips
+from latens.training.config import shortened
 
 
 @settings
@@ -126,7 +127,7 @@ def training(scale: VideoScale, variant: Variant) -> VideoTraining:
     run, optim = base.run, base.optim
     if scale.steps:
         run = replace(run, steps=scale.steps, validate_every=min(run.validate_every, scale.steps))
-        optim = replace(optim, warmup=min(optim.warmup, scale.steps // 5))
+        optim = shortened(optim, scale.steps)
     data, loss = replace(base.data, masks=variant.masks), base.objective
     if variant.quality:
         loss = replace(loss, quality=variant.quality, levels=(variant.quality,))
