@@ -23,7 +23,7 @@ from latens.codes.integer import IntegerNetwork, Mode, Rows
 from latens.codes.quantize import quantize_network
 from latens.codes.tables import SymbolTables, gaussian_tables, tables_from_pmfs
 from latens.errors import Corrupt, DeviceMismatch, ModelError
-from latens.shapes import Float, Int
+from latens.shapes import Float, Int, UInt8
 
 LEVELS = 64  # Gaussian tables, log-spaced in scale
 SCALE_MAX = 256.0
@@ -156,7 +156,7 @@ class FrozenCoding:
         return symbols.to(prediction.level.device), prediction
 
     def code_length(
-        self, y: Int[Tensor, "1 M h w"], levels: Int[Tensor, "1 M h w"], z: Int[Tensor, "1 N hz wz"]
+        self, y: Int[Tensor, "1 M h w"], levels: Int[Tensor, "1 M h w"] | UInt8[Tensor, "1 M h w"], z: Int[Tensor, "1 N hz wz"]
     ) -> tuple[float, float]:
         """Bits of y and of z under the tables, escapes included: the size of a file without headers and rounding to words."""
         bits_z = coder.ideal_bits(_flat(z), self._z_levels(z.shape), self.z_tables)
