@@ -20,4 +20,6 @@ def test_a_model_is_stored_in_eight_bits_and_not_overwritten(tmp_path: Path, cap
     assert main(["int8", "haze_dehazenet", "-o", str(out)]) == 2
     assert "already holds a model" in capsys.readouterr().err
     assert main(["int8", "haze_dehazenet", "-o", str(out), "--force"]) == 0
+    assert main(["int8", "image_codec_context", "-o", str(tmp_path / "whole")]) == 0
+    assert "not smaller" in capsys.readouterr().err
     assert main(["int8", str(tmp_path / "none"), "-o", str(tmp_path / "x")]) == 6

@@ -89,9 +89,7 @@ def decompress(
             damaged.append(str(job.input))
         return record
 
-    given = {"model": codec.model_id} if codec else {}
-    ignored = frozenset[str]() if codec else frozenset({"model"})  # every file names its model
-    request = Request("decompressing", {**given, "partial": partial}, ignored=ignored)
+    request = Request("decompressing", {"partial": partial}, ignored=frozenset({"model"}))  # every file names its model
     return batch.run(work, request, with_sizes=True).exit_status or (PARTIAL if damaged else 0)
 
 
