@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from latens.catalogue import MODELS, bundled_with_id
+from latens.catalogue import bundled_with_id
 from latens.codes.annealing import Refine
 from latens.codes.coding import FrozenCoding
 from latens.codes.context_coding import ContextCoding
@@ -273,12 +273,15 @@ class ImageCodec(Stages):
 
     def codec_of(self, data: bytes) -> ImageCodec:
         """The codec that decodes a file: that of the bundled model that it names, otherwise this one."""
-        name = bundled_model_of(data)
-        if name is None or MODELS[name].sha256 == self.model_id:
-            return self
-        if name not in self.others:
-            self.others[name] = load(name, device=self.device)
-        return self.others[name]
+        with suppress(StreamError):
+            named = model_of(data)
+            name = None if named == self.file_id else bundled_with_id("image_codec", named)
+            if name is not None:
+                if name not in self.others:
+                    self.others[name] = load(name, device=self.device)
+                found = self.others[name]
+                return found if found.file_id == named else self  # another one in an installation with other weights
+        return self
 
     def check_refinable(self) -> None:
         """Raise UsageError if the model was trained for another distortion than that of a refinement."""
