@@ -376,19 +376,40 @@ def test_a_stop_between_depth_and_image_is_continued(
     assert (tmp_path / "out" / "a.png").is_file()
 
 
+@pytest.mark.parametrize(
+    ("make", "name", "verb", "what", "settings"),
+    [
+        (coded, "a.ltn", ["decompress"], "decompressing", {"partial": False}),
+        (coded_clip, "a.ltv", ["video", "decompress"], "decompressing clips", {}),
+    ],
+)
 def test_decompressed_files_stay_finished_when_the_default_model_changes(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    make: Callable[[Path, int], None],
+    name: str,
+    verb: list[str],
+    what: str,
+    settings: dict[str, bool],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Every file names its model, so that the default of the version that decompressed it changes nothing."""
+    source = tmp_path / "in" / name
+    source.parent.mkdir()
+    make(source, 1)
+    words = [*verb, str(source.parent), "-o", str(tmp_path / "out")]
+    assert main(words) == 0
+    (result,) = (tmp_path / "out").glob("a.*")
+    Records().finish("done", [result], what, source, fingerprint([source]), {"model": "1b0d5e8db3bc", **settings})
+    capsys.readouterr()
+    assert main(words) == 0
+    assert f"{result.name}: skipped, finished" in capsys.readouterr().err
+
+
+def test_another_request_of_decompress_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "in").mkdir()
     coded(tmp_path / "in" / "a.ltn", 1)
     words = ["decompress", str(tmp_path / "in"), "-o", str(tmp_path / "out")]
     assert main(words) == 0
-    source, result = tmp_path / "in" / "a.ltn", tmp_path / "out" / "a.png"
-    earlier = {"model": "1b0d5e8db3bc", "partial": False}
-    Records().finish("done", [result], "decompressing", source, fingerprint([source]), earlier)
-    assert main(words) == 0
-    assert "a.png: skipped, finished" in capsys.readouterr().err
     assert main([*words, "--model", "image_codec"]) == 0
-    assert "a.png: skipped, finished" in capsys.readouterr().err
     assert main([*words, "--partial"]) == 2
+    assert "partial was" in capsys.readouterr().err

@@ -66,7 +66,7 @@ def batch(
 
 def run(verb: str, tokens: Sequence[str], bound: BoundArguments, engine: EngineOptions) -> int:
     """Run the command of a verb as a job and print its new rows; returns the exit status."""
-    from latens.jobs.job import journals
+    from latens.jobs.job import rows as job_rows
     from latens.jobs.store import open_store
 
     reporter = Reporter(_options(bound))
@@ -76,8 +76,7 @@ def run(verb: str, tokens: Sequence[str], bound: BoundArguments, engine: EngineO
         reporter.result(row, row_text(row))
     store = open_store(bound.arguments["out"])
     logger.info("%d done, %d failed; latens jobs %s shows the whole job", states["done"], states["failed"], store.place)
-    latest = {row.id: row.state for journal in journals(store) for row in journal.rows}  # of earlier runs too
-    return SOME_FAILED if "failed" in latest.values() else 0
+    return SOME_FAILED if any(row.state == "failed" for row in job_rows(store).values()) else 0  # of earlier runs too
 
 
 def check(bound: BoundArguments, engine: EngineOptions) -> None:

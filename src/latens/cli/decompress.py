@@ -52,7 +52,7 @@ def decompress(
     """
     from latens.data.inputs import find_inputs
     from latens.inference.batch import plan_jobs
-    from latens.inference.finished import Request
+    from latens.inference.finished import MODEL, Request
 
     check_name(name, inputs)
 
@@ -89,7 +89,7 @@ def decompress(
             damaged.append(str(job.input))
         return record
 
-    request = Request("decompressing", {"partial": partial}, ignored=frozenset({"model"}))  # every file names its model
+    request = Request("decompressing", {"partial": partial}, ignored=MODEL)
     return batch.run(work, request, with_sizes=True).exit_status or (PARTIAL if damaged else 0)
 
 

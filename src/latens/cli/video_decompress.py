@@ -53,7 +53,7 @@ def decompress(
     from latens.data.clips.formats import CLIP_ENDINGS
     from latens.data.inputs import find_inputs
     from latens.inference.batch import plan_jobs
-    from latens.inference.finished import Request
+    from latens.inference.finished import MODEL, Request
 
     def find() -> list[Job]:
         return plan_jobs(find_inputs(inputs, frozenset({NEURAL_ENDING}), out), out, ".mp4")
@@ -85,7 +85,7 @@ def decompress(
 
     # A folder of images is not recorded: it is refused unless it is empty.
     outputs = lambda job: [job.output] if job.output.suffix.lower() in CLIP_ENDINGS else []  # noqa: E731
-    report = batch.run(work, Request("decompressing clips", {"model": codec.model_id}, outputs), with_sizes=True)
+    report = batch.run(work, Request("decompressing clips", outputs=outputs, ignored=MODEL), with_sizes=True)
     return report.exit_status or (PARTIAL if damaged else 0)
 
 
@@ -97,7 +97,7 @@ def decompress_raw(
     from latens.data.files import STANDARD_STREAM
     from latens.data.inputs import find_inputs
     from latens.inference.batch import plan_jobs
-    from latens.inference.finished import Request
+    from latens.inference.finished import MODEL, Request
     from latens.systems.video_codec.predict import load
 
     files = find_inputs(inputs, frozenset({NEURAL_ENDING}), out)
@@ -116,7 +116,7 @@ def decompress_raw(
         damaged = bool(done.damage)
         return written_record(done)
 
-    report = batch.run(work, Request("decompressing raw frames", {"model": codec.model_id}))
+    report = batch.run(work, Request("decompressing raw frames", ignored=MODEL))
     return report.exit_status or (PARTIAL if damaged else 0)
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from latens.inference.batch import Job, Record
 
 NO_SETTINGS: Mapping[str, Any] = MappingProxyType({})
+MODEL = frozenset({"model"})  # a setting that does not matter where every file names its model
 SOURCES = frozenset({"depth", "depth_given", "roi", "region"})  # paths in settings of earlier versions; now sources
 REPLACE = "name another output with -o, or add --force to replace it"
 

@@ -273,15 +273,13 @@ class ImageCodec(Stages):
 
     def codec_of(self, data: bytes) -> ImageCodec:
         """The codec that decodes a file: that of the bundled model that it names, otherwise this one."""
-        with suppress(StreamError):
-            named = model_of(data)
-            name = None if named == self.file_id else bundled_with_id("image_codec", named)
-            if name is not None:
-                if name not in self.others:
-                    self.others[name] = load(name, device=self.device)
-                found = self.others[name]
-                return found if found.file_id == named else self  # another one in an installation with other weights
-        return self
+        name = bundled_model_of(data)
+        if name is None or model_of(data) == self.file_id:
+            return self
+        if name not in self.others:
+            self.others[name] = load(name, device=self.device)
+        found = self.others[name]
+        return found if found.file_id == model_of(data) else self  # it differs in an installation with other weights
 
     def check_refinable(self) -> None:
         """Raise UsageError if the model was trained for another distortion than that of a refinement."""
