@@ -57,7 +57,7 @@ class TableScale:
 
 SCALES: Mapping[str, TableScale] = MappingProxyType(
     {
-        "tiny": TableScale(minutes=1.0, steps=4, prefix="tiny", streets=2, side=96, draws=1, scenes=2),
+        "tiny": TableScale(minutes=1.0, steps=2, prefix="tiny", streets=2, side=96, draws=1, scenes=2),
         "cpu": TableScale(),
         "paper": TableScale(minutes=6000.0, prefix="paper"),
     }

@@ -290,7 +290,7 @@ def ablated(name: str, title: str, of: Ablated) -> Artifact[Parts, TableScale]:
 
 
 SCENES = scales_of(DiscoveryScale)
-SCENES_SCALES = {**SCENES, "tiny": replace(SCENES["tiny"], scenes=48)}
+SCENES_SCALES = {**SCENES, "tiny": replace(SCENES["tiny"], scenes=24)}
 TABLES: Mapping[str, Artifact[Parts, Any]] = MappingProxyType(
     {
         "table1": artifact("table1", "Table 1: recognition", table1, rows_of_table1, scales_of(Table1Scale)),

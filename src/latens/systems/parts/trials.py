@@ -95,7 +95,7 @@ def probing(scale: TableScale) -> str:
 
 def scales_of(cls: type[S]) -> Mapping[str, S]:
     """The scales of a table by recipe name."""
-    tiny = cls(recipe="tiny", steps=4, images=48, epochs=1, seeds=1)
+    tiny = cls(recipe="tiny", steps=2, images=48, epochs=1, seeds=1)
     return MappingProxyType({"tiny": tiny, "cpu": cls(), "paper": cls(recipe="paper", epochs=90)})
 
 
