@@ -2,14 +2,16 @@
 
     python benchmarks/refinement_gain.py IMAGES -o gain.jsonl [--steps 500] [--seconds 5 20] [--qualities 1 3 5 8]
                                          [--processor] [--count 6] [--model NAME|FOLDER] [--threads 2]
+                                         [--against AVIF "AVIF 4:4:4 psnr"]
 
 Compresses the first images of a folder at the given qualities, without and with refinement, and decodes the files. Prints the
 curves (means of bits per pixel and PSNR), the BD-rate against the code without refinement, the number of files whose loss bpp +
 lambda * 255^2 * MSE is not larger, the largest difference between a file and the code length of its symbols, and seconds per
 image. With --seconds, the refinements have a time; `median_steps` are the steps that it gave. `processor_seconds` is the time
 of the processor, which is shorter than that of the clock on a machine with other work. With --processor, --seconds counts it;
-with one thread, that is the time of an idle machine. Files in the journal gain.jsonl are not made again. Therefore the run can
-be interrupted, or split between processes by quality and summarized by a last call with all qualities.
+with one thread, that is the time of an idle machine. With --against, the BD-rates of both curves against other encoders of
+`latens evaluate image_codec` on the same images are added. Files in the journal gain.jsonl are not made again. Therefore the
+run can be interrupted, or split between processes by quality and summarized by a last call with all qualities.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from latens.data.images import LoadedImage, read_image
 from latens.experiments.journal import Journal
 from latens.metrics.image import psnr
 from latens.metrics.rate import bd_rate
+from latens.systems.image_codec.baselines import Encoder, available
 from latens.systems.image_codec.format import QUALITY_STEPS
 from latens.systems.image_codec.predict import ImageCodec, load
 from latens.systems.image_codec.refinement import Trial, refine_image
@@ -52,8 +55,9 @@ def main() -> None:
                 if not any(record["key"] == key for record in journal.read()):
                     journal.append([{"key": key, **one_file(codec, read_image(path), quality, amount, clock)}])
     rows = {record["key"]: record for record in journal.read()}
+    others = {encoder.name: curve(encoder, paths) for encoder in available(tuple(arguments.against))}
     for amount in amounts:
-        print(json.dumps(summary(codec, rows, [path.name for path in paths], arguments.qualities, amount)))
+        print(json.dumps(summary(codec, rows, [path.name for path in paths], arguments.qualities, amount, others)))
 
 
 def one_file(codec: ImageCodec, image: LoadedImage, quality: float, amount: str, clock: Clock) -> dict[str, Any]:
@@ -84,7 +88,24 @@ def one_file(codec: ImageCodec, image: LoadedImage, quality: float, amount: str,
     }
 
 
-def summary(codec: ImageCodec, rows: dict[str, Any], names: list[str], qualities: list[float], amount: str) -> dict[str, Any]:
+def curve(encoder: Encoder, paths: list[Path]) -> np.ndarray:
+    """Mean bits per pixel and PSNR (qualities, 2) of an encoder."""
+    points = []
+    for image in map(read_image, paths):
+        files = [encoder.encode(image, quality) for quality in encoder.qualities]
+        points.append([(8 * len(file) / image.pixels[..., 0].size, psnr(encoder.decode(file), image.pixels)) for file in files])
+    means: np.ndarray = np.mean(points, 0)
+    return means
+
+
+def summary(
+    codec: ImageCodec,
+    rows: dict[str, Any],
+    names: list[str],
+    qualities: list[float],
+    amount: str,
+    others: dict[str, np.ndarray],
+) -> dict[str, Any]:
     def of(quality: float, amount: str) -> list[dict[str, float]]:
         return [rows[f"{codec.model_id} {name} {quality:g} {amount}"] for name in names]
 
@@ -94,12 +115,17 @@ def summary(codec: ImageCodec, rows: dict[str, Any], names: list[str], qualities
     }
     pairs = [pair for q in qualities for pair in zip(of(q, PLAIN), of(q, amount), strict=True)]
     delta = bd_rate(*curves[PLAIN].T, *curves[amount].T) if len(qualities) > 1 else None
+    against = {
+        name: {kind: round(bd_rate(*other.T, *curves[each].T), 2) for kind, each in (("plain", PLAIN), ("refined", amount))}
+        for name, other in others.items()
+    }
     return {
         "model": codec.model_id,
         "refine": amount,
         "median_steps": float(np.median([refined["steps"] for _, refined in pairs])),
         "images": len(names),
         "bd_rate_percent": None if delta is None else round(delta, 2),
+        "bd_rate_percent_against": against,
         "no_worse": f"{sum(refined['loss'] <= plain['loss'] for plain, refined in pairs)} of {len(pairs)}",
         "loss_saved_percent": round(100 * float(np.mean([1 - refined["loss"] / plain["loss"] for plain, refined in pairs])), 2),
         "largest_excess_percent": round(100 * max(abs(refined["excess"]) for _, refined in pairs), 3),
@@ -122,6 +148,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=6)
     parser.add_argument("--model", default="image_codec_joint")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--against", nargs="*", default=[])
     return parser.parse_args()
 
 
