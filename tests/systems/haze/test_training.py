@@ -19,7 +19,7 @@ from latens.systems.haze import recipes
 from latens.systems.haze.config import HazeDataConfig, PhysicalConfig, TranslationLossConfig
 from latens.systems.haze.dataset import SceneData, UnpairedData, jitter_camera
 from latens.systems.haze.formation import add_haze, transmission
-from latens.systems.haze.physical import PhysicalHaze
+from latens.systems.haze.physical import PhysicalHaze, consistency
 from latens.systems.haze.scenes import find_labeled, find_scenes, load_scene, split
 from latens.systems.haze.street_labels import street_depth
 from latens.systems.haze.system import build
@@ -358,3 +358,13 @@ def test_the_fine_model_learns_and_is_consistent_over_sizes(tmp_path: Path) -> N
     losses = [line for line in lines if line["kind"] == "train"]
     assert losses[-1]["loss"] < losses[0]["loss"]
     assert losses[-1]["consistency"] > 0
+
+
+def test_consistency_is_zero_for_images_that_blur_does_not_change() -> None:
+    torch.manual_seed(0)
+    model = PhysicalHaze(PhysicalConfig(channels=8, short_side=64, fold=2))
+    noise = torch.rand(1, 3, 64, 64)
+    flat = torch.full_like(noise, 0.6)
+    with torch.no_grad():
+        assert float(consistency(model, flat, model(flat, flat))) < 1e-5
+        assert float(consistency(model, noise, model(noise, noise))) > 1e-4

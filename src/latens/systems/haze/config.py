@@ -114,7 +114,7 @@ class PhysicalLossConfig:
     depth_weight: NonNegative = 0.5  # of the depth predicted from either image
     synthesis_weight: NonNegative = 1.0  # of the hazed image
     code_weight: NonNegative = 0.05  # of the difference between the codes of a scene in both domains
-    consistency_weight: NonNegative = 0.0  # of the difference between the estimates for an image and for its half size
+    consistency_weight: NonNegative = 0.0  # of the difference between the estimates for an image and for a blurred one
     prior: PriorConfig = field(default_factory=lambda: PriorConfig(weight=0.001))
 
 

@@ -19,7 +19,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from latens.data.tensors import pad_to_multiple
 from latens.nn.conv import Residual
 from latens.nn.init import small
 from latens.shapes import Float
@@ -33,6 +32,7 @@ AIRLIGHT_RANGE = (0.3, 1.05)  # per color
 BETA_RANGE = (0.1, 6.0)  # per largest depth of the scene
 COARSE = 4  # samples of the first layer per sample of the coarse code and side
 PARAMETERS = 4  # haze parameters: airlight in three colors, beta
+REDUCED = (0.4, 0.9)  # size of the images in `consistency`, relative to the crop
 START_DEPTH = -1.0  # logit of the predicted depth at the start of training
 
 
@@ -132,15 +132,18 @@ class Merge(nn.Module):
 
 
 def consistency(model: PhysicalHaze, hazy: Float[Tensor, "B 3 H W"], prediction: HazePrediction) -> Tensor:
-    """Mean difference of transmission and airlight between the estimates for images and for their half size."""
-    size = (hazy.shape[2] // 2, hazy.shape[3] // 2)
-    half = F.interpolate(hazy, size, mode="bilinear", antialias=True)
-    code = model.encode(pad_to_multiple(half, model.stride), "hazy")
+    """Mean difference of transmission and airlight between the estimates for images and for their enlarged reductions.
+
+    A reduction has 0.4 to 0.9 of the size. `latens dehaze` enlarges small photographs to its working size in the same way.
+    """
+    share = float(torch.empty(()).uniform_(*REDUCED))
+    height, width = hazy.shape[2:]
+    small = F.interpolate(hazy, (round(share * height), round(share * width)), mode="bilinear", antialias=True)
+    code = model.encode(F.interpolate(small, (height, width), mode="bilinear"), "hazy")
     airlight, beta = model.haze_parameters(code)
-    t = transmission(model.depth(code), beta)[:, :, : size[0], : size[1]]
+    t = transmission(model.depth(code), beta)
     whole = transmission(prediction.depth_hazy, prediction.beta)
-    same = F.interpolate(whole, size, mode="bilinear", antialias=True)
-    return (t - same).abs().mean() + (airlight - prediction.airlight).abs().mean()
+    return (t - whole).abs().mean() + (airlight - prediction.airlight).abs().mean()
 
 
 def stem(channels: int, fold: int) -> nn.Sequential:
