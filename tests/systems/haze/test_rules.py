@@ -12,8 +12,10 @@ from PIL import Image
 
 from latens.cli.main import main
 from latens.errors import UsageError
-from latens.systems.haze.config import TRANSLATORS
+from latens.systems.haze.config import TRANSLATORS, PhysicalConfig
+from latens.systems.haze.physical import PhysicalHaze
 from latens.systems.haze.predict import Haze
+from latens.systems.haze.removal import Method
 from latens.systems.haze.rules import WORKING_SIDE, exposure_of, working_image, working_size
 from latens.systems.haze.simulator.streets import street
 
@@ -136,6 +138,15 @@ def test_working_sizes() -> None:
     assert working_size(1080, 1920) == (WORKING_SIDE, round(WORKING_SIDE * 1920 / 1080))
     assert working_size(1, 1) == (4, 4)
     assert max(working_size(3, 3000)) == 4 * WORKING_SIDE
+    assert working_size(600, 600, 128) == (128, 128)
+
+
+def test_a_network_works_at_the_size_of_its_training() -> None:
+    sides = {side: PhysicalHaze(PhysicalConfig(channels=8, short_side=side)) for side in (64, 240)}
+    device = torch.device("cpu")
+    assert Method("physical", sides[64], device).working_side == 64
+    assert Method("physical", sides[240], device).working_side == WORKING_SIDE
+    assert Method("dcp", None, device).working_side == WORKING_SIDE
 
 
 def test_exposure_ignores_lamps_and_hidden_pixels() -> None:

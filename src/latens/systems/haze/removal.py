@@ -22,9 +22,10 @@ from latens.nn.filters import luminance
 from latens.shapes import Float
 from latens.systems.haze.borders import Box, SteadyBorders, content_box
 from latens.systems.haze.field import SteadyField, corner_note, field_of_view
+from latens.systems.haze.physical import PhysicalHaze
 from latens.systems.haze.readers import read
 from latens.systems.haze.rendering import cleared, full_width
-from latens.systems.haze.rules import Controls, plan_of, working_image
+from latens.systems.haze.rules import WORKING_SIDE, Controls, plan_of, working_image
 from latens.systems.haze.temporal import TemporalFilter
 
 DIM = 0.6  # exposure below which a note says so
@@ -43,6 +44,11 @@ class Method(NamedTuple):
     name: str
     model: nn.Module | None
     device: torch.device
+
+    @property
+    def working_side(self) -> int:
+        """Shorter side of its working image, pixels."""
+        return min(self.model.config.short_side, WORKING_SIDE) if isinstance(self.model, PhysicalHaze) else WORKING_SIDE
 
 
 class Content(NamedTuple):
@@ -104,7 +110,7 @@ def dehazed(
     """The dehazed image and a note on its exposure, if it is dim. The visible content of `transmission` is overwritten."""
     moved = torch.from_numpy(np.array(content.pixels)).to(method.device)
     mask = None if content.mask is None else torch.from_numpy(content.mask.copy()).to(method.device)
-    working = working_image(moved, mask)
+    working = working_image(moved, mask, method.working_side)
     plan = plan_of(read(working, method.name, method.model), working, controls)
     notes = [] if working.exposure >= DIM else [f"read at {1 / working.exposure:.3g} times its brightness"]
     t = None if transmission is None else torch.empty(moved.shape[:2], device=moved.device)
@@ -141,7 +147,8 @@ def dehazed_frame(
 ) -> Pixels:
     """The dehazed content of the next frame of a clip; only pixels of the `field` of view (h, w) count in statistics."""
     moved = pixels.to(method.device)
-    working = working_image(moved, None if field is None else torch.from_numpy(field).to(method.device))
+    mask = None if field is None else torch.from_numpy(field).to(method.device)
+    working = working_image(moved, mask, method.working_side)
     coarse = steady.estimate(read(working, method.name, method.model), luminance(working.image))
     plan = plan_of(coarse, working, controls)
     wide = full_width(plan._replace(gamma=steady.tone(plan.gamma)), moved.shape[0], moved.shape[1])

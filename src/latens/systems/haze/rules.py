@@ -19,7 +19,9 @@ from latens.shapes import Bool, Float, UInt8
 from latens.systems.haze.formation import remove_haze
 from latens.systems.haze.methods import SMALLEST, Coarse
 
-WORKING_SIDE = 160  # pixels; shorter side of the working image, so that an estimate does not depend on the size of the image
+# Pixels; shorter side of the working image, so that an estimate does not depend on the size of the image. Of a network that was
+# trained on smaller images, the working image has their side.
+WORKING_SIDE = 160
 LONGEST, LARGEST_SCALE = 4, 4.0  # longer side of the working image in WORKING_SIDE; its size relative to the image
 BRIGHT_SHARE, BRIGHT = 0.99, 0.95  # this quantile of the brightest channel of a usual exposure, and its value
 ROWS = 256  # rows that are converted to floats at once
@@ -63,15 +65,17 @@ class Plan(NamedTuple):
         return t if self.strength == 1 else t.pow_(self.strength)
 
 
-def working_size(height: int, width: int) -> tuple[int, int]:
-    """Height and width of the working image: shorter side `WORKING_SIDE`, unless the image is very small or very long."""
-    scale = min(WORKING_SIDE / min(height, width), LONGEST * WORKING_SIDE / max(height, width), LARGEST_SCALE)
+def working_size(height: int, width: int, side: int = WORKING_SIDE) -> tuple[int, int]:
+    """Height and width of the working image: shorter side `side`, unless the image is very small or very long."""
+    scale = min(side / min(height, width), LONGEST * side / max(height, width), LARGEST_SCALE)
     return max(round(scale * height), 1), max(round(scale * width), 1)
 
 
-def working_image(pixels: UInt8[Tensor, "H W 3"], visible: Bool[Tensor, "H W"] | None = None) -> Working:
+def working_image(
+    pixels: UInt8[Tensor, "H W 3"], visible: Bool[Tensor, "H W"] | None = None, side: int = WORKING_SIDE
+) -> Working:
     """The image at working size and usual exposure. Transparent pixels count in no statistic."""
-    size = working_size(pixels.shape[0], pixels.shape[1])
+    size = working_size(pixels.shape[0], pixels.shape[1], side)
     small = resized(pixels.permute(2, 0, 1)[None], size).div_(255)
     mask = None if visible is None else resized(visible[None, None], size) > 0.5
     if mask is not None and not bool(mask.any()):
