@@ -70,17 +70,17 @@ def cpu() -> HazeTraining:
 
 
 def cpu_fine() -> HazeTraining:
-    """One CPU core, hours: the physical model at half the size, for photographs: gray airlight, dim images, two sizes.
+    """Two CPU cores, hours: the physical model at half the size, for photographs: gray airlight, dim and blurred images.
 
     Scenes of NYU from number 1150 on are held out in every folder.
     """
     return replace(
         cpu(),
         recipe="cpu_fine",
-        model=PhysicalConfig(channels=24, short_side=160, fold=2),
+        model=PhysicalConfig(channels=24, short_side=128, fold=2),
         data=HazeDataConfig(
-            side=200,
-            crop=160,
+            side=160,
+            crop=128,
             batch=8,
             scenes=400,
             color_jitter=1.0,
@@ -88,7 +88,7 @@ def cpu_fine() -> HazeTraining:
             dimming=0.3,
             held_out_from=1150,
         ),
-        objective=PhysicalLossConfig(consistency_weight=0.3),
+        objective=PhysicalLossConfig(consistency_weight=1.0),
         run=RunConfig(steps=16_000, validate_every=2000, checkpoint_every=250, log_every=50),
     )
 
