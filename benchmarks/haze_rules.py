@@ -2,6 +2,7 @@
 
     python benchmarks/haze_rules.py rooms nyu_depth/ --border 12     # PSNR and SSIM of dim rooms, held-out scenes only
     python benchmarks/haze_rules.py rooms nyu_depth_small/
+    python benchmarks/haze_rules.py rooms camvid/val/ --draws 2      # also streets, all of them
     python benchmarks/haze_rules.py size hazy/                       # the same photograph at a quarter of its size
     python benchmarks/haze_rules.py borders hazy/                    # bars, white frames, transparent parts
     python benchmarks/haze_rules.py photographs hazy/ -o sheet.png   # contact sheet and statistics; --fade adds FADE
@@ -34,7 +35,7 @@ from latens.metrics.image import psnr, ssim
 from latens.systems.haze.predict import Haze, load
 from latens.systems.haze.protocol import Protocol, hazy_scene
 from latens.systems.haze.rules import Controls
-from latens.systems.haze.scenes import find_scenes, load_scene
+from latens.systems.haze.scenes import LABEL_ENDING, ScenePath, find_labeled, find_scenes, load_scene
 
 HELD_OUT = 1150  # NYU scenes from this index on are never trained on
 BRIGHTNESS = (1.0, 0.5, 0.25, 0.125)
@@ -55,6 +56,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=240)
     parser.add_argument("--draws", type=int, default=3)
     parser.add_argument("--scenes", type=int, default=0, help="number of scenes or photographs, evenly spaced; 0: all")
+    parser.add_argument("--first", type=int, default=HELD_OUT, help="first of the numbered rooms or streets")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("-o", "--out", type=Path, default=Path("sheet.png"))
     parser.add_argument("--fade", help="a Python with the package fade-python")
@@ -66,9 +68,9 @@ def main() -> None:
 
 
 def rooms(haze: Haze, arguments: argparse.Namespace) -> Iterator[Row]:
-    """PSNR and SSIM of dim rooms. The result is divided by the brightness again, before it is compared."""
+    """PSNR and SSIM of dim rooms or streets. The result is divided by the brightness again, before it is compared."""
     protocol = Protocol(side=arguments.side, draws=arguments.draws, border=arguments.border)
-    found = [scene for scene in find_scenes(arguments.folder) if int(scene.image.stem) >= HELD_OUT]
+    found = [scene for scene in all_scenes(arguments.folder) if scene.number is None or scene.number >= arguments.first]
     sums: dict[tuple[str, float], list[tuple[float, float]]] = {}
     for index, path in enumerate(some(found, arguments.scenes)):
         scene = load_scene(path, side=protocol.side, border=protocol.border)
@@ -89,6 +91,11 @@ def rooms(haze: Haze, arguments: argparse.Namespace) -> Iterator[Row]:
             "psnr": round(float(means[0]), 2),
             "ssim": round(float(means[1]), 3),
         }
+
+
+def all_scenes(folder: Path) -> list[ScenePath]:
+    """Scenes with depth, or with labels of streets if there are any."""
+    return find_labeled(folder) if any(folder.glob(f"*{LABEL_ENDING}")) else find_scenes(folder)
 
 
 def size(haze: Haze, arguments: argparse.Namespace) -> Iterator[Row]:
