@@ -131,10 +131,10 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
             name="haze_physical",
             system="haze",
             folder=WEIGHTS / "haze_physical",
-            sha256="13075b9b48c3d449a6179cc709ce098849e1785711429cb1b8fd2231b1d3ca85",
-            size=2_957_584,
+            sha256="4109e9e93610fd652fdbd14e8e9e2eea06f40fb37be142907ff63ac48d9e34bd",
+            size=2_921_256,
             license="Apache-2.0",
-            trained_on="400 simulated streets, 194 NYU and 2 KITTI scenes with depth; see the model card",
+            trained_on="400 simulated streets, 540 NYU, KITTI and CamVid scenes with depth; see the model card",
             metrics=MappingProxyType({"haze removal on 3 Cityscapes scenes, dB": 22.9}),
         ),
         "parts": ModelEntry(
