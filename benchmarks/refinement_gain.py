@@ -149,7 +149,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--model", default="image_codec_joint")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--against", nargs="*", default=[])
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.against and len(arguments.qualities) < 2:
+        parser.error("--against needs two --qualities or more: a BD-rate is between curves")
+    return arguments
 
 
 if __name__ == "__main__":

@@ -197,7 +197,7 @@ def test_a_sheet_of_the_physical_model() -> None:
     np.testing.assert_array_equal(found["hazy_dehazed_clear_hazed_t_truth"], expected)
 
 
-def test_the_consistency_of_scales_is_weighted() -> None:
+def test_the_consistency_is_weighted() -> None:
     torch.manual_seed(0)
     model = PhysicalHaze(PhysicalConfig(channels=2)).eval()
     batch = {**physical_batch(), "hazy": torch.rand(1, 3, 64, 64), "truth": torch.rand(1, 3, 64, 64)}

@@ -343,7 +343,7 @@ def test_gray_airlight_and_dim_crops_follow_equation_1() -> None:
     assert float((colorful.amax(1) - colorful.amin(1)).max()) > 0.1
 
 
-def test_the_fine_model_learns_and_is_consistent_over_sizes(tmp_path: Path) -> None:
+def test_the_fine_model_learns_and_is_consistent(tmp_path: Path) -> None:
     config = recipes.cpu_fine()
     assert isinstance(config.model, PhysicalConfig)
     assert sum(p.numel() for p in PhysicalHaze(config.model).parameters()) < 1.5e6
