@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -19,6 +21,9 @@ from latens.data.clips.rewrite import rewrite_clip
 from latens.data.clips.writer import Coding, open_writer
 from latens.errors import InputError, UnreadableInput, UsageError
 
+# x265 does not initialize the decoding times of one or two frames, if it reorders frames.
+UNORDERED = "log-level=none:bframes=0"
+
 
 def copied(source: Path, out: Path, library: str = "libx264", **options: str) -> list[str]:
     """Copy a clip through reader and writer; returns the notes of both."""
@@ -28,6 +33,20 @@ def copied(source: Path, out: Path, library: str = "libx264", **options: str) ->
             for frame in clip.frames():
                 writer.write(writer.fit(frame.image), frame.time, frame.duration)
         return [*clip.notes, *writer.notes]
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+@pytest.mark.parametrize("fill", ["90", "165"], ids=["late", "early"])
+def test_short_clips_of_h265_have_valid_times(fill: str, frames: int, tmp_path: Path) -> None:
+    """Uninitialized memory is filled with a byte: the decoding times of x265 would be far after or before the frame."""
+    source = make_clip(tmp_path / "a.mkv", times=range(frames))
+    command = "import sys, test_clips; test_clips.copied(*map(test_clips.Path, sys.argv[1:]), 'libx265')"
+    modules = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    environment = {**os.environ, "MALLOC_PERTURB_": fill, "PYTHONPATH": modules}
+    subprocess.run([sys.executable, "-c", command, str(source), str(tmp_path / "b.mkv")], env=environment, check=True)
+    clip, copies = taken(tmp_path / "b.mkv")
+    assert len(copies) == frames
+    assert not clip.damaged
 
 
 @pytest.mark.parametrize("ending", [".mp4", ".mkv", ".mov"])
@@ -94,7 +113,7 @@ def test_untagged_colors_are_guessed_by_height_with_a_note(size: tuple[int, int]
 def test_hdr_is_kept_by_h265_and_tone_mapped_for_h264(tmp_path: Path) -> None:
     source = make_clip(
         tmp_path / "hdr.mkv", library="libx265", format="yuv420p10le", matrix=9, transfer=16, times=range(2),
-        options={"x265-params": "log-level=none"},
+        options={"x265-params": UNORDERED},
     )  # fmt: skip
     notes = copied(source, tmp_path / "kept.mp4", "libx265", **{"x265-params": "log-level=none"})
     assert any("HDR kept" in note for note in notes)
@@ -163,7 +182,7 @@ DEEP = [("yuv420p10le", None, "10 bits reduced to 8"), ("yuv420p10le", 16, "HDR"
 
 @pytest.mark.parametrize(("format", "transfer", "note"), DEEP)
 def test_rewriting_says_that_depth_is_reduced(format: str, transfer: int | None, note: str, tmp_path: Path) -> None:
-    options = {"x265-params": "log-level=none"}
+    options = {"x265-params": UNORDERED}
     matrix = 9 if transfer else 1
     made = make_clip(
         tmp_path / "a.mkv", library="libx265", format=format, matrix=matrix, transfer=transfer, times=range(1), options=options

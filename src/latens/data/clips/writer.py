@@ -148,8 +148,8 @@ class ClipWriter:
 
     def _mux(self, packets: Any) -> None:
         for packet in packets:
-            if packet.pts is not None and packet.dts is not None and packet.pts - packet.dts > self._max_delay:
-                packet.dts = packet.pts  # x265 does not set it in clips shorter than its delay
+            if packet.pts is not None and packet.dts is not None and not 0 <= packet.pts - packet.dts <= self._max_delay:
+                packet.dts = packet.pts  # x265 does not initialize it in clips shorter than its delay
             packet.duration = self._durations.pop(packet.pts, packet.duration)  # otherwise the last duration is lost
             self._container.mux(packet)
 
