@@ -1,4 +1,4 @@
-"""CPU seconds of the imports of each command, compared with torch and torchvision, in new processes.
+"""CPU seconds of the commands and imports, compared with torch and torchvision, in new processes.
 
 python benchmarks/import_cost.py [--repeats 5]
 """
@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 MODULES = (
+    "latens.cli.main",
     "torch",
     "torchvision",
     "latens.systems.image_codec.predict",

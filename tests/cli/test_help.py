@@ -1,8 +1,7 @@
-"""Help is instant: under 0.3 s of CPU, and torch and numpy are not imported."""
+"""Help is instant, because torch and numpy are not imported: `benchmarks/import_cost.py` has the times."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +11,6 @@ import pytest
 import latens
 from latens.cli.doctor import torch_advice
 from latens.cli.main import GROUPS, VERBS, main, unwrapped
-
-BUDGET = 0.3  # CPU seconds
-TRIES = 4  # the least of these counts: noise on a busy machine only adds
 
 # Runs the command, then reports on stderr which heavy modules it loaded.
 REPORTING = """
@@ -28,27 +24,15 @@ sys.exit(status)
 """
 
 
-def run_measured(*words: str) -> tuple[subprocess.CompletedProcess[str], float]:
-    before = os.times()
-    ended = subprocess.run([sys.executable, "-c", REPORTING, *words], capture_output=True, text=True, check=False)
-    after = os.times()
-    return ended, sum(after[2:4]) - sum(before[2:4])
-
-
 @pytest.mark.parametrize(
     "words", [(), ("video",), *(tuple(verb.name.split()) for verb in VERBS)], ids=lambda words: " ".join(words) or "latens"
 )
-def test_help_is_instant(words: tuple[str, ...]) -> None:
-    seconds = []
-    for _ in range(TRIES):
-        ended, cpu = run_measured(*words, "--help")
-        assert ended.returncode == 0
-        assert f"Usage: latens {' '.join(words)}".strip() in ended.stdout
-        assert ended.stderr == "heavy:\n"
-        seconds.append(cpu)
-        if cpu < BUDGET:
-            return
-    pytest.fail(f"help took {min(seconds):.2f} CPU seconds at best")
+def test_help_imports_nothing_heavy(words: tuple[str, ...]) -> None:
+    command = [sys.executable, "-c", REPORTING, *words, "--help"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0
+    assert f"Usage: latens {' '.join(words)}".strip() in ended.stdout
+    assert ended.stderr == "heavy:\n"
 
 
 def test_root_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
