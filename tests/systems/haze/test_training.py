@@ -20,7 +20,7 @@ from latens.systems.haze.config import HazeDataConfig, PhysicalConfig, Translati
 from latens.systems.haze.dataset import SceneData, UnpairedData, jitter_camera
 from latens.systems.haze.formation import add_haze, transmission
 from latens.systems.haze.physical import PhysicalHaze, consistency
-from latens.systems.haze.scenes import find_labeled, find_scenes, load_scene, split
+from latens.systems.haze.scenes import below, find_labeled, find_scenes, load_scene, split
 from latens.systems.haze.street_labels import street_depth
 from latens.systems.haze.system import build
 from latens.training.config import Adam
@@ -264,15 +264,15 @@ def test_runs_of_earlier_versions_load() -> None:
 # ----------------------------------------------------------------------------------------- photographs: recipe cpu_fine
 
 
-def test_numbered_scenes_are_held_out_in_every_folder(rgbd: Path) -> None:
-    nyu = find_scenes(rgbd / "nyu")
-    train_part, held = split(nyu, 1 / 6, 3)
-    assert [scene.number for scene in train_part] == [0]
-    assert [scene.number for scene in held] == [3, 4, 5]
-    assert split(nyu, 1 / 3, 1000) == split(nyu, 1 / 3)  # no such number: the last share
-    kitti = find_scenes(rgbd / "kitti")
+def test_numbered_scenes_are_left_for_tests_in_every_folder(rgbd: Path, caplog: pytest.LogCaptureFixture) -> None:
+    nyu, kitti = find_scenes(rgbd / "nyu"), find_scenes(rgbd / "kitti")
+    assert [scene.number for scene in below(nyu, 3)] == [0, 1, 2]
+    assert below(nyu, 0) == below(nyu, 1000) == nyu
     assert kitti[0].number is None
-    assert split(kitti, 0.1, 3) == (kitti, kitti)
+    assert below(kitti, 3) == kitti
+    data = SceneData([rgbd / "nyu"], HazeDataConfig(side=64, crop=32, scenes=0, held_out_from=4), seed=0)
+    assert (len(data.train), len(data.held_out)) == (1, 1)  # of four, two lie between
+    assert f"{rgbd / 'nyu'}: 2 scenes from number 4 on are left for tests" in caplog.messages
 
 
 def test_borders_are_one_per_folder(rgbd: Path) -> None:

@@ -146,7 +146,7 @@ class HazeDataConfig:
     color_jitter: NonNegative = 0.0  # strength of jitter in gamma, gain and tint; 1 is the spread between consumer cameras
     border: Natural = 0  # pixels cut off every side of images from folders (12 removes the white frame of NYU)
     borders: tuple[Natural, ...] = ()  # the same, one per folder in their order; empty: `border` for all
-    held_out_from: Natural = 0  # in folders of numbered scenes with this number or more, those are held out; 0: the last share
+    held_out_from: Natural = 0  # scenes with this number or more are left for tests, not even validated on; 0: none
     gray_airlight: Share = 0.0  # share of the draws whose airlight is nearly gray; the others are drawn channel by channel
     dimming: Share = 0.0  # crops are dimmed to a brightness from 1 - dimming to 1 after hazing
 

@@ -28,6 +28,7 @@ from latens.systems.haze.scenes import (
     HELD_OUT_SEED,
     Scene,
     ScenePath,
+    below,
     find_labeled,
     find_scenes,
     load_scene,
@@ -74,8 +75,11 @@ class SceneData:
             what = f"{len(borders)} borders for {len(found)} folders"
             raise UsageError(what, where="--set data.borders", hint="give one per folder, those of labels last")
         for folder, paths, border in zip([*folders, *labeled], found, borders, strict=True):
-            train, held = split(paths, config.validation_share, config.held_out_from)
-            if train == held:
+            used = below(paths, config.held_out_from)
+            if left := len(paths) - len(used):
+                logger.warning("%s: %d scenes from number %d on are left for tests", folder, left, config.held_out_from)
+            train, held = split(used, config.validation_share)
+            if used and train == held:
                 logger.warning("%s: the same %d scenes are used for training and validation", folder, len(train))
             trained += [(path, border) for path in train]
             self.held_out += self._load(held, border)

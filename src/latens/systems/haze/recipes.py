@@ -1,7 +1,7 @@
 """Training configurations of the haze system. This module does not import torch.
 
-`cpu` is the recipe of the bundled physical model. The learned rows of Table 1 (Li et al. 2019) are `cpu_mmd`, `cpu_unit`,
-`cpu_cyclegan` and `cpu_dehazenet`.
+`cpu_fine` is the recipe of the bundled physical model, which started from one of `cpu`. The learned rows of Table 1 (Li et al.
+2019) are `cpu`, `cpu_mmd`, `cpu_unit`, `cpu_cyclegan` and `cpu_dehazenet`.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def cpu() -> HazeTraining:
 def cpu_fine() -> HazeTraining:
     """Two CPU cores, hours: the physical model at half the size, for photographs: gray airlight, dim and blurred images.
 
-    Scenes of NYU from number 1150 on are held out in every folder.
+    Scenes of NYU from number 1150 on are left for tests in every folder.
     """
     return replace(
         cpu(),

@@ -204,14 +204,17 @@ def street_size(side: int) -> tuple[int, int]:
     return height, height * SIMULATED_SIZE[1] // SIMULATED_SIZE[0]
 
 
-def split(paths: Sequence[ScenePath], share: float, first: int = 0) -> tuple[list[ScenePath], list[ScenePath]]:
-    """Training scenes and held-out scenes; the latter are the last `share`, so that most neighboring frames stay together.
+def below(paths: Sequence[ScenePath], first: int) -> list[ScenePath]:
+    """The scenes without those whose number is `first` (above 0) or more, which are left for tests."""
+    return [path for path in paths if not (path.number is not None and path.number >= first > 0)]
 
-    If the scenes are numbered, and some have the number `first` (above 0) or more, those are held out instead: two folders that
-    share a numbering keep the same scenes apart. `GAP` scenes between the two are not used. A single scene is used for both.
+
+def split(paths: Sequence[ScenePath], share: float) -> tuple[list[ScenePath], list[ScenePath]]:
+    """Scenes of training and of validation; the latter are the last `share`, so that most neighboring frames stay together.
+
+    `GAP` scenes between the two are not used. A single scene is used for both.
     """
-    numbered = [path.number is not None and path.number >= first > 0 for path in paths]
-    held = sum(numbered) or max(round(len(paths) * share), 1)
+    held = max(round(len(paths) * share), 1)
     if len(paths) <= held:
         return list(paths), list(paths)
     train = paths[: len(paths) - held]
