@@ -1,12 +1,12 @@
-"""Write a model folder that recipe `cpu_fine` can start from: a model of recipe `cpu`, for images of half the size.
+"""Write a model folder that recipe `cpu_fine` can start from: a model of recipe `cpu`, for images of about half the size.
 
     latens train haze --recipe cpu --data nyu/ kitti/ --set data.border=12 -o runs/haze
     python benchmarks/haze_start.py runs/haze/best -o start
-    latens train haze --recipe cpu_fine --init start --data nyu_depth/ kitti/ -o runs/fine
+    latens train haze --recipe cpu_fine --init start --data nyu_depth/ nyu_depth_small/ kitti/ camvid:camvid/train/ -o runs/fine
 
 `cpu` folds 4 x 4 pixels of images with 240 rows into the samples of the first layer, `cpu_fine` 2 x 2 pixels of images with 128
-rows. All layers between the first and the last see 60 and 64 rows of the same scene, so their weights fit. The kernels of the
-first layer are resampled, and the last one predicts the means of its former samples.
+rows. The layers between the first and the last see 60 and 64 rows of the same scene and keep their weights. The kernels of the
+first layer are reduced to half of their size, and the last one predicts the means of its former samples.
 """
 
 from __future__ import annotations
@@ -51,15 +51,10 @@ def main() -> None:
 
 
 def finer(weight: Tensor) -> Tensor:
-    """Kernels (n, 48, 3, 3) of blocks of 4 x 4 pixels as kernels (n, 12, 3, 3) of blocks of 2 x 2, for 2/3 of the image size.
-
-    A kernel of 12 x 12 pixels becomes one of 8 x 8, of which the middle 6 x 6 stay.
-    """
+    """Kernels (n, 48, 3, 3) of blocks of 4 x 4 pixels as kernels (n, 12, 3, 3) of blocks of 2 x 2, for half the image size."""
     count = weight.shape[0]
     pixels = weight.view(count, 3, 4, 4, 3, 3).permute(0, 1, 4, 2, 5, 3).reshape(count, 3, 12, 12)
-    small = F.interpolate(pixels, (8, 8), mode="area")[:, :, 1:7, 1:7] * (12 / 8) ** 2
-    sums = [kernel.sum((1, 2, 3), keepdim=True) for kernel in (pixels, small)]
-    small = small * (sums[0] / sums[1]).clamp(0.7, 1.4)  # the response to a flat image stays
+    small = F.interpolate(pixels, (6, 6), mode="area") * 4  # the sum of the weights stays
     return small.view(count, 3, 3, 2, 3, 2).permute(0, 1, 3, 5, 2, 4).reshape(count, 12, 3, 3)
 
 
