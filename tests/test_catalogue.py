@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,15 @@ def test_bundled_weights_are_those_of_the_table(entry: ModelEntry) -> None:
     assert found.sha256 == entry.sha256
     assert found.config["system"] == entry.system
     assert sum(path.stat().st_size for path in entry.folder.glob("*.safetensors")) == entry.size
+
+
+@pytest.mark.parametrize("entry", MODELS.values(), ids=lambda entry: entry.name)
+def test_numbers_of_the_table_are_those_of_the_model_card(entry: ModelEntry) -> None:
+    """New weights have a new card, and the table must not keep the numbers of the old ones."""
+    card = (entry.folder / "README.md").read_text(encoding="utf-8")
+    numbers = {float(word.replace(",", "")) for word in re.findall(r"(?<![\w.])-?[\d,]*\.?\d+", card)}
+    missing = {name: value for name, value in entry.metrics.items() if not {value, -value} & numbers}
+    assert missing == {}
 
 
 def test_a_folder_names_its_system(tmp_path: Path) -> None:
