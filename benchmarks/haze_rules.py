@@ -2,7 +2,7 @@
 
     python benchmarks/haze_rules.py rooms nyu_depth/ --border 12     # PSNR and SSIM of dim rooms, held-out scenes only
     python benchmarks/haze_rules.py rooms nyu_depth_small/
-    python benchmarks/haze_rules.py rooms camvid/val/ --draws 2      # also streets, all of them
+    python benchmarks/haze_rules.py rooms camvid:camvid/val/ --draws 2   # also streets with labels, all of them
     python benchmarks/haze_rules.py size hazy/                       # the same photograph at a quarter of its size
     python benchmarks/haze_rules.py borders hazy/                    # bars, white frames, transparent parts
     python benchmarks/haze_rules.py photographs hazy/ -o sheet.png   # contact sheet and statistics; --fade adds FADE
@@ -30,12 +30,13 @@ import torch
 from PIL import Image, ImageDraw
 
 from latens.data.images import IMAGE_ENDINGS, read_image
+from latens.data.source import Source, parse_source
 from latens.data.tensors import to_pixels
 from latens.metrics.image import psnr, ssim
 from latens.systems.haze.predict import Haze, load
 from latens.systems.haze.protocol import Protocol, hazy_scene
 from latens.systems.haze.rules import Controls
-from latens.systems.haze.scenes import LABEL_ENDING, ScenePath, find_labeled, find_scenes, load_scene
+from latens.systems.haze.scenes import LABEL_KIND, find_labeled, find_scenes, load_scene
 
 HELD_OUT = 1150  # NYU scenes from this index on are never trained on
 BRIGHTNESS = (1.0, 0.5, 0.25, 0.125)
@@ -49,14 +50,14 @@ T = TypeVar("T")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=tuple(KINDS))
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("source", type=parse_source, metavar="FOLDER", help="a folder; for `rooms` also camvid:FOLDER")
     parser.add_argument("--methods", nargs="+", default=["physical"])
     parser.add_argument("--model", default="haze")
     parser.add_argument("--border", type=int, default=0)
     parser.add_argument("--side", type=int, default=240)
     parser.add_argument("--draws", type=int, default=3)
     parser.add_argument("--scenes", type=int, default=0, help="number of scenes or photographs, evenly spaced; 0: all")
-    parser.add_argument("--first", type=int, default=HELD_OUT, help="first of the numbered rooms or streets")
+    parser.add_argument("--first", type=int, default=HELD_OUT, help="first number; rooms without a number all count")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("-o", "--out", type=Path, default=Path("sheet.png"))
     parser.add_argument("--fade", help="a Python with the package fade-python")
@@ -70,7 +71,9 @@ def main() -> None:
 def rooms(haze: Haze, arguments: argparse.Namespace) -> Iterator[Row]:
     """PSNR and SSIM of dim rooms or streets. The result is divided by the brightness again, before it is compared."""
     protocol = Protocol(side=arguments.side, draws=arguments.draws, border=arguments.border)
-    found = [scene for scene in all_scenes(arguments.folder) if scene.number is None or scene.number >= arguments.first]
+    source: Source = arguments.source
+    scenes = find_labeled(source.path) if source.kind == LABEL_KIND else find_scenes(source.path)
+    found = [scene for scene in scenes if scene.number is None or scene.number >= arguments.first]
     sums: dict[tuple[str, float], list[tuple[float, float]]] = {}
     for index, path in enumerate(some(found, arguments.scenes)):
         scene = load_scene(path, side=protocol.side, border=protocol.border)
@@ -91,11 +94,6 @@ def rooms(haze: Haze, arguments: argparse.Namespace) -> Iterator[Row]:
             "psnr": round(float(means[0]), 2),
             "ssim": round(float(means[1]), 3),
         }
-
-
-def all_scenes(folder: Path) -> list[ScenePath]:
-    """Scenes with depth, or with labels of streets if there are any."""
-    return find_labeled(folder) if any(folder.glob(f"*{LABEL_ENDING}")) else find_scenes(folder)
 
 
 def size(haze: Haze, arguments: argparse.Namespace) -> Iterator[Row]:
@@ -274,7 +272,7 @@ def both(haze: Haze, methods: list[str]) -> Iterator[tuple[str, Callable[[np.nda
 
 def photographs(arguments: argparse.Namespace) -> list[Path]:
     """Images of the folder; of several files with the same content, the first."""
-    paths = sorted(path for path in arguments.folder.rglob("*") if path.suffix.lower() in IMAGE_ENDINGS)
+    paths = sorted(path for path in arguments.source.path.rglob("*") if path.suffix.lower() in IMAGE_ENDINGS)
     alone = {path.read_bytes(): path for path in reversed(paths)}
     return some(sorted(alone.values()), arguments.scenes)
 

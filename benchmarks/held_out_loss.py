@@ -1,4 +1,4 @@
-"""Loss of image codecs with context on photographs that training holds out, as their files would have it.
+"""Loss of image codecs on crops of photographs that training holds out, as their files would have it.
 
     python benchmarks/held_out_loss.py image_codec_context image_codec_joint RUN/best --data PHOTOS [--count 10]
 
@@ -9,7 +9,6 @@ Gaussian probabilities in place of counted tables, and bits per pixel and PSNR o
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 
 import torch
 
@@ -27,7 +26,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=10, help="number of photographs")
     arguments = parser.parse_args()
 
-    data = CropData(parse_sources(arguments.data), replace(CropConfig(), batch=4), seed=0)
+    data = CropData(parse_sources(arguments.data), CropConfig(), seed=0)
     batches = data.validation()[: arguments.count]
     for name in arguments.models:
         codec = load(name, device="cpu")

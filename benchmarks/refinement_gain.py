@@ -29,6 +29,7 @@ from latens.codes.budget import Clock
 from latens.codes.gains import lambda_at
 from latens.codes.rate_target import RateTarget
 from latens.data.images import LoadedImage, read_image
+from latens.errors import UsageError
 from latens.experiments.journal import Journal
 from latens.metrics.image import psnr
 from latens.metrics.rate import bd_rate
@@ -46,6 +47,9 @@ def main() -> None:
     paths = sorted(arguments.images.glob("*.png"))[: arguments.count]
     journal = Journal(arguments.out)
     clock = time.process_time if arguments.processor else time.perf_counter
+    encoders = available(tuple(arguments.against))
+    if len(encoders) < len(arguments.against):
+        raise UsageError("this Pillow lacks an encoder of --against", where=", ".join(arguments.against))
     steps = arguments.steps or ([] if arguments.seconds else [500])
     amounts = [*map(str, steps), *(f"{seconds:g}s" for seconds in arguments.seconds)]
     for quality in arguments.qualities:
@@ -55,7 +59,7 @@ def main() -> None:
                 if not any(record["key"] == key for record in journal.read()):
                     journal.append([{"key": key, **one_file(codec, read_image(path), quality, amount, clock)}])
     rows = {record["key"]: record for record in journal.read()}
-    others = {encoder.name: curve(encoder, paths) for encoder in available(tuple(arguments.against))}
+    others = {encoder.name: curve(encoder, paths) for encoder in encoders}
     for amount in amounts:
         print(json.dumps(summary(codec, rows, [path.name for path in paths], arguments.qualities, amount, others)))
 

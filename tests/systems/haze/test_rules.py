@@ -9,14 +9,19 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from latens.cli.main import main
 from latens.errors import UsageError
+from latens.systems.haze import removal
+from latens.systems.haze.borders import whole
 from latens.systems.haze.config import TRANSLATORS, PhysicalConfig
+from latens.systems.haze.methods import Coarse
 from latens.systems.haze.physical import PhysicalHaze
 from latens.systems.haze.predict import Haze
-from latens.systems.haze.removal import Method
-from latens.systems.haze.rules import WORKING_SIDE, exposure_of, working_image, working_size
+from latens.systems.haze.readers import read
+from latens.systems.haze.removal import Content, Method
+from latens.systems.haze.rules import WORKING_SIDE, Controls, Working, exposure_of, working_image, working_size
 from latens.systems.haze.simulator.streets import street
 
 from .conftest import ESTIMATORS, METHODS
@@ -141,12 +146,21 @@ def test_working_sizes() -> None:
     assert working_size(600, 600, 128) == (128, 128)
 
 
-def test_a_network_works_at_the_size_of_its_training() -> None:
-    sides = {side: PhysicalHaze(PhysicalConfig(channels=8, short_side=side)) for side in (64, 240)}
+def test_a_network_works_at_its_short_side(monkeypatch: pytest.MonkeyPatch, hazy: np.ndarray) -> None:
+    networks = {side: PhysicalHaze(PhysicalConfig(channels=8, short_side=side)).eval() for side in (64, 240)}
     device = torch.device("cpu")
-    assert Method("physical", sides[64], device).working_side == 64
-    assert Method("physical", sides[240], device).working_side == WORKING_SIDE
-    assert Method("dcp", None, device).working_side == WORKING_SIDE
+    sizes: list[int] = []
+
+    def noted(working: Working, name: str, model: nn.Module | None) -> Coarse:
+        sizes.append(min(working.image.shape[2:]))
+        return read(working, name, model)
+
+    monkeypatch.setattr(removal, "read", noted)
+    methods = [Method("physical", networks[64], device), Method("physical", networks[240], device), Method("dcp", None, device)]
+    for method in methods:
+        removal.dehazed(Content(hazy, None, hazy.copy(), whole(hazy), ""), method, Controls())
+        list(removal.dehazed_clip(iter([hazy]), method, Controls(), None))
+    assert sizes == [64, 64, WORKING_SIDE, WORKING_SIDE, WORKING_SIDE, WORKING_SIDE]
 
 
 def test_exposure_ignores_lamps_and_hidden_pixels() -> None:

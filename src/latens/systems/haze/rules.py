@@ -19,10 +19,10 @@ from latens.shapes import Bool, Float, UInt8
 from latens.systems.haze.formation import remove_haze
 from latens.systems.haze.methods import SMALLEST, Coarse
 
-# Pixels; shorter side of the working image, so that an estimate does not depend on the size of the image. Of a network that was
-# trained on smaller images, the working image has their side.
+# Pixels; shorter side of the working image, so that an estimate does not depend on the size of the image. A network whose
+# `short_side` is smaller has a working image of that side.
 WORKING_SIDE = 160
-LONGEST, LARGEST_SCALE = 4, 4.0  # longer side of the working image in WORKING_SIDE; its size relative to the image
+LONGEST, LARGEST_SCALE = 4, 4.0  # longer side of the working image in shorter sides; its size relative to the image
 BRIGHT_SHARE, BRIGHT = 0.99, 0.95  # this quantile of the brightest channel of a usual exposure, and its value
 ROWS = 256  # rows that are converted to floats at once
 DIMMEST = 1 / 255  # smallest exposure
