@@ -37,7 +37,7 @@ from latens.errors import UsageError
 logger = logging.getLogger(__name__)
 
 GIF_BASE = Fraction(1, 100)
-MAX_DELAY = 60  # seconds; a larger pts - dts is invalid
+UNORDERED = 2  # frames: so short clips have no frame that is coded before an earlier one
 MAX_RATE = 1000  # frames per second; higher rates are clamped
 
 
@@ -105,7 +105,6 @@ class ClipWriter:
         self._sound: SoundCopy | None = None
         self._durations: dict[int, int] = {}
         self._last = -1
-        self._max_delay = int(MAX_DELAY / self.time_base)
         self._constant = 1 / info.rate if kind == "avi" else None
         self._stream = self._add_stream(info, coding, threads)
 
@@ -148,15 +147,17 @@ class ClipWriter:
 
     def _mux(self, packets: Any) -> None:
         for packet in packets:
-            if packet.pts is not None and packet.dts is not None and not 0 <= packet.pts - packet.dts <= self._max_delay:
-                packet.dts = packet.pts  # x265 does not initialize it in clips shorter than its delay
             packet.duration = self._durations.pop(packet.pts, packet.duration)  # otherwise the last duration is lost
             self._container.mux(packet)
 
     def finish(self) -> None:
         if not self.frames:
             raise UsageError("there are no frames to write", where=str(self.path))
-        self._mux(self._stream.encode(None))
+        packets = self._stream.encode(None)
+        if self.frames <= UNORDERED:
+            for packet in packets:
+                packet.dts = packet.pts  # x265 leaves it uninitialized in clips shorter than its delay
+        self._mux(packets)
         if self._sound is not None:
             self._sound.until(None)
 
