@@ -55,6 +55,14 @@ def test_segment_writes_one_product_named_by_the_user(pipe: Pipe, cell_model: Pa
     assert (status, made, (tmp_path / "out" / "slide.json").is_file()) == (0, b"", True)
 
 
+def test_a_pipe_refuses_what_its_format_cannot_hold(pipe: Pipe) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGBA", (60, 40), (200, 200, 200, 128)).save(buffer, "PNG")
+    status, made, shown = pipe(["dehaze", "-", "--method", "dcp", "--to", "jpg"], buffer.getvalue())
+    assert (status, made) == (2, b"")
+    assert "JPEG cannot hold this image (it has an alpha channel)" in shown
+
+
 def test_pages_of_a_stack_from_a_pipe_are_segmented(pipe: Pipe, cell_model: Path) -> None:
     buffer = io.BytesIO()
     pages = [Image.fromarray(np.full((40, 60), value, np.uint8)) for value in (10, 200)]

@@ -266,9 +266,9 @@ def save_image(job: Job, image: Image.Image, to: str | None = None) -> None:
     The ending of a file selects its format; a pipe or standard output takes the format `to` (an ending, default png).
     """
     from latens.data.files import STANDARD_STREAM, is_special, write_atomic
-    from latens.data.image_output import image_bytes, write_image
+    from latens.data.image_output import checked_bytes, write_image
 
     if job.output == STANDARD_STREAM or is_special(job.output):
-        write_atomic(job.output, image_bytes(image, format_name(to or "png")))
+        write_atomic(job.output, checked_bytes(image, format_name(to or "png"), str(job.output)))
     else:
         write_image(job.output, image)

@@ -61,20 +61,24 @@ def write_image(path: Path, image: Image.Image) -> None:
 
     Raises UsageError for an unknown ending or a format that cannot hold the image, such as one without alpha channel.
     """
-    name = check_ending(path)
+    write_atomic(path, checked_bytes(image, check_ending(path), str(path)))
+
+
+def checked_bytes(image: Image.Image, name: str, where: str) -> bytes:
+    """`image_bytes` for the output `where`, with a warning of lost metadata. Raises UsageError if the format cannot hold it."""
+    hint = "choose the ending .png; in pipes, --to png"
     if image.has_transparency_data and name not in WITH_ALPHA:
-        what = f"{name} cannot hold this image (it has an alpha channel)"
-        raise UsageError(what, where=str(path), hint="choose the ending .png")
+        raise UsageError(f"{name} cannot hold this image (it has an alpha channel)", where=where, hint=hint)
     if image.has_transparency_data and name != "PNG" and image.mode not in ("RGBA", "LA"):
         image = image.convert("RGBA")  # Pillow drops transparent colors of palettes
     try:
         data = image_bytes(image, name)
     except (OSError, ValueError, KeyError) as error:
         what = f"{name} cannot hold this image ({' '.join(str(error).split()) or type(error).__name__})"
-        raise UsageError(what, where=str(path), hint="choose the ending .png") from error
+        raise UsageError(what, where=where, hint=hint) from error
     if name not in WITH_METADATA and (image.info.get("exif") or image.info.get("xmp")):
-        logger.warning("%s: EXIF and XMP left out, which %s cannot hold", path, name)
-    write_atomic(path, data)
+        logger.warning("%s: EXIF and XMP left out, which %s cannot hold", where, name)
+    return data
 
 
 def image_bytes(image: Image.Image, name: str) -> bytes:
