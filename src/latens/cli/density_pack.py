@@ -55,6 +55,7 @@ def pack(
     from latens.data.folders import FILE_ENDINGS
     from latens.data.images import IMAGE_ENDINGS
     from latens.data.inputs import find_inputs
+    from latens.data.other_formats import UNREAD
     from latens.inference.batch import SOME_FAILED
     from latens.systems.flow.pack.packer import load
 
@@ -65,9 +66,8 @@ def pack(
     if out.suffix.lower() in FILE_ENDINGS - {".ltp"}:
         raise UsageError("archives have a format of their own", where=str(out), hint="name a file with -o, as images.ltp")
     refuse_existing(out, force)
-    files = [
-        file for file in find_inputs(inputs, IMAGE_ENDINGS, skip_drawn=False) if force or file.path.absolute() != out.absolute()
-    ]
+    endings = IMAGE_ENDINGS | UNREAD.keys()  # what cannot be decoded here is stored as it is
+    files = [file for file in find_inputs(inputs, endings, skip_drawn=False) if force or file.path.absolute() != out.absolute()]
     warn_of_other_files(inputs, {file.path.resolve() for file in files})
     packer = load(model, threads=threads)
     announce(packer)
@@ -107,12 +107,13 @@ def read_source(file: InputFile) -> Source:
 
 
 def warn_of_other_files(inputs: list[str], taken: set[Path]) -> None:
-    """Warn of files in the folders whose names are not those of images; they are not packed."""
+    """Warn of files in the folders that are hidden or whose names are not those of images; they are not packed."""
     folders = [Path(word) for word in inputs if Path(word).is_dir()]
     inside = chain.from_iterable(folder.rglob("*") for folder in folders)
     others = sorted(path for path in inside if path.is_file() and path.resolve() not in taken)
     if others:
-        logger.warning("%s left out, as their names are not those of images: %s", counted(len(others), "file"), others[0])
+        why = "hidden, or without the name of an image"
+        logger.warning("%s left out (%s); the first is %s", counted(len(others), "file"), why, others[0])
 
 
 def report(one: Packed, reporter: Reporter) -> None:

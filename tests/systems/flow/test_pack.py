@@ -185,6 +185,20 @@ def test_every_file_is_restored_and_none_grows(packer: Packer) -> None:
     assert packed[-1].form in ("stored", "deflated")
 
 
+def test_images_that_latens_does_not_read_are_stored(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    place = tmp_path / "photos"
+    place.mkdir()
+    files = {"a.png": png(smooth(1, 12, 12)[0]), "b.HEIC": b"\0\0\0\x18ftypheic" + bytes(40), "c.nef": b"raw" * 20}
+    for name, data in {**files, ".hidden.png": b"x"}.items():
+        (place / name).write_bytes(data)
+    out = tmp_path / "photos.ltp"
+    assert main(["density", "pack", str(place), "-o", str(out), "--model", str(folder)]) == 0
+    assert any("1 file left out (hidden, or without the name of an image)" in line for line in caplog.messages)
+    assert main(["density", "unpack", str(out), "-o", str(tmp_path / "back"), "--model", str(folder)]) == 0
+    found = {path.name: path.read_bytes() for path in (tmp_path / "back").rglob("*") if path.is_file()}
+    assert {name: found.get(name) for name in files} == files
+
+
 @pytest.fixture(scope="module")
 def damageable(packer: Packer) -> tuple[bytes, list[Source]]:
     """An archive of three groups of two small files."""
