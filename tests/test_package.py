@@ -10,6 +10,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 from latens.catalogue import MODELS
+from latens.cli.doctor import EXTRAS
 
 ROOT = Path(__file__).parent.parent
 LIMIT = 60.0  # MB of all models together
@@ -65,6 +66,16 @@ def declared() -> set[str]:
 
 def normalized(requirement: str) -> str:
     return re.split(r"[\[<>=~!; ]", requirement)[0].lower().replace("_", "-")
+
+
+def test_doctor_looks_for_a_module_of_every_extra() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    assert EXTRAS.keys() == extras.keys() - EXTRAS_OF_DEVELOPERS
+    packages = packages_distributions()
+    for extra, module in EXTRAS.items():
+        brings = {normalized(name) for name in extras[extra]}
+        assert not {normalized(name) for name in packages.get(module, [])} - brings
 
 
 def test_dependencies_are_those_that_modules_import() -> None:

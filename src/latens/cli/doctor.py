@@ -20,7 +20,16 @@ if TYPE_CHECKING:
     from latens.systems.image_codec.predict import ImageCodec
 
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "sve")
-EXTRAS = {"app": "gradio", "export": "onnxruntime", "heic": "pi_heif", "micro": "tifffile"}  # and a module of each
+EXTRAS = {  # and a module of each that no other requirement brings
+    "app": "gradio",
+    "cloud": "obstore",
+    "cluster": "ray",
+    "export": "onnxruntime",
+    "heic": "pi_heif",
+    "metrics": "ssimulacra2",
+    "micro": "roifile",
+    "serve": "uvicorn",
+}
 SMALL_MEMORY = 4_000_000_000
 MIN_PSNR = 20  # dB; any trained model is far above
 
