@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -273,6 +274,15 @@ def test_numbered_scenes_are_left_for_tests_in_every_folder(rgbd: Path, caplog: 
     data = SceneData([rgbd / "nyu"], HazeDataConfig(side=64, crop=32, scenes=0, held_out_from=4), seed=0)
     assert (len(data.train), len(data.held_out)) == (1, 1)  # of four, two lie between
     assert f"{rgbd / 'nyu'}: 2 scenes from number 4 on are left for tests" in caplog.messages
+    SceneData([rgbd / "kitti"], HazeDataConfig(side=64, crop=32, scenes=2, held_out_from=4), seed=0)
+    assert any("the scenes have no numbers" in line for line in caplog.messages)
+
+
+def test_a_folder_whose_scenes_are_all_left_for_tests_is_refused(rgbd: Path, tmp_path: Path) -> None:
+    for path in (rgbd / "nyu").glob("000[345]*"):
+        shutil.copy(path, tmp_path)
+    with pytest.raises(UsageError, match=r"all 3 scenes have the number 1 or more"):
+        SceneData([tmp_path], HazeDataConfig(side=64, crop=32, held_out_from=1), seed=0)
 
 
 def test_borders_are_one_per_folder(rgbd: Path) -> None:

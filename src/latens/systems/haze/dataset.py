@@ -75,11 +75,9 @@ class SceneData:
             what = f"{len(borders)} borders for {len(found)} folders"
             raise UsageError(what, where="--set data.borders", hint="give one per folder, those of labels last")
         for folder, paths, border in zip([*folders, *labeled], found, borders, strict=True):
-            used = below(paths, config.held_out_from)
-            if left := len(paths) - len(used):
-                logger.warning("%s: %d scenes from number %d on are left for tests", folder, left, config.held_out_from)
+            used = self._used(folder, paths)
             train, held = split(used, config.validation_share)
-            if used and train == held:
+            if train == held:
                 logger.warning("%s: the same %d scenes are used for training and validation", folder, len(train))
             trained += [(path, border) for path in train]
             self.held_out += self._load(held, border)
@@ -94,6 +92,19 @@ class SceneData:
             least = MULTIPLE if self.train else config.crop
             what = f"no {'held-out ' if self.train else ''}scene has both sides of at least {least} pixels"
             raise UsageError(what, hint="give folders with larger images, or --set data.crop=... or data.scenes=...")
+
+    def _used(self, folder: Path, paths: list[ScenePath]) -> list[ScenePath]:
+        """The scenes that are not left for tests, with lines on the others. Raises UsageError if none is."""
+        first = self.config.held_out_from
+        used = below(paths, first)
+        if not used:
+            what = f"all {len(paths)} scenes have the number {first} or more and are left for tests"
+            raise UsageError(what, where=str(folder), hint="give other scenes, or --set data.held_out_from=0")
+        if len(used) < len(paths):
+            logger.warning("%s: %d scenes from number %d on are left for tests", folder, len(paths) - len(used), first)
+        elif first and all(path.number is None for path in paths):
+            logger.warning("%s: the scenes have no numbers, so data.held_out_from leaves none for tests", folder)
+        return used
 
     def _load(self, paths: Sequence[ScenePath], border: int) -> list[TrainingScene]:
         loaded = []
