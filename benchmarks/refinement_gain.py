@@ -48,8 +48,8 @@ def main() -> None:
     journal = Journal(arguments.out)
     clock = time.process_time if arguments.processor else time.perf_counter
     encoders = available(tuple(arguments.against))
-    if len(encoders) < len(arguments.against):
-        raise UsageError("this Pillow lacks an encoder of --against", where=", ".join(arguments.against))
+    if missing := set(arguments.against) - {encoder.name for encoder in encoders}:
+        raise UsageError("this Pillow lacks the encoder", where=f"--against {missing.pop()}")
     steps = arguments.steps or ([] if arguments.seconds else [500])
     amounts = [*map(str, steps), *(f"{seconds:g}s" for seconds in arguments.seconds)]
     for quality in arguments.qualities:
