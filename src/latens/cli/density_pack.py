@@ -155,7 +155,8 @@ class Totals:
         words = f" of {human_size(self.files_bytes)}"
         if self.images:
             share = 100 * (1 - self.images_bytes / self.webp_bytes)
-            words += f"; images {human_size(self.images_bytes)}, {share:.1f} % below lossless WebP"
+            side = "above" if share < 0 else "below"
+            words += f"; images {human_size(self.images_bytes)}, {abs(share):.1f} % {side} lossless WebP"
         forms = ", ".join(f"{count} {form}" for form, count in sorted(self.forms.items()))
         return f"{words} ({forms})"
 
