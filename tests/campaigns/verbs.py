@@ -14,7 +14,8 @@ from PIL import Image
 import latens
 from latens.cli.main import main
 from latens.data.files import TEMPORARY
-from latens.inference.batch import CLAIMS, FAILURES
+from latens.inference.batch import FAILURES
+from latens.inference.claims import CLAIMS
 
 # Files that grow with every run, and the report of `grade`, which says how many photographs an earlier run graded.
 SUMMARIES = {"images.csv", "names.csv", "names.html"}  # of `parts --teach`, of the images without an error

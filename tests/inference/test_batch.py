@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ import torch
 
 from latens.data.files import read_bytes, write_atomic
 from latens.data.inputs import find_inputs
+from latens.data.placing import is_unwritten, only_new
 from latens.data.records import RECORDS
-from latens.errors import LimitExceeded, StorageFull, UnreadableInput
+from latens.errors import LimitExceeded, OutputExists, StorageFull, UnreadableInput
 from latens.inference.batch import Job, Outcome, plan_jobs, run_batch
 
 
@@ -190,6 +192,7 @@ def test_two_processes_share_a_batch(tmp_path: Path) -> None:
     jobs = jobs_of(tmp_path, {f"{number}.txt": b"text" for number in range(3)})
     script = f"""
 import sys
+import threading
 from pathlib import Path
 from latens.data.files import write_atomic
 from latens.inference.batch import Job, run_batch
@@ -237,3 +240,87 @@ run_batch(jobs, lambda job: os.kill(os.getpid(), signal.SIGKILL))
 """
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -signal.SIGKILL
     assert run_batch(jobs, upper).done == 2
+
+
+def test_a_file_that_appears_during_the_work_is_kept(tmp_path: Path) -> None:
+    """It is the user's: the job fails, also the next time, until force replaces the file."""
+    jobs = jobs_of(tmp_path, {"0.txt": b"zero", "1.txt": b"one"})
+
+    def slow(job: Job) -> dict[str, Any]:
+        if job is jobs[0]:
+            job.output.write_bytes(b"of the user")
+        return upper(job)
+
+    report = run_batch(jobs, slow)
+    assert (report.done, [failure.error for failure in report.failed]) == (1, ["OutputExists"])
+    assert "appeared" in failures(tmp_path)[0]["message"]
+    again = run_batch(jobs, upper)
+    assert (again.done, again.skipped, len(again.failed)) == (0, 1, 1)
+    assert jobs[0].output.read_bytes() == b"of the user"
+    assert listed(tmp_path / "out") == ["0.up", "1.up", "failures.jsonl"]
+    assert run_batch(jobs, upper, force=True).done == 2
+    assert jobs[0].output.read_bytes() == b"ZERO"
+
+
+def test_work_may_write_its_output_twice(tmp_path: Path) -> None:
+    jobs = jobs_of(tmp_path, {"0.txt": b"zero"})
+
+    def twice(job: Job) -> dict[str, Any]:
+        write_atomic(job.output, b"a first result")
+        return upper(job)
+
+    assert run_batch(jobs, twice).done == 1
+    assert jobs[0].output.read_bytes() == b"ZERO"
+
+
+@pytest.mark.parametrize("names", [("0.txt", "0.txt"), ("0.txt", "1.txt")])
+def test_two_commands_with_one_output(tmp_path: Path, names: tuple[str, str]) -> None:
+    """The second one waits, and then finds its own result, or the result of another input, which it keeps."""
+    jobs_of(tmp_path, {"0.txt": b"zero", "1.txt": b"one"})
+    out = tmp_path / "out.up"
+    first, second = (Job(tmp_path / "in" / name, out) for name in names)
+    script = f"""
+import sys
+import threading
+from pathlib import Path
+from latens.data import files
+from latens.inference.batch import Job, run_batch
+def work(job):
+    print("working", flush=True)
+    sys.stdin.readline()
+    files.write_atomic(job.output, files.read_bytes(job.input, limit=100).upper())
+    return {{}}
+run_batch([Job(Path({str(first.input)!r}), Path({str(out)!r}))], work)
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        assert other.stdout.readline() == "working\n"
+        release = threading.Timer(0.5, other.stdin.close)  # while the second command waits
+        release.start()
+        if names[0] == names[1]:
+            assert run_batch([second], upper).skipped == 1
+        else:
+            with pytest.raises(OutputExists, match="the result of working"):
+                run_batch([second], upper)
+        release.join()
+        assert other.wait() == 0
+    assert out.read_bytes() == b"ZERO"
+    assert sorted(os.listdir(tmp_path)) == [".latens.jsonl", "in", "out.up"]
+
+
+def test_a_file_that_appears_is_kept_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(source: Path, target: Path) -> None:
+        raise OSError(errno.EOPNOTSUPP, "no links here")
+
+    monkeypatch.setattr("latens.data.placing.os.link", refuse)
+    out = tmp_path / "out.txt"
+    with only_new([out]):
+        out.write_bytes(b"of the user")
+        with pytest.raises(OutputExists):
+            write_atomic(out, b"result")
+        assert is_unwritten(out)
+        out.unlink()
+        write_atomic(out, b"result")
+        assert not is_unwritten(out)
+    assert listed(tmp_path) == ["out.txt"]

@@ -234,7 +234,8 @@ def _in_shard(name: str, value: Any, folder: Path) -> Any:
 def _owners(outputs: Path, inputs: Path) -> dict[str, str]:
     """Names of files with a record, and the input that each was made from. Records and lists of failures are removed."""
     from latens.data.records import RECORDS, Records
-    from latens.inference.batch import CLAIMS, FAILURES
+    from latens.inference.batch import FAILURES
+    from latens.inference.claims import CLAIMS
 
     records, found = Records(), {}
     for path in sorted(outputs.rglob("*")):

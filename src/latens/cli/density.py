@@ -73,6 +73,7 @@ def density(
     from latens.data.folders import check_writable
     from latens.data.images import IMAGE_ENDINGS
     from latens.data.inputs import find_inputs
+    from latens.data.placing import only_new
     from latens.inference.batch import plan_jobs
 
     asked = [bool(inputs), sample is not None, certify]
@@ -102,18 +103,20 @@ def density(
     reporter = Reporter(options, results_to_stderr=out == STANDARD_STREAM)
     flow = load(model, device=options.device, threads=options.threads)
     announce(flow)
-    if certify:
-        return certificates(flow, reporter)
-    if sample is not None:
-        draw_samples(flow, sample, out, seed, temperature, force, reporter)
-        return 0
-    if isinstance(flow.config, VectorFlow):
-        if batch is not None:
-            raise UsageError("scores of tables are written as .csv", where=str(out), hint="name a file such as scores.csv")
-        return score_tables(flow, inputs or [], out, reporter)
-    if batch is not None and out is not None:
-        return score_folder(flow, batch, out, draws, options)
-    return score_files(flow, find_inputs(inputs or [], IMAGE_ENDINGS, name=name), out, draws, reporter)
+    with only_new([out] if out is not None and not force else []):
+        if certify:
+            return certificates(flow, reporter)
+        if sample is not None:
+            draw_samples(flow, sample, out, seed, temperature, force, reporter)
+            return 0
+        if isinstance(flow.config, VectorFlow):
+            if batch is not None:
+                hint = "name a file such as scores.csv"
+                raise UsageError("scores of tables are written as .csv", where=str(out), hint=hint)
+            return score_tables(flow, inputs or [], out, reporter)
+        if batch is not None and out is not None:
+            return score_folder(flow, batch, out, draws, options)
+        return score_files(flow, find_inputs(inputs or [], IMAGE_ENDINGS, name=name), out, draws, reporter)
 
 
 def score_files(flow: DensityModel, files: list[InputFile], out: Path | None, draws: int, reporter: Reporter) -> int:

@@ -56,6 +56,7 @@ def pack(
     from latens.data.images import IMAGE_ENDINGS
     from latens.data.inputs import find_inputs
     from latens.data.other_formats import UNREAD
+    from latens.data.placing import only_new
     from latens.inference.batch import SOME_FAILED
     from latens.systems.flow.pack.packer import load
 
@@ -74,14 +75,13 @@ def pack(
     started = time.perf_counter()
     reporter, summary = Reporter(options), Totals()
     reading = Readable(files, read_source, reporter)
-    with writing(out) as stream:
+    with only_new(() if force else (out,)), writing(out) as stream:
         for one in packer.pack((source for _, source in reading), stream):
             report(one, reporter)
             summary.add(one)
         if not summary.files:
             raise UnreadableInput("none of the files can be read", where=str(files[0].path))
         size = stream.tell()
-        refuse_existing(out, force)  # another process may have written it meanwhile
     text = f"{out}: {counted(summary.files, 'file')}, {human_size(size)}{summary.text()}, {time.perf_counter() - started:.1f} s"
     reporter.result({"output": str(out), "files": summary.files, "bytes": size, **summary.record()}, text)
     return SOME_FAILED if reading.failed else 0

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from latens.data.placing import place
 from latens.errors import LatensError, LimitExceeded, StorageFull, UnreadableInput, UsageError
 
 STANDARD_STREAM = Path("-")
@@ -121,7 +122,8 @@ def write_atomic(path: Path, data: bytes, *, time: int | None = None) -> None:
 
     A temporary file in the same folder is written, synchronized and renamed to `path`; missing folders are created. The target
     of a symbolic link is replaced; devices and pipes are written directly, `-` is standard output. Raises StorageFull if the
-    disk or quota is full, UsageError if the path cannot be written; no temporary file remains.
+    disk or quota is full, UsageError if the path cannot be written, OutputExists for a file that appeared meanwhile
+    (`latens.data.placing.only_new`); no temporary file remains.
     """
     try:
         if path == STANDARD_STREAM:
@@ -167,8 +169,7 @@ def writing(path: Path) -> Iterator[BinaryIO]:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        _keep_mode(target, temporary)
-        os.replace(temporary, target)
+        place(temporary, target)
     except BaseException as error:
         discard(temporary)
         if isinstance(error, OSError) and error.errno in FULL:
@@ -207,8 +208,7 @@ def replace_durably(temporary: Path, target: Path) -> None:
     """Rename a finished temporary file to `target` and synchronize the folder; permissions of `target` are kept."""
     with open(temporary, "rb") as stream:
         os.fsync(stream.fileno())
-    _keep_mode(target, temporary)
-    os.replace(temporary, target)
+    place(temporary, target)
     synchronize_folder(target.parent)
 
 
@@ -274,11 +274,10 @@ def _replace(target: Path, data: bytes, time: int | None) -> None:
         try:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
             _write_into(descriptor, data, durable=True)
-            _keep_mode(target, temporary)
             if time is not None:
                 with contextlib.suppress(OSError, OverflowError, ValueError):
                     os.utime(temporary, ns=(time, time))
-            os.replace(temporary, target)
+            place(temporary, target)
         except FileNotFoundError:  # removed by `sweep_stale` on another machine, or the folder was deleted
             if attempt == WRITE_ATTEMPTS:
                 raise
@@ -299,13 +298,6 @@ def _write_into(descriptor: int, data: bytes, *, durable: bool) -> None:
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _keep_mode(target: Path, temporary: Path) -> None:
-    """Copy the permissions of `target` to the temporary file."""
-    if target.exists():
-        with contextlib.suppress(OSError):
-            os.chmod(temporary, stat.S_IMODE(os.stat(target).st_mode))
 
 
 def synchronize_folder(folder: Path) -> None:

@@ -8,26 +8,25 @@ the jobs it works on, and a claim ends with its process.
 from __future__ import annotations
 
 import contextlib
-import errno
-import hashlib
 import json
 import logging
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from latens.data.files import STANDARD_STREAM, sweep_stale, write_atomic, write_error
 from latens.data.inputs import InputFile, plan_outputs
+from latens.data.placing import only_new
 from latens.errors import LatensError, LimitExceeded, OutputExists, StorageFull, counted
+from latens.inference.claims import claim_file, claims, unclaimed_first
 from latens.inference.finished import REPLACE, Request, Results
 
 logger = logging.getLogger(__name__)
 
-FAILURES, CLAIMS = "failures.jsonl", ".latens-claims"
+FAILURES = "failures.jsonl"
 SOME_FAILED = 3
 INTERNAL_ERROR = 70
 NO_MEMORY = re.compile(r"out of memory|not enough memory|can't allocate memory|bad_alloc|failed to allocate", re.I)
@@ -107,8 +106,9 @@ def run_batch(
     Finished outputs are skipped, and other existing files are refused, unless `force` (see `latens.inference.finished`). Jobs
     that are refused, raise or run out of memory are listed in failures.jsonl in `folder` (default: the folder of the first
     output), and the batch continues. That file describes the last run and is removed if nothing failed. Jobs that another
-    process has claimed come last, and are run here if that process leaves no output. A full disk stops the batch;
-    KeyboardInterrupt is not caught. A single named input raises its error instead of being listed.
+    process has claimed come last, and are run here if that process leaves no output. A file that appears at an output during
+    the work is kept, and the job fails, unless `force`. A full disk stops the batch; KeyboardInterrupt is not caught. A single
+    named input raises its error instead of being listed.
 
     With a `log`, this is one of several batches of a watched folder: the log is kept, results of an earlier content of their
     input are made again, and other settings are a failure of one job.
@@ -126,8 +126,8 @@ def run_batch(
     failed: list[Failure] = []
     done = skipped = 0
     stopped: StorageFull | None = None
-    with _claims(None if common is None else common / CLAIMS) as claimed:
-        for job in _unclaimed_first(jobs, claimed):
+    with claims(claim_file(jobs, common)) as claimed:
+        for job in unclaimed_first(jobs, claimed):
             try:
                 outcome = _outcome(job, work, results, force=force)
                 skipped += outcome.status == "skipped"
@@ -149,56 +149,6 @@ def run_batch(
     return BatchReport(done, skipped, tuple(failed), not_done, stopped, log.written)
 
 
-Claim = Callable[[Path, bool], bool]  # an output, and whether to wait: True if this process may write it
-
-
-@contextmanager
-def _claims(path: Path | None) -> Iterator[Claim]:
-    """Yield a function that claims an output for this process, until the next claim; without `path` every claim succeeds.
-
-    A claim is a lock on one byte of the file `path`, chosen by the hash of the output's path, so the kernel ends the claims of
-    a killed process. If the file cannot be made or locked, nothing is claimed: outputs are written atomically all the same.
-    """
-    stream = None
-    if path is not None:
-        with contextlib.suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            stream = path.open("ab")
-    if path is None or stream is None:
-        yield lambda output, wait: True
-        return
-    import fcntl
-
-    def claim(output: Path, wait: bool) -> bool:
-        fcntl.lockf(stream, fcntl.LOCK_UN)  # the claim before this one
-        place = int.from_bytes(hashlib.sha256(os.fsencode(os.path.abspath(output))).digest()[:7], "big")
-        try:
-            fcntl.lockf(stream, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
-        except OSError as error:
-            return error.errno not in (errno.EACCES, errno.EAGAIN)
-        return True
-
-    with stream:
-        try:
-            yield claim
-        finally:
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
-
-
-def _unclaimed_first(jobs: Sequence[Job], claim: Claim) -> Iterator[Job]:
-    """The jobs in their order, each claimed; those of other processes come last, once they are free."""
-    others: list[Job] = []
-    for job in jobs:
-        if claim(job.output, False):
-            yield job
-        else:
-            others.append(job)
-    for job in others:
-        claim(job.output, True)
-        yield job
-
-
 def _check_settings(jobs: Sequence[Job], results: Results) -> None:
     """Raise OutputExists if one of the finished results was made with other settings."""
     found = [(job, changed) for job in jobs if (changed := results.conflict(job))]
@@ -211,6 +161,11 @@ def _check_settings(jobs: Sequence[Job], results: Results) -> None:
 
 def _outcome(job: Job, work: Callable[[Job], Record], results: Results, *, force: bool) -> Outcome:
     """Skip a finished job, or run it. Raises OutputExists for files that only force replaces, and all errors of `work`."""
+    with only_new(() if force else results.request.outputs(job)):
+        return _judged(job, work, results, force=force)
+
+
+def _judged(job: Job, work: Callable[[Job], Record], results: Results, *, force: bool) -> Outcome:
     verdict = results.verdict(job)
     if verdict.do == "refuse" and not force:
         raise verdict.error(job)

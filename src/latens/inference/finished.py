@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from latens.data.files import STANDARD_STREAM
 from latens.data.folders import differences, earlier_request, plain
+from latens.data.placing import is_unwritten
 from latens.data.records import Entry, Records, fingerprint
 from latens.errors import LatensError, OutputExists, counted
 
@@ -226,7 +227,7 @@ class Results:
             record = work(job)
         except BaseException:  # also of Ctrl-C: without this line, a file that the user puts there would be taken for ours
             with contextlib.suppress(LatensError):  # the error of the work counts
-                self._records.release(path for path in outputs if _state(path) == before[path])
+                self._records.release(path for path in outputs if _state(path) == before[path] or is_unwritten(path))
             raise
         for path in outputs:
             if path != job.output and before[path] is not None and _state(path) == before[path]:

@@ -17,6 +17,7 @@ import numpy as np
 from latens.data.clips.reader import Clip, ClipFrame, open_clip
 from latens.data.clips.writer import ClipWriter, Coding, open_writer
 from latens.data.files import replace_durably, temporary_beside
+from latens.data.placing import only_new
 from latens.data.regions.masks import Weights
 from latens.data.regions.pairing import Regions, open_regions
 from latens.data.regions.words import parse_region
@@ -132,11 +133,12 @@ def compress_clip(
     masks = MaskFiles(Path(save_masks), force=force) if save_masks is not None else None
     if masks is not None and roi is None:
         raise UsageError("there are no masks to save without a region", where="--save-masks", hint="add --roi")
-    if size is None and kbps is None:
-        factor = request.codec.rate_factor(DEFAULT_QUALITY if quality is None else quality)
-        done, trials, note = _encode(request, factor, request.out, masks), 1, None
-    else:
-        done, factor, trials, note = _to_size(request, size, kbps, masks)
+    with only_new(() if force else [request.out]):
+        if size is None and kbps is None:
+            factor = request.codec.rate_factor(DEFAULT_QUALITY if quality is None else quality)
+            done, trials, note = _encode(request, factor, request.out, masks), 1, None
+        else:
+            done, factor, trials, note = _to_size(request, size, kbps, masks)
     if masks is not None:
         masks.finish()
     if note is not None:
