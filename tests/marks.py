@@ -18,13 +18,14 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from latens.cli.main import main
 from latens.contract import Evaluation, open_system
+from latens.data.source import parse_source
 from latens.reproduction import example_data
 from latens.settings import to_dict
 
@@ -106,7 +107,7 @@ class Runner:
     def run_command(self, words: list[str], kind: str, written: set[str], what: str) -> None:
         """Run one command. `written` holds the outputs of earlier ones in the fence, which this one may replace."""
         if words[0] == "latens":
-            words = tiny_words(words[1:]) if kind == "tiny" else words[1:]
+            words = tiny_words(words[1:], written) if kind == "tiny" else words[1:]
             if kind == "tiny" and words[0] == "reproduce":
                 if words[1] in self.reproduced:
                     return
@@ -153,8 +154,11 @@ def run_call(code: str, where: str) -> None:
             run_latens(tiny_words(words), f"{where}: {code}")
 
 
-def tiny_words(words: list[str]) -> list[str]:
-    """The words of a command at the smallest scale. Of other verbs than SYSTEM_VERBS and bench only sizes change."""
+def tiny_words(words: list[str], written: Collection[str] = ()) -> list[str]:
+    """The words of a command at the smallest scale. Of other verbs than SYSTEM_VERBS and bench only sizes change.
+
+    Training data stay if they were `written` by an earlier command of the fence.
+    """
     words = [SMALL_SIZES.get(word, word) for word in words]
     if words[0] == "bench":
         return [*words, "--repeats", "1"]
@@ -168,7 +172,9 @@ def tiny_words(words: list[str]) -> list[str]:
         kept["--decay"] = ["2"]
     elif words[0] == "train" and "--resume" not in kept:
         example = opened.example(Path("example") / system)
-        kept |= {"--recipe": ["tiny"], "--data": [str(source) for source in example.sources]}
+        given = options.get("--data", [])
+        made_here = bool(given) and all(parse_source(source).place.startswith(tuple(written)) for source in given)
+        kept |= {"--recipe": ["tiny"], "--data": given if made_here else [str(source) for source in example.sources]}
         settings = {**example.light, "run.steps": 2, "run.validate_every": 2}
     elif words[0] != "train":
         kept["--data"] = example_data(system, Path("example") / system)

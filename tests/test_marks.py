@@ -67,10 +67,12 @@ def test_the_smallest_scale_replaces_recipe_data_and_settings(tmp_path: Path) ->
     words = "train parts --recipe cpu --data PHOTOS --set run.steps=9 --max-time 2h -o runs/a".split()
     with working_in(tmp_path):
         _, options = split_words(tiny_words(words))
+        _, of_own_data = split_words(tiny_words("train amodal --data labelme:drawn/,embryos/ -o runs/b".split(), {"drawn/"}))
     assert options["-o"] == ["runs/a"]
     assert options["--recipe"] == ["tiny"]
     assert options["--data"] == ["example/parts"]
     assert options["--set"][0].count("=") == 1
     assert "run.steps=2" in options["--set"]
     assert "--max-time" not in options
+    assert of_own_data["--data"] == ["labelme:drawn/,embryos/"]
     assert tiny_words(["compress", "a.png"]) == ["compress", "a.png"]

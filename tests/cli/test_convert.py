@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -103,7 +105,9 @@ def test_images_are_searched_below_the_named_folder(segmented: Path, tmp_path: P
     assert [image["file_name"] for image in json.loads(shown.out)["images"]] == ["a/a.png", "b/b.png"]
     (other / "c.json").write_text(segmented.read_text().replace('"a.png"', '"../../found.json"'))
     assert main(words) == 3
-    assert "outside the image folder" in capsys.readouterr().err
+    refused = capsys.readouterr().err
+    assert "outside the image folder" in refused
+    assert refused.endswith(f": coco:{other},{tmp_path}\n")
     (other / "c.json").write_text((other / "b.json").read_text())
     assert main(words) == 3
     assert "3 annotation files with the same image (b.png)" in capsys.readouterr().err
@@ -130,3 +134,20 @@ def test_bad_requests_are_one_error(segmented: Path, tmp_path: Path, capsys: Cap
         assert shown.out == ""
         assert len(shown.err.splitlines()) <= 3
         assert not (tmp_path / "out.json").exists()
+
+
+def test_images_outside_the_folder_of_labelme_are_read_with_the_source_of_the_hint(
+    segmented: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    drawn = Path("drawn by hand")
+    assert main(["convert", f"coco:{segmented}", "--to", "labelme", "-o", str(drawn)]) == 0
+    capsys.readouterr()
+    words = ["--to", "coco", "-o", "-"]
+    assert main(["convert", f"labelme:{drawn}", *words]) == 3
+    _, _, source = capsys.readouterr().err.strip().partition("name the folder of its images: ")
+    assert shlex.split(source) == [f"labelme:{drawn},{os.path.relpath(segmented.parent)}"]
+    assert main(["convert", *shlex.split(source), *words]) == 0
+    assert [image["file_name"] for image in json.loads(capsys.readouterr().out)["images"]] == ["a.png"]
+    assert main(["parts", str(segmented.parent), "--teach", str(drawn), "-o", "parts"]) == 3
+    assert "move it into the folder of its images" in capsys.readouterr().err

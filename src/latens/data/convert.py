@@ -44,7 +44,7 @@ from latens.data.files import (
 from latens.data.folders import MADE_WITH, refuse_file_name
 from latens.data.image_folders import with_images
 from latens.data.image_output import png_bytes
-from latens.data.image_paths import is_there, portable_name
+from latens.data.image_paths import OutsideImages, is_there, portable_name
 from latens.data.images import read_image
 from latens.data.inputs import files_under
 from latens.data.instances import Collection, Scene
@@ -93,15 +93,23 @@ def read_collection(text: str, classes: Sequence[str] | None = None) -> Collecti
             hint = export_hint(Path(name)) or "give the folder with the images and their label maps"
             raise UnreadableInput("this is a file, not a folder", where=name, hint=hint)
         return read_label_folder(Path(name), how=rest or "auto")
-    if kind == "labelme":
-        return _labelme_folder(Path(name), classes, Path(rest) if rest else None)
-    files = annotation_files(Path(name))
     images = Path(rest) if rest else None
+    try:
+        if kind == "labelme":
+            return _labelme_folder(Path(name), classes, images)
+        return _annotation_file(Path(name), kind, images)
+    except OutsideImages as error:
+        raise error.named_by(f"{kind}:{name}", images) from error
+
+
+def _annotation_file(place: Path, kind: str, images: Path | None) -> Collection:
+    """The data set of a JSON file, or of those of a folder."""
+    files = annotation_files(place)
     found = [_read_file(path, kind, images or path.parent) for path in files]
     try:
-        return with_images(found, files, keyword=kind, place=Path(name), images=images)
+        return with_images(found, files, keyword=kind, place=place, images=images)
     except LatensError as error:
-        raise error.at(name) from error
+        raise error.at(str(place)) from error
 
 
 def _labelme_folder(folder: Path, classes: Sequence[str] | None, images: Path | None) -> Collection:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from latens.data.files import read_bytes
+from latens.data.image_paths import OutsideImages
 from latens.data.images import IMAGE_ENDINGS
 from latens.data.inputs import files_under
 from latens.data.labelme import is_labelme, read_labelme
@@ -53,7 +54,11 @@ def read_examples(folder: Path) -> Examples:
 
 def _drawn(paths: Sequence[Path], folder: Path) -> Examples:
     """Areas and strokes of labelme; a later shape covers an earlier one."""
-    found = read_labelme(paths, root=folder, stroke=STROKE)
+    try:
+        found = read_labelme(paths, root=folder, stroke=STROKE)
+    except OutsideImages as error:
+        error.hint = "if you trust this file, move it into the folder of its images"
+        raise
     names = _checked(found.categories, folder)  # labels have eight bits
     marked = []
     for scene in found.scenes:
