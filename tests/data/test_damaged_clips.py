@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import struct
 import sys
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import ClassVar
@@ -15,6 +17,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from clip_maker import make_clip, taken
 
+from latens.data.clips.complete import is_complete_matroska, is_complete_mp4
 from latens.data.clips.damage import Expected
 from latens.data.clips.reader import open_clip
 from latens.data.clips.rewrite import rewrite_clip
@@ -140,6 +143,60 @@ def test_a_variable_frame_rate_is_not_taken_for_missing_frames(tmp_path: Path) -
         assert (clip.missing, clip.damaged) == (0, 0)
     clip, _ = taken(make_clip(tmp_path / "late.mp4", times=range(50, 70), sound="aac"))  # the sound starts earlier
     assert (clip.missing, clip.damaged) == (0, 0)
+
+
+LATE = range(900_000, 900_030)  # from ten hours on
+PAUSES = (0, 1, 2, 90_000, 90_001, 180_000)
+
+
+@pytest.mark.parametrize("ending", [".mp4", ".mov", ".mkv", ".webm"])
+@pytest.mark.parametrize("times", [LATE, PAUSES])
+def test_late_starts_and_long_pauses_are_no_damage(ending: str, times: Sequence[int], tmp_path: Path) -> None:
+    options = {"movflags": "+faststart"} if ending in (".mp4", ".mov") else {}
+    library = KINDS.get(ending, "libx264")
+    whole, cut = tmp_path / f"whole{ending}", tmp_path / f"cut{ending}"
+    make_clip(whole, times=times, size=(32, 32), library=library, container_options=options)
+    clip, frames = taken(whole)
+    assert (len(frames), clip.damaged, clip.missing) == (len(times), 0, 0)
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 8 // 10])
+    clip, frames = taken(cut)
+    assert len(frames) < len(times)
+    assert clip.damaged + clip.missing > 0
+    if times is LATE:
+        assert 29 <= len(frames) + clip.missing <= 30  # a packet that is cut is neither read nor missing
+
+
+def test_a_last_frame_that_is_shown_long_is_no_missing_end(tmp_path: Path) -> None:
+    """Matroska may store no duration of the last packet, only that of the stream."""
+    data = make_clip(tmp_path / "a.mkv", times=range(12), size=(64, 64)).read_bytes()
+    tag = b"00:00:00.480000000"
+    assert data.count(tag) == 1
+    (tmp_path / "b.mkv").write_bytes(data.replace(tag, b"00:00:05.480000000"))
+    clip, frames = taken(tmp_path / "b.mkv")
+    assert (len(frames), clip.damaged, clip.missing) == (12, 0, 0)
+    (tmp_path / "b.mkv").write_bytes((tmp_path / "b.mkv").read_bytes()[:-900])
+    assert taken(tmp_path / "b.mkv")[0].missing > 0
+
+
+def test_files_with_all_of_their_outermost_elements_are_complete(tmp_path: Path) -> None:
+    whole = make_clip(tmp_path / "a.mp4")
+    assert is_complete_mp4(whole)
+    data = whole.read_bytes()
+    for other in (data[:-1], data + b"\0", data + bytes(8), data[:4]):
+        (tmp_path / "b.mp4").write_bytes(other)
+        assert not is_complete_mp4(tmp_path / "b.mp4")
+    (tmp_path / "b.mp4").write_bytes(data + struct.pack(">I4sQ", 1, b"free", 24) + bytes(8))  # a size of 64 bits
+    assert is_complete_mp4(tmp_path / "b.mp4")
+
+    data, last = make_clip(tmp_path / "a.mkv").read_bytes(), 0
+    with av.open(str(tmp_path / "a.mkv")) as container:
+        last = max((packet.pos or 0) + packet.size for packet in container.demux() if packet.size)
+    at = data.index(b"\x18\x53\x80\x67") + 4
+    assert is_complete_matroska(tmp_path / "a.mkv", last)
+    assert not is_complete_matroska(tmp_path / "a.mkv", last // 2)
+    for other in (data[:-1], data[:at] + b"\x01" + 7 * b"\xff" + data[at + 8 :], data[4:], data[:3]):
+        (tmp_path / "b.mkv").write_bytes(other)
+        assert not is_complete_matroska(tmp_path / "b.mkv", last)
 
 
 def test_an_impossible_number_of_frames_is_damage_of_the_header(tmp_path: Path) -> None:

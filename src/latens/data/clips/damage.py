@@ -3,16 +3,19 @@
 MP4 and AVI declare a number of frames. Matroska and WebM declare a duration, so a missing end and gaps between time stamps are
 counted at the mean frame rate. If the duration is that of the whole file, packets of all streams count, because sound may be
 longer than video. The edit list of an MP4 may leave frames out, so its frames are missing only if its end is missing too.
+No end is missing if the sizes in the file show that it is complete: its last frame is then shown for a long time.
 Every packet from the first shown frame on that is to be shown must give a frame: decoders drop damaged ones without an error.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from latens.data.clips.complete import is_complete_matroska, is_complete_mp4
 from latens.data.clips.skipped import is_shown, skipped_in_avi
 
 MICROSECONDS = 1_000_000  # FFmpeg's unit of the duration of a container
@@ -32,12 +35,13 @@ class Expected:
         self.frames = stream.frames or number_of(stream.metadata.get("NUMBER_OF_FRAMES"))
         tagged = seconds_of(stream.metadata.get("DURATION"))
         if self.edited and stream.duration:
-            tagged = (stream.duration + min(stream.start_time or 0, 0)) * Fraction(stream.time_base)
+            tagged = (stream.duration + (stream.start_time or 0)) * Fraction(stream.time_base)
         self.whole = tagged is None  # the duration is that of all streams
         self.end = Fraction(container.duration or 0, MICROSECONDS) if tagged is None else tagged
         self.index = stream.index
         self.packets = 0
         self.last = Fraction(0)  # end of the last packet in seconds
+        self.place = 0  # end of the last packet in the file, in bytes
         self.own_end = True  # every packet of the video has a duration
         self.codec, self.fields = str(stream.codec_context.name), False  # fields: a packet may be half of a frame
         self._stamps: list[int | None] = []  # of packets to be shown, in units of the stream
@@ -51,6 +55,7 @@ class Expected:
         if not packet.size:
             return
         own = packet.stream.index == self.index
+        self.place = max(self.place, (packet.pos or 0) + packet.size)
         self.packets += own
         self.own_end &= not own or bool(packet.duration)
         if own and not packet.is_discard and (packet.is_corrupt or is_shown(self.codec, packet)):
@@ -69,8 +74,15 @@ class Expected:
 
     @property
     def impossible(self) -> bool:
-        """True if the header declares more frames than the file has bytes."""
-        return max(self.frames, self.end * self.rate) > self.size
+        """True if the header declares more frames than the file has bytes. To be called after all packets have been read."""
+        return max(self.frames, 0 if self.complete else (self.end - self.last) * self.rate) > self.size
+
+    @functools.cached_property
+    def complete(self) -> bool:
+        """True if it is certain that the end of the file is not missing."""
+        if self.edited:
+            return is_complete_mp4(self.path)
+        return self.timed and is_complete_matroska(self.path, self.place)
 
     def missing(self, errors: int) -> int:
         """Declared frames without a packet, and packets without a frame, of which `errors` are counted as damaged.
@@ -94,6 +106,8 @@ class Expected:
         return self._lost_at_end() + self._lost_in_gaps() if self.edited or self.timed else 0
 
     def _lost_at_end(self) -> int:
+        if self.complete:
+            return 0
         rate = max(self.rate, self.frames / self.end) if self.edited and self.end else self.rate
         frames = (self.end - self.last) * rate
         exact = self.own_end and not self.whole and not self._odd()

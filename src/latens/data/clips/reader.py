@@ -274,7 +274,7 @@ class _FileReader:
             last, number = time, number + 1
             frame = next(self.decoded, None)
         if self.expected.impossible:
-            clip.note("the number of frames or the duration in the header is wrong")
+            clip.note("the file is cut, or the number of frames or the duration in its header is wrong")
         clip.damaged = self.damaged + self.expected.impossible
         clip.missing = self.expected.missing(self.damaged)
 
