@@ -105,6 +105,31 @@ def places_of(data: Sequence[str | Path]) -> list[tuple[str, str]]:
     return [(source.kind, os.path.realpath(source.place)) for source in parse_sources(data)]
 
 
+def located(path: str, began_in: str | None) -> str:
+    """A relative path of a run that was started in the folder `began_in`, for a process in another one.
+
+    Where nothing is at that place, as after a move to another machine, it is relative to the current folder, with a line.
+    """
+    if began_in is None or not path or os.path.isabs(path) or os.path.realpath(began_in) == os.getcwd():
+        return path
+    there = os.path.join(began_in, path)
+    if os.path.exists(there):
+        return there
+    if os.path.exists(path):
+        logger.warning("%s: not at its place when the run was started (%s); taken from the current folder", path, began_in)
+    return path
+
+
+def located_source(word: str, began_in: str | None) -> str:
+    """`located` for a value of `--data`, as KIND:PATH,PATH; words that are no paths stay as they are."""
+    kind, colon, place = word.partition(":")
+    if not colon or os.sep in kind:
+        kind, colon, place = "", "", word
+    whole = located(place, began_in)  # names may have commas
+    parts = place.split(",") if whole == place else [whole]
+    return kind + colon + (whole if len(parts) == 1 else ",".join(located(part, began_in) for part in parts))
+
+
 def earlier_run(folder: Path, system: str, recipe: str | None) -> Plan:
     """Settings and data of the run in `folder`.
 
@@ -120,7 +145,9 @@ def earlier_run(folder: Path, system: str, recipe: str | None) -> Plan:
         plain = upgrade_run(json.loads((folder / "config.json").read_text()))
         environment = json.loads((folder / "environment.json").read_text())
         was, started_with = str(plain["system"]), str(plain["recipe"])
-        data, init = tuple(map(str, environment["data"])), environment.get("init")
+        began_in = environment.get("folder")
+        data = tuple(located_source(str(word), began_in) for word in environment["data"])
+        init = environment.get("init") and located(str(environment["init"]), began_in)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"its settings cannot be read ({error})", where=str(folder), hint="start a new run") from error
     if was != system:
@@ -129,7 +156,7 @@ def earlier_run(folder: Path, system: str, recipe: str | None) -> Plan:
         hint = "leave --recipe out, or start a new run with -o"
         raise UsageError(f"this run was started with the recipe {started_with}", where=str(folder), hint=hint)
     where = str(folder / "config.json")
-    return Plan(decode_like(recipe_of(system, started_with, where=where), plain, where=where), data, init and str(init))
+    return Plan(decode_like(recipe_of(system, started_with, where=where), plain, where=where), data, init)
 
 
 def train(

@@ -26,11 +26,13 @@ from latens.catalogue import folder_of, recipe_of
 from latens.contract import open_system
 from latens.data.source import Source, parse_sources
 from latens.errors import Diverged, ModelError, OutputExists, UnreadableInput, UsageError
+from latens.launch import located_source
 from latens.settings import override
 from latens.training.checkpoint import load_latest
 from latens.training.log import RunLog
 from latens.training.loop import Loop
 from latens.training.objective import Step
+from latens.training.origin import data_state
 from latens.training.run import LOCK, RunResult, refuse_folder, train
 
 SHORT = {
@@ -316,3 +318,78 @@ def test_a_run_that_was_killed_before_it_began_is_started_again(tmp_path: Path) 
     (tmp_path / "environment.json").write_text('{"mine": 1}')
     with pytest.raises(OutputExists, match="would replace files"):
         refuse_folder(tmp_path, resume=False)
+
+
+@pytest.fixture
+def in_folder_a(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run of the folder a, which the current folder is, with relative paths; the folder b has other images of one name."""
+    for name in ("a", "b"):
+        shutil.copytree(photos, tmp_path / name / "photos")
+    next((tmp_path / "b" / "photos").iterdir()).unlink()
+    monkeypatch.chdir(tmp_path / "a")
+    latens.train("image_codec", recipe="context_tiny", data="photos", out="run", settings=TRUNK, max_time=0, device="cpu")
+    return tmp_path
+
+
+def test_a_run_is_continued_on_its_data_from_another_folder(in_folder_a: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(in_folder_a / "b")
+    run = Path("..") / "a" / "run"
+    for arguments in ({"out": run, "resume": True}, {"out": "branch", "branch": run}):
+        result = latens.train("image_codec", max_time=0, device="cpu", **arguments)
+        noted = json.loads((result.folder / "environment.json").read_text())
+        assert noted["data"] == [str(in_folder_a / "a" / "photos")]
+    with pytest.raises(UsageError, match="this run trains on"):
+        latens.train("image_codec", data="photos", out=run, resume=True, device="cpu")
+
+
+def test_data_that_moved_are_found_in_the_current_folder(
+    in_folder_a: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A run folder that was copied to another machine is continued next to its data; other files there are reported."""
+    shutil.move(in_folder_a / "a" / "run", in_folder_a / "b" / "run")
+    shutil.rmtree(in_folder_a / "a" / "photos")
+    monkeypatch.chdir(in_folder_a / "b")
+    latens.train("image_codec", out="run", resume=True, max_time=0, device="cpu")
+    assert caplog.text.count("taken from the current folder") == 1
+    assert "the data have changed since this run last started" in caplog.text
+    caplog.clear()
+    latens.train("image_codec", out="run", resume=True, max_time=0, device="cpu")
+    assert "changed" not in caplog.text
+
+
+def test_exchanged_data_are_reported(in_folder_a: Path, caplog: pytest.LogCaptureFixture) -> None:
+    one, other = sorted(Path("photos").iterdir())[:2]
+    one.write_bytes(other.read_bytes())
+    for arguments in ({"out": "branch", "branch": "run"}, {"out": "run", "resume": True}):
+        caplog.clear()
+        latens.train("image_codec", max_time=0, device="cpu", **arguments)
+        assert "the data have changed since this run last started" in caplog.text
+
+
+def test_the_state_of_data_does_not_depend_on_the_run(tmp_path: Path) -> None:
+    """The folder of the run may be among the data."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "image.png").write_bytes(b"123")
+    before = data_state([Source("", str(tmp_path))], tmp_path / "run")
+    (tmp_path / "run" / "best.png").write_bytes(b"1")
+    assert data_state([Source("", str(tmp_path))], tmp_path / "run") == before
+    assert before[:2] == (1, 3)
+    (tmp_path / "image.png").rename(tmp_path / "other.png")
+    assert data_state([Source("", str(tmp_path))], tmp_path / "run") != before
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("photos", "{}/photos"),
+        ("labelme:drawn/,photos", "labelme:{0}/drawn/,{0}/photos"),
+        ("labels:drawn,auto", "labels:{}/drawn,auto"),
+        ("a,b", "{}/a,b"),
+        ("/elsewhere", "/elsewhere"),
+        ("rings", "rings"),
+    ],
+)
+def test_places_of_a_run_in_another_folder(tmp_path: Path, word: str, expected: str) -> None:
+    for name in ("photos", "drawn", "a,b"):
+        (tmp_path / name).mkdir()
+    assert located_source(word, str(tmp_path)) == expected.format(tmp_path)

@@ -6,8 +6,6 @@ import json
 import logging
 import math
 import os
-import platform
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
@@ -15,12 +13,10 @@ from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
 
 import torch
-import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import InitProcessGroupKwargs
 
-from latens.data.files import write_atomic
 from latens.data.folders import check_writable, claim
 from latens.data.source import Source
 from latens.errors import Diverged, ModelError, OutputExists, UsageError
@@ -32,11 +28,12 @@ from latens.training.config import AnyTrainConfig
 from latens.training.log import RunLog
 from latens.training.loop import Loop, stop_requests
 from latens.training.objective import Trainable
+from latens.training.origin import CONFIG, ENVIRONMENT, data_state, describe_run, warn_of_changed_data
 
 logger = logging.getLogger(__name__)
 
 C = TypeVar("C", bound=AnyTrainConfig)
-CONFIG, ENVIRONMENT, CHECKPOINTS, LOCK = "config.json", "environment.json", "checkpoints", "training.lock"
+CHECKPOINTS, LOCK = "checkpoints", "training.lock"
 PATIENCE = timedelta(hours=2)  # a process waits so long for the others, one of which validates and saves
 WRITTEN = (CONFIG, ENVIRONMENT, CHECKPOINTS, "best", "metrics.jsonl", "samples", "tensorboard")  # files of a run
 
@@ -103,7 +100,10 @@ def train(
                 refuse_folder(folder, resume=resume, locked=True)  # another process may have started meanwhile
                 if branch is not None and not resume:
                     loop.save()  # before the settings mark the folder as a run, or --resume would start it from step 0
-                describe_run(folder, config, sources, init)
+                state = data_state(sources, folder)
+                if found is not None:
+                    warn_of_changed_data(branch or folder, state)
+                describe_run(folder, config, sources, state, init)
             log = RunLog(folder, loop.step, active=main, on_progress=on_progress)
             try:
                 ended = loop.run(log, max_seconds=max_time, workers=workers, stop=stop)
@@ -185,23 +185,3 @@ def start_from(model: torch.nn.Module, folder: Path, config: AnyTrainConfig) -> 
 def _kind(model: object) -> str:
     """The kind of a model, for systems with several."""
     return str(model.get("kind", "")) if isinstance(model, dict) else ""
-
-
-def describe_run(folder: Path, config: AnyTrainConfig, sources: Sequence[Source], init: Path | None) -> None:
-    """Write environment.json (data, command, versions), then config.json (all settings), which marks the folder as a run."""
-    import numpy
-
-    environment = {
-        "command": sys.argv,
-        "data": [str(source) for source in sources],
-        "init": None if init is None else str(init),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": numpy.__version__,
-        "machine": platform.machine(),
-        "threads": torch.get_num_threads(),
-        "processes": dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1,
-        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }
-    write_atomic(folder / ENVIRONMENT, json.dumps(environment, indent=2).encode())
-    write_atomic(folder / CONFIG, json.dumps(to_dict(config), indent=2).encode())
