@@ -64,6 +64,14 @@ def test_a_job_gives_the_files_of_the_plain_command(
     (job / "b.ltn").unlink()
     assert main(["jobs", "job", "--verify"]) == 3
     assert "a.ltn: changed\nb.ltn: missing\n" in capsys.readouterr().out
+    assert main(["jobs", "job", "--verify", "--retry-failed", "--workers", "1"]) == 3
+    assert (job / "a.ltn").read_bytes() == b"changed"  # perhaps the user's
+    assert (job / "b.ltn").read_bytes() == (plain / "b.ltn").read_bytes()
+    (job / "a.ltn").unlink()
+    assert main(["jobs", "job", "--verify", "--retry-failed", "--workers", "1"]) == 0
+    capsys.readouterr()
+    assert main(["jobs", "job", "--verify"]) == 0
+    assert "4 results: 4 as written, 0 not" in capsys.readouterr().out
 
 
 def test_lists_tables_and_python(photos: Path, tmp_path: Path) -> None:

@@ -49,3 +49,23 @@ def test_failed_inputs_are_worked_on_again(place: Place) -> None:
     assert jobs.retry(place.store, job) == (2, [])
     merge_tables(place.store, 3)
     assert (place.out / "lengths.csv").read_text() == "file,length\na.txt,1\nc.txt,1\nb.txt,6\n"
+
+
+def test_lost_results_are_made_again(place: Place) -> None:
+    """Their rows of a table are not doubled, and an unfinished retry of other inputs comes first."""
+    job = place.begin(place.write({"a.txt": "a", "b.txt": "bad", "c.txt": "c"}), shard=3)
+    with contextlib.closing(LocalEngine(1)) as engine:
+        list(drive(engine, place.tasks(job)))
+        assert [entry.id for entry in jobs.retry(place.store, job)[1]] == ["b.txt"]
+        (place.inputs / "b.txt").write_text("better")
+        results = place.results()
+        name = next(output.name for output in jobs.rows(place.store)["a.txt"].outputs)
+        (place.out / name).unlink()
+        for number, listed in ((1, ["b.txt"]), (2, ["a.txt"])):
+            generation, inputs = jobs.retry(place.store, job, {"a.txt"})
+            assert (generation, [entry.id for entry in inputs]) == (number, listed)
+            again = jobs.tasks(job, TARGET, place.store.place, inputs, set(), generation)
+            assert [done.failed for done in drive(engine, list(again))] == [0]
+    assert place.results()[name] == results[name]
+    merge_tables(place.store, 1)
+    assert (place.out / "lengths.csv").read_text() == "file,length\nc.txt,1\nb.txt,6\na.txt,1\n"

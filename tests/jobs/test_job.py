@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from latens.errors import Corrupt, OutputExists, UsageError
 from latens.jobs import job as jobs
 from latens.jobs.job import Input, Task
+from latens.jobs.shard import work_on
 
 from .conftest import Place
 
+WRONG: list[dict[str, object]] = [{"total": "3"}, {"shard": 0}, {"words": 1}, {"settings": []}, {"id": 1}, {"other": 1}]
 TEXTS = {"b.txt": "b", "a.txt": "a", "day/c.txt": "c"}
 
 
@@ -44,9 +48,33 @@ def test_a_damaged_state_is_an_error(place: Place) -> None:
     listed.write_bytes(listed.read_bytes()[:-3])
     with pytest.raises(Corrupt, match="list of inputs"):
         jobs.read_inputs(place.store, job)
-    (place.out / jobs.JOB).write_text("[]")
-    with pytest.raises(Corrupt, match="not the state of a job"):
-        jobs.load(place.store)
+    state = json.loads((place.out / jobs.JOB).read_text())
+    for text in ("[]", "{", *(json.dumps({**state, **change}) for change in WRONG)):
+        (place.out / jobs.JOB).write_text(text)
+        with pytest.raises(Corrupt, match="not the state of a job") as caught:
+            jobs.load(place.store)
+        assert "finished shards are kept" in str(caught.value.hint)
+
+
+def test_a_job_whose_state_was_lost_goes_on(place: Place) -> None:
+    """Its journals count for the same list, shards and settings only: others are about other inputs."""
+    inputs = place.write(TEXTS)
+    job = place.begin(inputs, shard=2, quality=4)
+    assert work_on(place.tasks(job)[0]).done == 2
+    (place.out / jobs.JOB).unlink()
+    for listed, shard, quality in ((inputs, 2, 5), (inputs, 1, 4), (inputs[:2], 2, 4)):
+        with pytest.raises(OutputExists, match=r"job\.json is missing"):
+            place.begin(listed, shard=shard, quality=quality)
+    assert not (place.out / jobs.JOB).exists()
+    assert place.begin(inputs, shard=2, quality=4) == job
+    assert [task.number for task in place.tasks(job)] == [1]
+
+
+def test_a_journal_of_another_job_is_not_taken(place: Place) -> None:
+    task = place.tasks(place.begin(place.write(TEXTS)))[0]
+    work_on(task)
+    with pytest.raises(OutputExists, match="belongs to another job"):
+        work_on(task._replace(job=task.job._replace(id="0")))
 
 
 def test_whole_folders_stay_together(place: Place) -> None:

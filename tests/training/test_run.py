@@ -334,7 +334,8 @@ def in_folder_a(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_a_run_is_continued_on_its_data_from_another_folder(in_folder_a: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(in_folder_a / "b")
     run = Path("..") / "a" / "run"
-    for arguments in ({"out": run, "resume": True}, {"out": "branch", "branch": run}):
+    kinds: list[dict[str, Any]] = [{"out": run, "resume": True}, {"out": "branch", "branch": run}]
+    for arguments in kinds:
         result = latens.train("image_codec", max_time=0, device="cpu", **arguments)
         noted = json.loads((result.folder / "environment.json").read_text())
         assert noted["data"] == [str(in_folder_a / "a" / "photos")]
@@ -360,7 +361,8 @@ def test_data_that_moved_are_found_in_the_current_folder(
 def test_exchanged_data_are_reported(in_folder_a: Path, caplog: pytest.LogCaptureFixture) -> None:
     one, other = sorted(Path("photos").iterdir())[:2]
     one.write_bytes(other.read_bytes())
-    for arguments in ({"out": "branch", "branch": "run"}, {"out": "run", "resume": True}):
+    kinds: list[dict[str, Any]] = [{"out": "branch", "branch": "run"}, {"out": "run", "resume": True}]
+    for arguments in kinds:
         caplog.clear()
         latens.train("image_codec", max_time=0, device="cpu", **arguments)
         assert "the data have changed since this run last started" in caplog.text

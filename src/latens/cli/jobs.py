@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from cyclopts import Parameter
 
@@ -38,12 +38,14 @@ def jobs(
 ) -> int:
     """Show how far a job is: inputs done and failed, by error; inputs per second; time left. It may be running or not.
 
-    --retry-failed runs with --engine local unless another one is named. Exit status 3: some inputs failed, or some results are
+    --retry-failed runs with --engine local unless another one is named. With --verify, it also works on the inputs whose
+    results are missing. A changed result is kept: remove it first. Exit status 3: some inputs failed, or some results are
     missing or changed.
 
         latens jobs small/
         latens jobs s3://archive/ltn/ --verify
         latens jobs small/ --retry-failed
+        latens jobs small/ --verify --retry-failed
     """
     from latens.jobs.job import journals, load
     from latens.jobs.store import open_store
@@ -53,12 +55,13 @@ def jobs(
     if job is None:
         next(iter(store.names()), None)  # a bucket that does not exist raises here, and only here
         raise UnreadableInput("no job has its results here", where=store.place, hint="--engine begins one")
-    if retry_failed:
-        return _retried(store, job, engine, reporter)
     found = list(journals(store))
     latest = {row.id: row for journal in found for row in journal.rows}
+    checked = _verified(store, list(latest.values()), reporter) if verify else Checked()
+    if retry_failed:
+        return max(_retried(store, job, checked.missing, engine, reporter), SOME_FAILED if checked.changed else 0)
     if verify:
-        return _verified(store, list(latest.values()), reporter)
+        return SOME_FAILED if checked.missing or checked.changed else 0
     errors = Counter(row.error for row in latest.values() if row.state == "failed")
     done, failed = len(latest) - errors.total(), errors.total()
     first, last = (min((one.started for one in found), default=0), max((one.finished for one in found), default=0))
@@ -102,36 +105,49 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
-def _verified(store: Store, rows: Sequence[Row], reporter: Reporter) -> int:
-    """Compare all results with their checksums; returns the exit status."""
-    bad = total = 0
+class Checked(NamedTuple):
+    """Inputs with results that are missing, and with results that are not as they were written."""
+
+    missing: frozenset[str] = frozenset()
+    changed: frozenset[str] = frozenset()
+
+
+def _verified(store: Store, rows: Sequence[Row], reporter: Reporter) -> Checked:
+    """Compare all results with their checksums."""
+    bad: dict[str, set[str]] = {"missing": set(), "changed": set()}
+    wrong = total = 0
     for row in rows:
         for output in row.outputs:
             total += 1
             digest = store.digest(output.name)
             if digest != output.sha256:
-                bad += 1
+                wrong += 1
                 state = "missing" if digest is None else "changed"
+                bad[state].add(row.id)
                 reporter.result({"id": row.id, "output": output.name, "state": state}, f"{output.name}: {state}")
     reporter.result(
-        {"verified": total - bad, "bad": bad}, f"{counted(total, 'result')}: {total - bad:,} as written, {bad:,} not"
+        {"verified": total - wrong, "bad": wrong}, f"{counted(total, 'result')}: {total - wrong:,} as written, {wrong:,} not"
     )
-    return SOME_FAILED if bad else 0
+    return Checked(frozenset(bad["missing"]), frozenset(bad["changed"]))
 
 
-def _retried(store: Store, job: Job, engine: EngineOptions, reporter: Reporter) -> int:
-    """Work again on the inputs that failed; returns the exit status."""
+def _retried(store: Store, job: Job, missing: Collection[str], engine: EngineOptions, reporter: Reporter) -> int:
+    """Work again on the inputs that failed, and on those whose results are missing; returns the exit status."""
     from latens.jobs import driver
     from latens.jobs.job import finished_shards, retry, tasks
 
-    generation, inputs = retry(store, job)
-    if not inputs:
-        logger.info("%s: no input failed", store.place)
-        return 0
     failed = 0
-    todo = list(tasks(job, TARGET, store.place, inputs, finished_shards(store, generation), generation))
-    for row in worked(todo, store, engine):
-        failed += row["state"] == "failed"
-        reporter.result(row, row_text(row))
+    while True:  # an unfinished retry comes first, and its list is what it is
+        generation, inputs = retry(store, job, missing)
+        todo = list(tasks(job, TARGET, store.place, inputs, finished_shards(store, generation), generation))
+        for row in worked(todo, store, engine):
+            failed += row["state"] == "failed"
+            reporter.result(row, row_text(row))
+        missing = set(missing) - {entry.id for entry in inputs}
+        if not missing or not inputs:
+            break
+    if not inputs:
+        logger.info("%s: no input failed; with --verify, missing results are made again", store.place)
+        return 0
     driver.merge_tables(store, len(job.cut(inputs)))
     return SOME_FAILED if failed else 0

@@ -75,14 +75,20 @@ def merge_tables(store: Store, shards: int) -> list[str]:
 
 
 def _joined(store: Store, parts: Sequence[str], whole: Path) -> None:
+    """Write the tables `parts` one after another. A row that a retry made again stands where the last retry has it."""
+    remade = {part: {tuple(row) for row in _table(store, part)[1:]} for part in parts if part.startswith(f"{JOINT}/retry-")}
     header: list[str] | None = None
     with whole.open("wb") as stream:
         for part in parts:
-            rows = csv.reader((store.read(part) or b"").decode("utf-8").splitlines(keepends=True))
-            first = next(rows, [])
+            remade.pop(part, None)
+            first, *rows = _table(store, part) or [[]]
             if header is None:
                 header = first
                 stream.write(csv_bytes([first]))
             if first != header:
                 raise InputError("the columns of this table differ from those of the first shard", where=part)
-            stream.write(csv_bytes(rows))
+            stream.write(csv_bytes(row for row in rows if not any(tuple(row) in later for later in remade.values())))
+
+
+def _table(store: Store, name: str) -> list[list[str]]:
+    return list(csv.reader((store.read(name) or b"").decode("utf-8").splitlines(keepends=True)))

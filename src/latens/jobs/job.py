@@ -14,7 +14,7 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from latens.errors import Corrupt, OutputExists, UsageError, counted
@@ -93,8 +93,8 @@ def journal_name(generation: int, number: int) -> str:
 def begin(store: Store, job: Callable[[str, int], Job], inputs: Sequence[Input]) -> tuple[Job, list[Input]]:
     """Freeze a list of inputs, or continue the job whose state is in the store. Returns the job and its list.
 
-    `job` makes a job of the hash and the length of a list. Raises OutputExists if the store holds another job, Corrupt if its
-    state is damaged, UsageError for inputs with one name.
+    `job` makes a job of the hash and the length of a list. Raises OutputExists if the store holds another job, or journals of
+    one whose state was lost, Corrupt if its state is damaged, UsageError for inputs with one name.
     """
     inputs = sorted(inputs, key=lambda entry: (_folder(entry), entry.id))
     _check_names(inputs)
@@ -102,6 +102,7 @@ def begin(store: Store, job: Callable[[str, int], Job], inputs: Sequence[Input])
     own = job(hashlib.sha256(data).hexdigest(), len(inputs))
     found = load(store)
     if found is None:
+        _check_journals(store, own)
         store.create(_list_name(own), data)
         store.create(JOB, json.dumps(own._asdict()).encode())
         found = load(store)  # that of another process which began at the same time, perhaps
@@ -115,12 +116,30 @@ def begin(store: Store, job: Callable[[str, int], Job], inputs: Sequence[Input])
     return found, frozen
 
 
+def _check_journals(store: Store, own: Job) -> None:
+    """Raise OutputExists if journals are there that do not belong to this job, whose state was lost or never written."""
+    if all(journal.job == own.id for journal in journals(store)):
+        return
+    what = f"{JOB} is missing, and the journals next to it belong to another job"
+    hint = f"give the inputs and the options of that job, name another folder with -o, or remove {STATE}"
+    raise OutputExists(what, where=store.place, hint=hint)
+
+
 def _list_name(job: Job) -> str:
     return f"{STATE}/inputs-{job.inputs}.jsonl"
 
 
 def as_job(values: Mapping[str, Any]) -> Job:
-    return Job(**{**values, "words": tuple(values["words"])})
+    """The job of values read from JSON. Raises TypeError, KeyError or ValueError for other ones."""
+    job = Job(**{**values, "words": tuple(map(str, values["words"]))})
+    for name in ("id", "verb", "folder", "inputs", "version"):
+        if not isinstance(getattr(job, name), str):
+            raise TypeError(f"{name} is no text")
+    if not isinstance(job.settings, Mapping):
+        raise TypeError("settings is no object")
+    if not (type(job.total) is int is type(job.shard) and job.total >= 0 and job.shard >= 1):
+        raise ValueError("total and shard are no counts")
+    return job
 
 
 def load(store: Store) -> Job | None:
@@ -131,7 +150,8 @@ def load(store: Store) -> Job | None:
     try:
         return as_job(json.loads(data))
     except (ValueError, TypeError, KeyError) as error:
-        raise Corrupt("this is not the state of a job", where=f"{store.place}/{JOB}") from error
+        hint = "remove this file, then give the command of the job again: finished shards are kept"
+        raise Corrupt(f"this is not the state of a job ({error})", where=f"{store.place}/{JOB}", hint=hint) from error
 
 
 def read_inputs(store: Store, job: Job) -> list[Input]:
@@ -193,10 +213,10 @@ def tasks(
             yield Task(job, target, place, number, shard, generation)
 
 
-def retry(store: Store, job: Job) -> tuple[int, list[Input]]:
-    """The number and the list of a retry: of one that is not finished, or a new one of all inputs that failed.
+def retry(store: Store, job: Job, lost: Collection[str] = ()) -> tuple[int, list[Input]]:
+    """The number and the list of a retry: of one that is not finished, or a new one of all inputs that failed or are `lost`.
 
-    Raises Corrupt.
+    `lost` are inputs whose results are missing. Raises Corrupt.
     """
     last = generations(store)
     if last:
@@ -204,7 +224,7 @@ def retry(store: Store, job: Job) -> tuple[int, list[Input]]:
         if len(finished_shards(store, last)) < len(job.cut(listed)):
             return last, listed
     failed = {row.id for row in rows(store).values() if row.state == "failed"}
-    inputs = [entry for entry in read_inputs(store, job) if entry.id in failed]
+    inputs = [entry for entry in read_inputs(store, job) if entry.id in failed or entry.id in lost]
     if inputs:
         store.create(_retry_list(last + 1), _list_data(inputs))
     return last + 1, inputs
@@ -252,7 +272,7 @@ def new_job(
     """A maker of jobs for `begin`."""
 
     def make(inputs: str, count: int) -> Job:
-        own = json.dumps([verb, settings, inputs], sort_keys=True, default=str)
+        own = json.dumps([verb, settings, inputs, shard, whole_folders], sort_keys=True, default=str)
         return Job(
             id=hashlib.sha256(own.encode()).hexdigest()[:16],
             verb=verb,

@@ -67,6 +67,12 @@ class Journal(NamedTuple):
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise Corrupt("this is not a journal", where=name, hint="remove it; its shard is then worked on again") from error
 
+    def of(self, job: str, name: str) -> Journal:
+        """This journal. Raises OutputExists if it belongs to another job than `job`."""
+        if self.job != job:
+            raise OutputExists("this journal belongs to another job", where=name, hint="name another folder with -o")
+        return self
+
 
 def _outputs(values: Sequence[Sequence[Any]]) -> tuple[Output, ...]:
     return tuple(Output(*value) for value in values)
@@ -80,9 +86,7 @@ def commit(store: Store, name: str, journal: Journal) -> Journal:
     if store.create(name, journal.dump()):
         return journal
     data = store.read(name)
-    first = Journal.parse(data or b"", name)
-    if first.job != journal.job:
-        raise OutputExists("this journal belongs to another job", where=name, hint="name another folder with -o")
+    first = Journal.parse(data or b"", name).of(journal.job, name)
     differing = [new.id for old, new in zip(first.rows, journal.rows, strict=False) if not old.same(new)]
     if differing or len(first.rows) != len(journal.rows):
         what = f"two workers disagree on shard {journal.shard}, first on {differing[0] if differing else 'its length'}"

@@ -67,7 +67,7 @@ def work_on(task: Task) -> Done:
     store = open_store(task.place)
     data = store.read(task.journal)
     if data is not None:  # a worker that outlived its driver finished it
-        return _done(task, Journal.parse(data, task.journal))
+        return _done(task, Journal.parse(data, task.journal).of(task.job.id, task.journal))
     started = time.time()
     _sweep()
     with tempfile.TemporaryDirectory(prefix=f"{OPEN}{os.getpid()}-") as place:
