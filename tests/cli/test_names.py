@@ -17,7 +17,8 @@ from PIL import Image
 import latens
 from latens.cli.main import main
 from latens.data.files import MAX_NAME, fitting_name, write_atomic, writing
-from latens.data.inputs import find_inputs, plan_outputs
+from latens.data.inputs import find_inputs
+from latens.data.output_paths import plan_outputs
 from latens.data.splits import place_of
 from latens.errors import InputError, one_line, printable
 from latens.inference.page import Page, Section

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from latens.data.files import read_bytes
-from latens.data.inputs import InputFile, find_inputs, output_path, plan_outputs
+from latens.data.inputs import InputFile, find_inputs
+from latens.data.output_paths import output_path, plan_outputs
 from latens.errors import UnreadableInput, UsageError
 
 ENDINGS = frozenset({".jpg", ".png"})

@@ -324,3 +324,28 @@ def test_a_file_that_appears_is_kept_without_links(tmp_path: Path, monkeypatch: 
         write_atomic(out, b"result")
         assert not is_unwritten(out)
     assert listed(tmp_path) == ["out.txt"]
+
+
+def test_a_new_file_of_the_same_stem_leaves_finished_results(tmp_path: Path) -> None:
+    """Results keep their names, whether another file of their stem comes or goes."""
+    (tmp_path / "in").mkdir()
+    endings = frozenset({".jpg", ".png", ".webp"})
+
+    def made(*names: str) -> dict[str, str]:
+        for path in (tmp_path / "in").iterdir():
+            path.unlink()
+        for name in names:
+            (tmp_path / "in" / name).write_bytes(name.encode())
+        outcomes: dict[str, str] = {}
+        run_batch(
+            plan_jobs(find_inputs([tmp_path / "in"], endings), tmp_path / "out", ".up"),
+            upper,
+            on_result=lambda outcome: outcomes.update({outcome.job.output.name: outcome.status}),
+        )
+        return outcomes
+
+    assert made("a.jpg", "b.jpg") == {"a.up": "done", "b.up": "done"}
+    assert made("a.jpg", "a.png", "b.jpg") == {"a.up": "skipped", "a.png.up": "done", "b.up": "skipped"}
+    assert made("a.png", "b.jpg") == {"a.png.up": "skipped", "b.up": "skipped"}
+    assert made("c.jpg", "c.png") == {"c.jpg.up": "done", "c.png.up": "done"}
+    assert made("c.png", "c.webp") == {"c.png.up": "skipped", "c.up": "done"}

@@ -1,6 +1,6 @@
-"""Input files by name, folder or pattern, and the paths of their outputs.
+"""Input files by name, folder or pattern.
 
-Standard library only. The path `-` is standard input for reading and standard output for writing.
+Standard library only. The path `-` is standard input.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from latens.data.files import STANDARD_STREAM, fitting_name, is_file, reading
+from latens.data.files import STANDARD_STREAM, reading
 from latens.data.heic import with_heic
 from latens.data.origins import DRAWN, SOFT_MAPS, drawn, with_origin
 from latens.data.other_formats import UNREAD
@@ -277,55 +277,3 @@ def natural_key(name: str) -> tuple[list[str | int], str]:
     """Sort key of natural order (`shot2` before `shot10`): alternating text and numbers."""
     parts = re.split(r"([0-9]+)", name.lower())
     return [int(part) if odd % 2 else part for odd, part in enumerate(parts)], name
-
-
-# ---------------------------------------------------------------------------------------------------------- placing
-
-
-def plan_outputs(files: Sequence[InputFile], out: str | Path | None, ending: str) -> list[Path]:
-    """Distinct output paths of all files; see `output_path`.
-
-    Inputs with the same output (photo.jpg and photo.png) keep their endings: photo.jpg.ltn.
-    """
-    several = len(files) > 1 or not all(file.named for file in files)
-    paths = [output_path(file, out, ending, several) for file in files]
-    keeping: set[int] = set()
-    while True:
-        counts = Counter(paths)
-        clashing = {i for i, path in enumerate(paths) if counts[path] > 1} - keeping
-        if not clashing:
-            return paths
-        keeping |= clashing
-        for i in clashing:
-            paths[i] = paths[i].with_name(fitting_name(files[i].relative.name, ending))
-
-
-def output_path(file: InputFile, out: str | Path | None, ending: str, several: bool) -> Path:
-    """Output path of one file.
-
-    Without `out`, it is the input path with another `ending` (for standard input, standard output). For a single file, `out` is
-    the path itself if it has an ending and is not a folder. Otherwise `out` is a folder that mirrors the tree of the inputs.
-    Raises UsageError for several files and one output, and if the output would overwrite the input.
-    """
-    if out is None:
-        place = STANDARD_STREAM if file.path == STANDARD_STREAM else _renamed(file.path, ending)
-    else:
-        place = _place_in(Path(out), file, ending, several, folder=os.fspath(out).endswith(("/", os.sep)))
-    if place != STANDARD_STREAM and os.path.realpath(place) == os.path.realpath(file.path):
-        is_one = f"it ends in {ending}, as results of this command do; if it is none, choose a folder with -o"
-        hint = is_one if out is None else "choose a folder with -o"
-        raise UsageError("the output would overwrite the input", where=str(file.path), hint=hint)
-    return place
-
-
-def _place_in(out: Path, file: InputFile, ending: str, several: bool, *, folder: bool) -> Path:
-    one_file = not several and not folder and not os.path.isdir(out)
-    if one_file and (out == STANDARD_STREAM or out.suffix or is_file(out)):
-        return out
-    if out == STANDARD_STREAM or is_file(out):
-        raise UsageError("several results cannot be written to one file", where=str(out), hint="give a folder with -o")
-    return out / _renamed(file.relative, ending)
-
-
-def _renamed(path: Path, ending: str) -> Path:
-    return path.with_name(fitting_name(path.stem, ending))

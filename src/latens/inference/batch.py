@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from latens.data.files import STANDARD_STREAM, sweep_stale, write_atomic, write_error
-from latens.data.inputs import InputFile, plan_outputs
+from latens.data.inputs import InputFile
+from latens.data.output_paths import plan_outputs
 from latens.data.placing import only_new
 from latens.errors import LatensError, LimitExceeded, OutputExists, StorageFull, counted
 from latens.inference.claims import claim_file, claims, unclaimed_first
@@ -86,7 +87,7 @@ class BatchReport(NamedTuple):
 
 
 def plan_jobs(files: Sequence[InputFile], out: str | Path | None, ending: str) -> list[Job]:
-    """A job for every file, with the output path of `latens.data.inputs.plan_outputs`."""
+    """A job for every file, with the output path of `latens.data.output_paths.plan_outputs`."""
     outputs = plan_outputs(files, out, ending)
     return [Job(file.path, output, file.named, file.relative.as_posix()) for file, output in zip(files, outputs, strict=True)]
 
