@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -188,7 +189,7 @@ def test_a_single_scene_is_used_for_both_with_a_warning(tmp_path: Path, caplog: 
     save(tmp_path / "a_depth.png", np.linspace(4, 60, 80)[:, None].repeat(96, 1).astype(np.uint8))
     data = SceneData([tmp_path], HazeDataConfig(side=64, crop=64, scenes=0), seed=0)
     assert len(data.train) == len(data.held_out) == 1
-    assert "the same 1 scenes are used for training and validation" in caplog.text
+    assert "1 scene used for both training and validation" in caplog.text
 
 
 def test_recipe_paper_has_the_settings_of_the_paper() -> None:
@@ -271,9 +272,11 @@ def test_numbered_scenes_are_left_for_tests_in_every_folder(rgbd: Path, caplog: 
     assert below(nyu, 0) == below(nyu, 1000) == nyu
     assert kitti[0].number is None
     assert below(kitti, 3) == kitti
+    caplog.set_level(logging.INFO)
     data = SceneData([rgbd / "nyu"], HazeDataConfig(side=64, crop=32, scenes=0, held_out_from=4), seed=0)
     assert (len(data.train), len(data.held_out)) == (1, 1)  # of four, two lie between
     assert f"{rgbd / 'nyu'}: 2 scenes from number 4 on are left for tests" in caplog.messages
+    assert "1 scene for training, 1 for validation; 2 between them left out" in caplog.text
     SceneData([rgbd / "kitti"], HazeDataConfig(side=64, crop=32, scenes=2, held_out_from=4), seed=0)
     assert any("the scenes have no numbers" in line for line in caplog.messages)
 

@@ -20,7 +20,7 @@ from latens.data.notes import left_out
 from latens.data.origins import without_drawn
 from latens.data.streaming import Chain, Part, in_memory_or_streamed
 from latens.data.tensors import to_tensor
-from latens.errors import InputError, LimitExceeded, UnreadableInput, UsageError
+from latens.errors import InputError, LimitExceeded, UnreadableInput, UsageError, counted
 from latens.systems.haze.baselines.dehazenet import PATCH
 from latens.systems.haze.config import HazeDataConfig
 from latens.systems.haze.formation import HazeParameters, add_haze, draw_haze_parameters, transmission
@@ -78,7 +78,10 @@ class SceneData:
             used = self._used(folder, paths)
             train, held = split(used, config.validation_share)
             if train == held:
-                logger.warning("%s: the same %d scenes are used for training and validation", folder, len(train))
+                logger.warning("%s: %s used for both training and validation", folder, counted(len(train), "scene"))
+            elif between := len(used) - len(train) - len(held):
+                shares = f"{counted(len(train), 'scene')} for training, {len(held)} for validation"
+                logger.info("%s: %s; %d between them left out, because neighboring frames look alike", folder, shares, between)
             trained += [(path, border) for path in train]
             self.held_out += self._load(held, border)
         few = max(round(config.scenes * config.validation_share), 2)
