@@ -253,6 +253,16 @@ ALIASES: Mapping[str, str] = MappingProxyType({"amodal": "embryo"})
 """Earlier names of bundled models."""
 
 
+def training_data(sha256: str) -> str | None:
+    """The training data of the bundled model with these weights; None for any other model."""
+    return next((entry.trained_on for entry in MODELS.values() if entry.sha256 == sha256), None)
+
+
+def limits_of_training(trained_on: str, elsewhere: str) -> str:
+    """The note on a bundled model that has seen one kind of images; `elsewhere` is the consequence for others."""
+    return f"this model was trained on {trained_on.split(';')[0]}; {elsewhere}. Train your own and pass it with --model."
+
+
 def default_model(system: str) -> str:
     """Name of the bundled model that a system uses if none is named."""
     name = DEFAULT_MODELS.get(system, system)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from latens.catalogue import limits_of_training
 from latens.cli.common import Force, ImageComputeOptions, Model, Reporter
 from latens.cli.engines import EngineOptions
 from latens.cli.pipes import Emit, Name, through_pipe
@@ -120,11 +121,14 @@ def grade(
     reporter = Reporter(options)
 
     from latens.systems.seedlings.grading import grade_folder, warnings_on
+    from latens.systems.seedlings.grading_report import ELSEWHERE
     from latens.systems.seedlings.predict import load
 
     workers = 1 if len(files) == 1 else worker_count(options.threads)
     grader = load(model, device=options.device, threads=1 if workers > 1 else options.threads)
     announce(grader)
+    if grader.trained_on is not None:
+        logger.info(limits_of_training(grader.trained_on, ELSEWHERE))
     if workers > 1:
         logger.info("%d photographs at a time", workers)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from latens.catalogue import limits_of_training
 from latens.cli.batch import FileBatch
 from latens.cli.common import Force, ImageComputeOptions, Model, Output
 from latens.cli.engines import EngineOptions
@@ -120,9 +121,7 @@ def segment(
         hint = "leave it out, or choose --model cells"
         raise UsageError(f"the model {segmenter.name} has no setting of the diameter", where="--diameter", hint=hint)
     if segmenter.trained_on is not None and not isinstance(segmenter, CellSegmenter):
-        known = segmenter.trained_on.split(";")[0]
-        own = "Train your own and pass it with --model."
-        logger.info(f"this model was trained on {known}; on other images expect false positives. {own}")
+        logger.info(limits_of_training(segmenter.trained_on, "on other images expect false positives"))
 
     without_rois = 0
 

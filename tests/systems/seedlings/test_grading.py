@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -244,6 +245,23 @@ def test_the_command(model_folder: Path, trays: Path, tmp_path: Path, capsys: py
     assert (tmp_path / "out" / "T0_day5.overlay.webp").stat().st_mtime_ns == overlay
     assert main([*words, "--method", "thesis"]) == 2  # results of another grid
     assert "--force" in capsys.readouterr().err
+
+
+def test_the_bundled_model_names_its_simulated_training_data(
+    model_folder: Path, trays: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["grade", *sorted(map(str, trays.glob("T*_day5.png"))), "--rows", "4", "--cols", "6", "--format", "json"]
+    assert main([*words, "-o", str(tmp_path / "bundled")]) == 0
+    shown = capsys.readouterr()
+    assert shown.err.count("trained on 88 simulated trays") == 1
+    assert [json.loads(line)["trained_on"].partition(" on ")[0] for line in shown.out.splitlines()] == [
+        "88 simulated trays"
+    ] * 2
+    assert (tmp_path / "bundled/report.html").read_text().count("the grades and verdicts are not") == 1
+    assert main([*words, "-o", str(tmp_path / "own"), "--model", str(model_folder)]) == 0
+    shown = capsys.readouterr()
+    assert "trained on" not in shown.err + (tmp_path / "own/report.html").read_text()
+    assert [json.loads(line)["trained_on"] for line in shown.out.splitlines()] == ["", ""]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 import torch
 
-from latens.catalogue import MODELS
+from latens.catalogue import training_data
 from latens.data.images import ImageLike, LoadedImage
 from latens.data.instances import Layers, Placed, Scene
 from latens.data.soft_maps import Maps
@@ -77,8 +77,7 @@ class Segmenter(ABC, Generic[F]):
         self.device = device
         self.model_id = sha256
         self.precision = transform_precision(device)
-        known = next((known for known in MODELS.values() if known.sha256 == sha256), None)
-        self.trained_on = None if known is None else known.trained_on  # bundled models only
+        self.trained_on = training_data(sha256)  # bundled models only
         self.classes = classes
 
     def __repr__(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from latens.catalogue import limits_of_training
 from latens.errors import LatensError, counted
 from latens.inference.page import Block, Figure, Gallery, Page, Part, Section, Table
 from latens.metrics.plot import Line, LinePanel, line_plot
@@ -17,6 +18,7 @@ CAPTION = (
     " for the model's errors; 95 %: its interval. Verdict: accept where the whole interval is at least {limit:g} %, reject"
     " where the whole interval is below, undecided otherwise."
 )
+ELSEWHERE = "on photographs the grid and the areas are usable, the grades and verdicts are not"
 LEGEND = (
     "Frame of a cell: blue, success is predicted (grade 5 or 6); orange, failure; green, grades are withheld because the crops"
     " are unlike the training crops. A red cross marks a cell without a visible plant. Yellow lines are outlines of leaves."
@@ -61,5 +63,6 @@ def experiment_page(
     if warnings or failures:
         notes = [*(f"not graded: {error}" for _, error in failures), *warnings]
         parts.append(Part("Warnings", notes))
-    lead = f"{counted(count, 'photograph')}, graded by {grader.name} ({grader.model_id[:12]})."
+    lead = f"{counted(count, 'photograph')}, graded by {grader.name} ({grader.model_id[:12]})"
+    lead += "." if grader.trained_on is None else f": {limits_of_training(grader.trained_on, ELSEWHERE)}"
     return Page("Seedling trays", [Section("Lots", list(blocks), parts)], lead=lead)

@@ -56,6 +56,7 @@ class LotResult:
     spread: Tolerance | None
     verdict: str
     notes: tuple[str, ...]
+    trained_on: str | None  # training data of a bundled model
 
     def cells(self) -> list[str]:
         """Row of the table in a report."""
@@ -103,7 +104,7 @@ class LotResult:
         plain["usable_uncorrected"] = _cell(None if self.usable is None else 100 * self.usable.apparent)
         plain["tray_span"] = _cell(None if self.spread is None else self.spread.span)
         plain["tray_tolerance"] = _cell(None if self.spread is None else self.spread.allowed)
-        return {**plain, "verdict": self.verdict, "notes": "; ".join(self.notes)}
+        return {**plain, "verdict": self.verdict, "notes": "; ".join(self.notes), "trained_on": self.trained_on or ""}
 
 
 def _cell(value: float | None) -> str:
@@ -156,7 +157,7 @@ def _result(
         name=lot.name, trays=tuple(lot.cells), seeds=total, days=counts.days if counts else (),
         cumulative=tuple(float(100 * c / total) for c in counts.cumulative) if counts else (),
         indices=made, usable=usable, usable_interval=interval, spread=spread, verdict=decided,
-        notes=tuple(dict.fromkeys(notes)), )  # fmt: skip
+        notes=tuple(dict.fromkeys(notes)), trained_on=grader.trained_on, )  # fmt: skip
 
 
 def _cells(lot: Lot, tray: str, shot: GradedTray, notes: list[str]) -> np.ndarray:

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from latens.arguments import optional_whole
+from latens.catalogue import training_data
 from latens.data.images import ImageLike, read_image
 from latens.errors import LatensError, ModelError, UsageError
 from latens.hub import fitting, load_network, locate, read_config
@@ -98,6 +99,7 @@ class SeedlingGrader:
 
     def __init__(self, name: str, model_id: str, network: Grader, config: Mapping[str, Any], device: torch.device) -> None:
         self.name, self.model_id, self.device, self.precision = name, model_id, device, "float32"
+        self.trained_on = training_data(model_id)  # bundled models only
         self.network = network.to(device).eval()
         self.settings: GraderConfig = decode(GraderConfig, config["model"])
         self.classes = tuple(map(str, config["classes"]))
