@@ -188,6 +188,12 @@ def model_of(data: bytes) -> str:
     return _read_head(data, StreamLimits()).container.model_id.hex()
 
 
+def head_bytes(data: bytes) -> int:
+    """Bytes before the first section of a file. Raises StreamError for files without an intact header."""
+    head = _read_head(data, StreamLimits())
+    return head.total - sum(entry.length for entry in head.entries)
+
+
 def _read_head(data: bytes, limits: StreamLimits) -> _Head:
     """Read and check the header. Fields are trusted only after the CRC has been verified."""
     _check_signature(data)

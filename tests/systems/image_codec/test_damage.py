@@ -73,6 +73,18 @@ def test_partial_keeps_the_intact_bands(codec: ImageCodec, tall: bytes) -> None:
         assert np.abs(saved[1024:] - whole[1024:]).max() > 1
 
 
+def test_inspection_counts_lost_bytes_as_unreadable(tall: bytes) -> None:
+    whole = image_format.inspect_stream(tall).bits
+    assert "unreadable" not in whole
+    lost = image_format.read_coded_image(tall).bands[-1]
+    assert lost is not None
+    flipped = tall[:-1] + bytes([tall[-1] ^ 1])
+    for blob, unreadable in ((tall[:-3], len(lost) - 3), (tall[: -len(lost)], 0), (flipped, len(lost)), (tall + b"x", 1)):
+        found = image_format.inspect_stream(blob, partial=True).bits
+        latent = whole["latent"] - (0 if blob.startswith(tall) else 8 * len(lost))
+        assert found == {**whole, "latent": latent, "unreadable": 8 * unreadable}
+
+
 def test_other_entropy_parameters_raise_device_mismatch(codec: ImageCodec, small: bytes) -> None:
     coded = image_format.read_coded_image(small)
     band = coded.bands[0]

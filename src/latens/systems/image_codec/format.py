@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from latens.codes.stream import Container, Section, pack, unpack, wrong_kind
+from latens.codes.stream import Container, Section, head_bytes, pack, unpack, wrong_kind
 from latens.data.limits import current_limits
 from latens.errors import Corrupt, UnsupportedFeature
 from latens.systems.image_codec.config import HYPER_STRIDE, STRIDE
@@ -89,6 +89,7 @@ class CodedImage(NamedTuple):
 @dataclass(frozen=True)
 class StreamInfo:
     """The result of `latens inspect`. `bits` counts the intact sections by name; "header" is the rest of the file.
+    In a damaged file "header" is the head alone, and "unreadable" the rest of the bytes that are there.
 
     `damage` names damaged or missing sections, with the image rows of bands.
     """
@@ -184,7 +185,8 @@ def inspect_stream(data: bytes, *, partial: bool = False) -> StreamInfo:
         "alpha": 8 * len(coded.alpha or b""),
         "metadata": 8 * (len(coded.exif or b"") + len(coded.xmp or b"")),
     }
-    bits["header"] = 8 * len(data) - sum(bits.values())
+    head, rest, damage = 8 * head_bytes(data), 8 * len(data) - sum(bits.values()), tuple(_damage(coded))
+    bits |= {"header": head, "unreadable": rest - head} if damage else {"header": rest}
     mode = ("L" if header.gray else "RGB") + ("A" if header.alpha else "")
     return StreamInfo(
         width=header.width,
@@ -196,7 +198,7 @@ def inspect_stream(data: bytes, *, partial: bool = False) -> StreamInfo:
         bytes=len(data),
         bpp=8 * len(data) / (header.width * header.height),
         bits=bits,
-        damage=tuple(_damage(coded)),
+        damage=damage,
         intact_bands=sum(band is not None for band in coded.bands),
         bands=len(coded.bands),
     )
