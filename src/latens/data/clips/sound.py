@@ -13,6 +13,10 @@ import av
 from latens.data.clips.reader import open_container
 
 MATROSKA = "matroska"
+DELAYED = (MATROSKA, "webm")  # containers that declare the samples before time 0 as a delay of the codec
+KNOW_DELAY = ("opus",)  # FFmpeg reads the delay of these codecs from their headers
+TITLE, DELAY, PLACE = b"\x53\x6e\x88", b"\x56\xaa\x88", "8 bytes."  # elements of 8 bytes: names of a track, codec delay
+NANOSECONDS = 10**9
 PROBED = 40  # packets per sound stream that are written to memory as a test
 
 
@@ -55,13 +59,46 @@ def _is_timed(packet: Any) -> bool:
     return bool(packet.size) and packet.dts is not None
 
 
-class SoundCopy:
-    """Copies the sound packets of a clip to a container, interleaved with video. A read error ends the sound with a note."""
+def _add_copy(path: Path, stream: Any, target: Any, container: str) -> Any:
+    """A stream of `target`, a container of the given kind, for the packets of a sound stream of the file `path`.
 
-    def __init__(self, path: Path, indices: list[int], target: Any, note: Callable[[str], None]) -> None:
+    Coders put samples in front of the sound. MP4 gives them times before 0. Matroska has no such times and declares a delay
+    instead, which PyAV copies from other Matroska files only. So the template is read from one that declares it.
+    """
+    early = Fraction(0) if container not in DELAYED else _before_zero(path, stream.index)
+    if not early or stream.codec_context.name in KNOW_DELAY:
+        return target.add_stream_from_template(stream)
+    held = io.BytesIO()
+    with open_container(path) as source, av.open(held, "w", format=MATROSKA, options={"write_crc32": "0"}) as made:
+        copy = made.add_stream_from_template(source.streams[stream.index])
+        copy.metadata["title"] = PLACE
+        packet = next(packet for packet in source.demux(stream.index) if packet.size)
+        packet.stream, packet.pts, packet.dts = copy, 0, 0  # FFmpeg opens no file without a packet
+        made.mux(packet)
+    delay = round(early * NANOSECONDS).to_bytes(len(PLACE), "big")
+    with av.open(io.BytesIO(held.getvalue().replace(TITLE + PLACE.encode(), DELAY + delay))) as template:
+        return target.add_stream_from_template(template.streams.audio[0])
+
+
+def _before_zero(path: Path, index: int) -> Fraction:
+    """Seconds of a sound stream before time 0; 0 in Matroska files, which declare them as a delay."""
+    with open_container(path) as source:
+        if MATROSKA in source.format.name:
+            return Fraction(0)
+        first = next((packet for packet in source.demux(source.streams[index]) if _is_timed(packet)), None)
+        return Fraction(0) if first is None or first.pts is None else max(Fraction(0), -first.pts * first.time_base)
+
+
+class SoundCopy:
+    """Copies the sound packets of a clip to a container of a kind, interleaved with video.
+
+    A read error ends the sound with a note.
+    """
+
+    def __init__(self, path: Path, indices: list[int], target: Any, kind: str, note: Callable[[str], None]) -> None:
         self._source = open_container(path)
         streams = [self._source.streams[index] for index in indices]
-        self._copies = {stream.index: target.add_stream_from_template(stream) for stream in streams}
+        self._copies = {stream.index: _add_copy(path, stream, target, kind) for stream in streams}
         for stream in streams:
             language = stream.metadata.get("language")
             if language:
@@ -103,7 +140,7 @@ def copied_sound(path: Path) -> tuple[bytes, list[str]]:
         return b"", notes
     stream = io.BytesIO()
     with av.open(stream, "w", format=MATROSKA) as target:
-        copy = SoundCopy(path, kept, target, notes.append)
+        copy = SoundCopy(path, kept, target, MATROSKA, notes.append)
         try:
             copy.until(None)
         finally:

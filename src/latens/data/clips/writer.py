@@ -125,7 +125,7 @@ class ClipWriter:
         return stream
 
     def copy_sound(self, source: Path, indices: list[int]) -> None:
-        self._sound = SoundCopy(source, indices, self._container, self.note)
+        self._sound = SoundCopy(source, indices, self._container, self.kind, self.note)
 
     def write(self, image: Any, time: Fraction, duration: Fraction) -> None:
         """Encode a frame converted by `fit`; time and duration in seconds."""
