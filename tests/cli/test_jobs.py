@@ -74,6 +74,17 @@ def test_a_job_gives_the_files_of_the_plain_command(
     assert "4 results: 4 as written, 0 not" in capsys.readouterr().out
 
 
+def test_a_job_names_results_of_one_stem_as_the_plain_command(photos: Path, tmp_path: Path) -> None:
+    noise(5).save(photos / "a.webp", lossless=True)
+    (photos / "damaged.png").unlink()
+    assert (
+        main(["compress", str(photos), "-o", str(tmp_path / "job"), "--engine", "local", "--workers", "1", "--shard", "1"]) == 0
+    )
+    assert main(["compress", str(photos), "-o", str(tmp_path / "plain")]) == 0
+    for name in ("a.png.ltn", "a.webp.ltn", "b.ltn", "day1/a.ltn"):
+        assert (tmp_path / "job" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()
+
+
 def test_lists_tables_and_python(photos: Path, tmp_path: Path) -> None:
     listed = photos / "list.csv"
     listed.write_text("number,file\n1,day1/a.png\n2,b.png\n3,gone.png\n")
@@ -96,7 +107,6 @@ def test_lists_tables_and_python(photos: Path, tmp_path: Path) -> None:
         (["s3://archive/photos", "-o", "out"], "add --engine local"),
         (["photos", "-o", "out", "--engine", "local", "--shard", "0"], "Must be >= 1"),
         (["photos", "-o", "out", "--engine", "local", "--gpu-per-worker", "1"], "use --engine ray"),
-        (["photos/a.png", "others/a.jpg", "-o", "out", "--engine", "local"], "would have one name"),
         (["empty.txt", "-o", "out", "--engine", "local"], "this list is empty"),
         (["mixed.txt", "-o", "out", "--engine", "local"], "files and addresses"),
         (["other.csv", "-o", "out", "--engine", "local"], "no column"),

@@ -35,11 +35,27 @@ def test_a_folder_holds_one_job(place: Place) -> None:
         jobs.begin(place.store, jobs.new_job("dehaze", [], {"quality": 4}, "/", 2, version="1"), inputs)
 
 
-@pytest.mark.parametrize("doubled", [Input("a.txt", "/elsewhere/a.txt"), Input("a.png", "/a.png")])
-def test_two_results_of_one_name_are_refused(doubled: Input, place: Place) -> None:
-    with pytest.raises(UsageError, match=r"2 inputs whose results would have one name, such as a\.[a-z]+ and a\."):
-        place.begin([*place.write(TEXTS), doubled])
+def test_two_inputs_of_one_name_are_refused(place: Place) -> None:
+    with pytest.raises(UsageError, match=r"2 inputs with the name of another one, such as a\.txt"):
+        place.begin([*place.write(TEXTS), Input("a.txt", "/elsewhere/a.txt")])
     assert not place.out.exists()
+
+
+def test_results_of_one_stem_have_different_names(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    """Names are those of the verbs without a job: a.jpg.ltn, a.png.ltn, and a.jpg.png.ltn, as a.jpg.ltn is taken."""
+    inputs = [Input(name, f"/{name}") for name in ("a.jpg", "a.png", "a.jpg.png", "b.jpg", "day/a.jpg", "scan", "scan.png")]
+    job = place.begin(inputs)
+    listed = {entry.place: entry.id for entry in jobs.read_inputs(place.store, job)}
+    assert listed == {
+        "/a.jpg": "a.jpg.jpg",
+        "/a.png": "a.png.png",
+        "/a.jpg.png": "a.jpg.png.png",
+        "/b.jpg": "b.jpg",
+        "/day/a.jpg": "day/a.jpg",
+        "/scan": "scan",
+        "/scan.png": "scan.png.png",
+    }
+    assert "5 inputs whose results would share a name, such as a.jpg, named with a doubled ending" in caplog.text
 
 
 def test_a_damaged_state_is_an_error(place: Place) -> None:

@@ -12,13 +12,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from latens.errors import Corrupt, OutputExists, UsageError, counted
+from latens.errors import Corrupt, OutputExists, counted
 from latens.jobs.journal import Journal, Row
+from latens.jobs.naming import with_distinct_names
 from latens.jobs.store import Store
 
 logger = logging.getLogger(__name__)
@@ -29,7 +28,7 @@ FORM = 1
 
 
 class Input(NamedTuple):
-    """An input: its name in the output folder without the ending, and its path or address."""
+    """An input: its name, whose stem is the name of its results in the output folder, and its path or address."""
 
     id: str
     place: str
@@ -96,8 +95,7 @@ def begin(store: Store, job: Callable[[str, int], Job], inputs: Sequence[Input])
     `job` makes a job of the hash and the length of a list. Raises OutputExists if the store holds another job, or journals of
     one whose state was lost, Corrupt if its state is damaged, UsageError for inputs with one name.
     """
-    inputs = sorted(inputs, key=lambda entry: (_folder(entry), entry.id))
-    _check_names(inputs)
+    inputs = sorted(with_distinct_names(inputs, store.place), key=lambda entry: (_folder(entry), entry.id))
     data = _list_data(inputs)
     own = job(hashlib.sha256(data).hexdigest(), len(inputs))
     found = load(store)
@@ -175,14 +173,6 @@ def _parsed_list(data: bytes | None, name: str) -> list[Input]:
 
 def _retry_list(generation: int) -> str:
     return f"{STATE}/retry-{generation}/inputs.jsonl"
-
-
-def _check_names(inputs: Sequence[Input]) -> None:
-    names = Counter(os.path.splitext(entry.id)[0] for entry in inputs)
-    doubled = [entry.id for entry in inputs if names[os.path.splitext(entry.id)[0]] > 1]
-    if doubled:
-        what = f"{counted(len(doubled), 'input')} whose results would have one name, such as {doubled[0]} and {doubled[1]}"
-        raise UsageError(what, hint="remove what is listed twice; give files that differ in folder or ending jobs of their own")
 
 
 def _check_same(found: Job, own: Job, place: str) -> None:
