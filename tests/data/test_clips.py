@@ -65,6 +65,37 @@ def test_uneven_time_stamps_and_the_last_duration_are_preserved(ending: str, tim
     assert frames[-1].duration == pytest.approx(original[-1].duration, abs=0.002)
 
 
+@pytest.mark.parametrize("last", [40, 2000])
+@pytest.mark.parametrize("times", [[0, 40, 90, 5000], [300, 340, 4340, 4380, 4410, 8400, 8500]], ids=["short", "late"])
+@pytest.mark.parametrize("ending", [".mp4", ".mov"])
+def test_a_clip_ends_with_its_last_frame(ending: str, times: list[int], last: int, tmp_path: Path) -> None:
+    """Frames are coded out of order: the last frame of the file is shown before its last packet."""
+    with open_clip(make_clip(tmp_path / "a.mkv", times=range(len(times)), size=(64, 64))) as clip:
+        info = clip.info._replace(time_base=Fraction(1, 1000), rate=Fraction(1))
+        coding = Coding("libx264", {"bf": "3", "b_strategy": "0", "sc_threshold": "0"})
+        with open_writer(tmp_path / f"b{ending}", info, coding) as writer:
+            for frame, start, end in zip(clip.frames(), times, [*times[1:], times[-1] + last], strict=True):
+                writer.write(writer.fit(frame.image), Fraction(start, 1000), Fraction(end - start, 1000))
+    with av.open(str(tmp_path / f"b{ending}")) as container:
+        stream = container.streams.video[0]
+        assert ((stream.start_time or 0) + (stream.duration or 0)) * (stream.time_base or 0) * 1000 == times[-1] + last
+        shown = [packet.pts or 0 for packet in container.demux(video=0) if packet.size]
+    assert shown[-1] < max(shown)
+    _, frames = taken(tmp_path / f"b{ending}")
+    assert [round(1000 * frame.time) for frame in frames] == times
+    assert 1000 * frames[-1].duration == last
+
+
+def test_the_last_frame_of_vp9_in_mp4_has_its_duration(tmp_path: Path) -> None:
+    """FFmpeg gives all of its packets the mean duration."""
+    with open_clip(make_clip(tmp_path / "a.mkv", times=range(3), size=(64, 64))) as clip:
+        info = clip.info._replace(time_base=Fraction(1, 1000))
+        with open_writer(tmp_path / "b.mp4", info, Coding("libvpx-vp9", {"deadline": "realtime"})) as writer:
+            for frame in clip.frames():
+                writer.write(writer.fit(frame.image), frame.time, Fraction(2) if frame.number == 2 else frame.duration)
+    assert [frame.duration for frame in taken(tmp_path / "b.mp4")[1]] == [Fraction(1, 25), Fraction(1, 25), 2]
+
+
 def test_a_failure_leaves_no_file(tmp_path: Path) -> None:
     source = make_clip(tmp_path / "a.mkv", times=range(4))
 

@@ -174,6 +174,7 @@ def test_a_last_frame_that_is_shown_long_is_no_missing_end(tmp_path: Path) -> No
     (tmp_path / "b.mkv").write_bytes(data.replace(tag, b"00:00:05.480000000"))
     clip, frames = taken(tmp_path / "b.mkv")
     assert (len(frames), clip.damaged, clip.missing) == (12, 0, 0)
+    assert frames[-1].time + frames[-1].duration == Fraction("5.48")
     (tmp_path / "b.mkv").write_bytes((tmp_path / "b.mkv").read_bytes()[:-900])
     assert taken(tmp_path / "b.mkv")[0].missing > 0
 

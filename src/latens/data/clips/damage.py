@@ -84,6 +84,17 @@ class Expected:
             return is_complete_mp4(self.path)
         return self.timed and is_complete_matroska(self.path, self.place)
 
+    def declared_end(self, frame: Fraction, duration: Fraction) -> Fraction | None:
+        """The end that the file declares for its last frame, in seconds; None if that of the frame itself is as good.
+
+        FFmpeg takes the time to the next packet for the duration of an MP4 frame, which is wrong if frames are reordered.
+        """
+        if not self.complete or self.whole or not self._stamps:
+            return None
+        ordered = self._stamps[-1] is not None and self._stamps[-1] * self.unit == frame
+        later = self.end - frame - duration
+        return self.end if later > ROUNDING or (later < -ROUNDING and not ordered and self.end > frame) else None
+
     def missing(self, errors: int) -> int:
         """Declared frames without a packet, and packets without a frame, of which `errors` are counted as damaged.
 

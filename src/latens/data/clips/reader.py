@@ -76,6 +76,7 @@ class Clip:
     damaged: int = 0  # packets and images that could not be decoded
     missing: int = 0  # frames that the file declares but does not contain
     stems: tuple[str, ...] = ()  # for a folder, names of its images without endings
+    end: Fraction | None = None  # seconds; the file declares that the last frame is shown until then
     source: Iterator[ClipFrame] = field(default=iter(()), repr=False)  # stored frames; durations may be 0
 
     def frames(self) -> Iterator[ClipFrame]:
@@ -91,7 +92,7 @@ class Clip:
                 yield held._replace(duration=usual)
             held = frame
         if held is not None:
-            yield held._replace(duration=held.duration or usual)
+            yield held._replace(duration=held.duration or usual if self.end is None else self.end - held.time)
         if self.damaged:
             self.note(f"{counted(self.damaged, 'decoding error')}")
         if self.missing:
@@ -258,7 +259,7 @@ class _FileReader:
         """Upright frames with times and durations, which may be 0."""
         clip = self.clip
         assert clip is not None
-        turn, last, number = upright(clip.info.rotation), Fraction(-1) / self.rate, 0
+        turn, last, held, number = upright(clip.info.rotation), Fraction(-1) / self.rate, Fraction(0), 0
         frame = first
         while frame is not None:
             base = Fraction(frame.time_base or clip.info.time_base)
@@ -270,13 +271,15 @@ class _FileReader:
             self.damaged += frame.is_corrupt
             self.expected.count_frame(time)
             self.expected.fields |= frame.interlaced_frame
-            yield ClipFrame(self._fit(turn(frame) if turn else frame, clip), time, (frame.duration or 0) * base, number)
+            held = (frame.duration or 0) * base
+            yield ClipFrame(self._fit(turn(frame) if turn else frame, clip), time, held, number)
             last, number = time, number + 1
             frame = next(self.decoded, None)
         if self.expected.impossible:
             clip.note("the file is cut, or the number of frames or the duration in its header is wrong")
         clip.damaged = self.damaged + self.expected.impossible
         clip.missing = self.expected.missing(self.damaged)
+        clip.end = self.expected.declared_end(last, held)
 
     def _fit(self, frame: Any, clip: Clip) -> Any:
         """The frame, scaled to the size of the first frame if it differs."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -104,7 +104,8 @@ class ClipWriter:
         self._container = container
         self._sound: SoundCopy | None = None
         self._durations: dict[int, int] = {}
-        self._last = -1
+        self._last, self._end = -1, 0  # start and end of the last frame, in units of the time base
+        self._first: tuple[int, int] | None = None  # presentation and decoding time of the first packet
         self._constant = 1 / info.rate if kind == "avi" else None
         self._stream = self._add_stream(info, coding, threads)
 
@@ -138,6 +139,7 @@ class ClipWriter:
                 self.note("frames closer than the time resolution of the container were delayed")
         self._last = pts
         self._durations[pts] = max(1, round(duration / self.time_base))
+        self._end = pts + self._durations[pts]
         image.pts, image.time_base = pts, self.time_base
         image.pict_type = 0  # the encoder chooses
         self._mux(self._stream.encode(image))
@@ -147,8 +149,19 @@ class ClipWriter:
 
     def _mux(self, packets: Any) -> None:
         for packet in packets:
+            self._first = self._first or (packet.pts, packet.dts)
             packet.duration = self._durations.pop(packet.pts, packet.duration)  # otherwise the last duration is lost
             self._container.mux(packet)
+
+    def _decode_until_end(self, packets: Sequence[Any]) -> None:
+        """Make the last packet end with the clip: an MP4 ends after the decoding time and the duration of its last packet.
+
+        Encoders decode frames earlier than they are shown. Without a constant rate, this is by other times than at the start.
+        """
+        last, (shown, decoded) = packets[-1], self._first or (packets[0].pts, packets[0].dts)
+        end, own = self._end - (shown - decoded), self._durations.get(last.pts, last.duration)
+        last.dts = max(last.dts, min(last.pts, end - own))
+        self._durations[last.pts] = max(own, end - last.dts)
 
     def finish(self) -> None:
         if not self.frames:
@@ -157,6 +170,8 @@ class ClipWriter:
         if self.frames <= UNORDERED:
             for packet in packets:
                 packet.dts = packet.pts  # x265 leaves it uninitialized in clips shorter than its delay
+        if packets and self.kind in ("mp4", "mov"):
+            self._decode_until_end(packets)
         self._mux(packets)
         if self._sound is not None:
             self._sound.until(None)
