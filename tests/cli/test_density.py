@@ -121,6 +121,30 @@ def test_samples_of_a_table(table_model: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(written, np.load(tmp_path / "rows.npy"))
 
 
+def test_tables_and_images_for_the_other_kind_of_model(
+    album: Path, model: Path, table_model: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    rows, out = tmp_path / "rows.csv", tmp_path / "out"
+    rows.write_text("a,b\n1,2\n3,4\n")
+    for more in ([], ["-o", str(out)], ["-o", str(out / "scores.csv")]):
+        assert main(["density", str(rows), "--model", str(model), *more]) == 3
+        shown = capsys.readouterr().err
+        assert "this is a table, and the model expects images, which it resizes to 8 x 8" in shown
+        assert f"latens train flow --recipe toy --data {rows} -o mine" in shown
+    needs = "and the model table expects tables of 2 columns (a, b)\ngive a table (.csv, .npy, .tsv, .txt); for images"
+    for inputs, found in (([album / "0.png"], "an image"), ([album], "a folder"), ([rows, album / "0.png"], "an image")):
+        for more in ([], ["-o", str(out)], ["-o", str(tmp_path / "scores.csv")]):
+            assert main(["density", *map(str, inputs), "--model", str(table_model), *more]) == 3
+            out_text, err_text = capsys.readouterr()
+            assert out_text == ""
+            assert f"this is {found}, {needs}" in err_text
+    (tmp_path / "image.txt").write_bytes((album / "0.png").read_bytes())
+    assert main(["density", str(tmp_path / "image.txt"), "--model", str(table_model)]) == 3
+    assert "has bytes that are not text" in capsys.readouterr().err
+    assert main(["density", "--sample", "3", "-o", str(tmp_path / "rows.png"), "--model", str(table_model)]) == 2
+    assert "are rows of a table" in capsys.readouterr().err
+
+
 def test_certificates(model: Path, capsys: Capture) -> None:
     assert main(["density", "--certify", "--model", str(model)]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -110,6 +110,8 @@ def density(
             draw_samples(flow, sample, out, seed, temperature, force, reporter)
             return 0
         if isinstance(flow.config, VectorFlow):
+            for each in inputs or []:
+                flow.check_table(each)
             if batch is not None:
                 hint = "name a file such as scores.csv"
                 raise UsageError("scores of tables are written as .csv", where=str(out), hint=hint)
@@ -172,6 +174,7 @@ def draw_samples(
     flow: DensityModel, count: int, out: Path | None, seed: int, temperature: float, force: bool, reporter: Reporter
 ) -> None:
     """Write samples as an image grid, an array, a folder of images, or a table."""
+    from latens.data.files import STANDARD_STREAM
     from latens.data.image_output import check_ending
     from latens.systems.flow.config import VectorFlow
 
@@ -179,6 +182,9 @@ def draw_samples(
     place = out or Path("samples.csv" if table else "samples.png")
     if out is None and place.exists():
         raise OutputExists("the output exists already", where=str(place), hint="name another place with -o")
+    if table and place.suffix.lower() not in (".csv", ".npy") and place != STANDARD_STREAM:
+        what = f"samples of the model {flow.name} are rows of a table"
+        raise UsageError(what, where=str(place), hint="name a .csv or .npy file with -o; images need an image model")
     pieces = flow.sampled(count, seed=seed, temperature=temperature)
     if place.suffix == ".npy":
         shape = (count, flow.model.dims) if table else (count, flow.config.size, flow.config.size, 3)  # type: ignore[union-attr]

@@ -16,7 +16,7 @@ from latens.arguments import real, whole
 from latens.codes.logdet import Series
 from latens.data.images import ImageLike, Pixels, read_image
 from latens.data.squares import center_square
-from latens.errors import InputError, ModelError, ModelMissing, UsageError
+from latens.errors import InputError, ModelError, ModelMissing, UnreadableInput, UsageError
 from latens.hub import fitting, load_network, locate, read_config
 from latens.inference.device import choose_device, in_float32
 from latens.inference.kept import keepable
@@ -24,6 +24,7 @@ from latens.inference.many import OnError, many
 from latens.shapes import Float, UInt8
 from latens.systems.flow.config import DensityFlow, FlowConfig, ImageFlow, VectorFlow
 from latens.systems.flow.dataset import in_channels
+from latens.systems.flow.kinds import refuse_images, refuse_table
 from latens.systems.flow.model import Certificate, Flow
 from latens.systems.flow.scoring import Scores, row_estimate, score_images, score_rows
 from latens.systems.flow.table import read_table
@@ -237,7 +238,12 @@ class DensityModel:
         assert isinstance(self.config, ImageFlow)
         return self.config
 
+    def check_table(self, data: Any) -> None:
+        """Raises InputError for images given to a table model."""
+        refuse_images(data, self.name, self.model.dims, self.columns)
+
     def _rows(self, data: Any) -> Tensor:
+        self.check_table(data)
         rows = read_table(data).rows
         if rows.shape[1] != self.model.dims:
             what = f"the table has {rows.shape[1]} columns, the model {self.model.dims}"
@@ -266,7 +272,11 @@ class Square(NamedTuple):
 
 def one_square(image: ImageLike, config: ImageFlow) -> Square:
     """Reads an image and crops and resizes it for a model. Raises InputError, UnreadableInput or LimitExceeded."""
-    loaded = read_image(image)
+    try:
+        loaded = read_image(image)
+    except UnreadableInput:
+        refuse_table(image, config.size)
+        raise
     height, width = loaded.pixels.shape[:2]
     notes = list(loaded.notes)
     where = str(image) if isinstance(image, str | Path) else None

@@ -57,6 +57,9 @@ def _read_file(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
             raise UnreadableInput(
                 f"the file is not an array of numbers ({error})", where=str(path), hint="save it with numpy.save"
             ) from error
+    if b"\0" in data:
+        hint = "tables are text in UTF-8 (.csv, .tsv, .txt) or arrays (.npy)"
+        raise UnreadableInput("this is not a table: it has bytes that are not text", where=str(path), hint=hint)
     text = data.decode("utf-8-sig", errors="replace")
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     if not lines:
