@@ -1,3 +1,4 @@
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -7,8 +8,14 @@ import pytest
 import torch
 from PIL import Image
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "data"))
+from clip_maker import make_clip
+
+from latens.data.clips.reader import open_clip
 from latens.data.source import Source
+from latens.data.streaming import Streamed
 from latens.errors import UnreadableInput, UsageError
+from latens.systems.video_codec.clip_files import RUN
 from latens.systems.video_codec.config import ClipConfig
 from latens.systems.video_codec.dataset import ClipData
 from latens.systems.video_codec.synthetic import Cutout, Motion, composite, cut_out, view
@@ -70,6 +77,54 @@ def test_a_damaged_frame_leaves_out_its_clip(clips: Callable[..., Path], caplog:
     data = ClipData([Source("", str(folder))], SMALL, 0, regions=True)
     assert [clip.name for clip in data.clips] == ["one"]
     assert any("three" in message for message in caplog.messages)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """Two clip files of 80 frames, one of 2 frames, and one that is damaged."""
+    folder = tmp_path / "files"
+    (folder / "below").mkdir(parents=True)
+    for name, count in (("one.mp4", 80), ("below/two.mkv", 80), ("short.mp4", 2)):
+        make_clip(folder / name, times=range(count), size=(96, 72))
+    (folder / "damaged.mp4").write_bytes(b"no clip")
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["clips", ""])
+def test_clip_files_are_training_clips(kind: str, files: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = ClipData([Source(kind, str(files))], replace(SMALL, composite_share=0.0), 0, regions=True)
+    assert [(clip.name, len(clip.frames)) for clip in data.clips] == [("one", RUN), ("one", RUN), ("one", 80 - 2 * RUN)]
+    assert [(clip.name, len(clip.frames)) for clip in data.held_out] == [("two", RUN)]
+    assert data.batch(0, 0)["frames"].shape == (6, 3, 3, 64, 64)
+    with open_clip(files / "one.mp4") as clip:
+        frames = [frame.rgb() for frame in clip.frames()]
+    assert np.array_equal(np.concatenate([clip.frames for clip in data.clips]), np.stack(frames))
+    for name in ("short.mp4", "damaged.mp4"):
+        assert sum("left out" in line and name in line for line in caplog.messages) == 1
+
+
+def test_clip_files_share_the_memory(files: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Runs are dropped evenly; without memory for one run of each file, they are read at every step."""
+    one_run, sources = RUN * 72 * 96 * 3, [Source("clips", str(files))]
+    config = replace(SMALL, held_out=(), never=("short", "damaged"))
+    monkeypatch.setenv("LATENS_MEMORY", str(5 * one_run))  # room for two runs per file
+    data = ClipData(sources, config, 0, regions=True)
+    assert sorted((clip.name, len(clip.frames)) for clip in data.clips) == [
+        *[("one", 80 - 2 * RUN), ("one", RUN)], *[("two", 80 - 2 * RUN), ("two", RUN)],
+    ]  # fmt: skip
+    monkeypatch.setenv("LATENS_MEMORY", str(one_run))
+    monkeypatch.setattr("latens.data.streaming.SAMPLE", 1)
+    data = ClipData(sources, config, 0, regions=True)
+    assert isinstance(data.clips.parts[0], Streamed)  # type: ignore[attr-defined]
+    assert sorted((clip.name, len(clip.frames)) for clip in data.clips) == [("one", RUN), ("two", RUN)]
+    assert any("every step reads them" in line for line in caplog.messages)
+
+
+def test_clip_files_among_photographs_are_named(files: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Image.new("RGB", (96, 72)).save(files / "photo.png")
+    data = ClipData([Source("photographs", str(files))], SMALL, 0, regions=True)
+    assert (len(data.clips), len(data.photographs)) == (0, 1)
+    assert any("4 clip files not read" in line and f"clips:{files}" in line for line in caplog.messages)
 
 
 def test_wrong_sources_are_refused(tmp_path: Path) -> None:

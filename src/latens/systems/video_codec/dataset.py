@@ -1,7 +1,9 @@
 """Training clips, kept in memory as bytes if they fit: real clips with object masks, photographs in motion, and composites.
 
-A folder of clips holds CLIP/frames/*.jpg and, for annotated clips, CLIP/masks/*.png of the same names (0 is background). Any
-other folder holds photographs. `vimeo:DIR` are the training septuplets of Vimeo-90k (sep_trainlist.txt, sequences/).
+A folder of clips holds CLIP/frames/*.jpg and, for annotated clips, CLIP/masks/*.png of the same names (0 is background), or
+clip files such as MP4. The images of any other folder are photographs.
+
+`vimeo:DIR` are the training septuplets of Vimeo-90k (sep_trainlist.txt, sequences/).
 `camvid:DIR` holds street images with label maps. `masks:perlin` replaces all regions by noise, `masks:DIR` reads them from
 DIR/CLIP/*.png.
 """
@@ -23,10 +25,12 @@ from latens.data.origins import without_drawn
 from latens.data.regions.noise import perlin_masks
 from latens.data.source import Source
 from latens.data.streaming import Chain, Streamed, in_memory_or_streamed
-from latens.errors import InputError, LimitExceeded, UnreadableInput, UsageError
+from latens.errors import InputError, LimitExceeded, UnreadableInput, UsageError, counted
 from latens.shapes import Bool, UInt8
 from latens.systems.video_codec import streets
+from latens.systems.video_codec.clip_files import Run, clip_files, clips_of_files
 from latens.systems.video_codec.config import ClipConfig
+from latens.systems.video_codec.sizes import center, reduced, resized
 from latens.systems.video_codec.synthetic import composite, cut_out, moving_photograph
 from latens.training.data import generator
 
@@ -78,7 +82,8 @@ class ClipData:
         stored = [part for part in parts if not isinstance(part, Streamed)]  # streamed clips give no objects for composites
         self.objects = [clip for part in stored for clip in part if clip.masks is not None]
         if not self.clips and not self.photographs:
-            hint = f"give clips of at least {config.frames} frames with sides of at least {config.crop} pixels, or photographs"
+            layout = "clip files or CLIP/frames/*.png"
+            hint = f"give clips ({layout}) of at least {config.frames} frames and {config.crop} pixels per side, or photographs"
             raise UnreadableInput("there are no training data", where=", ".join(map(str, sources)) or "--data", hint=hint)
         logger.info("%d clips, %d photographs, %d held out", len(self.clips), len(self.photographs), len(self.held_out))
 
@@ -97,12 +102,33 @@ class ClipData:
         if source.kind == VIMEO:
             return [self._stored(vimeo_folders(source.path), source)]
         folders = sorted(path.parent for path in source.path.glob("*/frames") if path.is_dir())
+        files = clip_files(source.path)
         if source.kind == "photographs" or (source.kind == "" and not folders):
-            paths = sorted(without_drawn(files_under(source.path, IMAGE_ENDINGS), source.path))
+            paths = sorted(without_drawn(set(files_under(source.path, IMAGE_ENDINGS)).difference(files), source.path))
             found = [pixels for path in paths if (pixels := self._pixels(path)) is not None]
             self.photographs += [pixels for pixels in found if min(pixels.shape[:2]) >= self.config.crop]
+        if source.kind == "photographs":
+            if files:
+                logger.warning("%s: %s not read; give clips:%s", source, counted(len(files), "clip file"), source.path)
             return []
-        return [self._stored([folder for folder in folders if folder.name not in self.config.never], source)]
+        return [
+            self._stored([folder for folder in folders if folder.name not in self.config.never], source),
+            self._of_files([path for path in files if path.stem not in self.config.never], source),
+        ]
+
+    def _of_files(self, files: Sequence[Path], source: Source) -> Sequence[Clip]:
+        """The training clips of clip files, in memory or streamed; the start of the held-out ones is kept."""
+
+        def make(path: Path, frames: Run) -> Clip | None:
+            clip = Clip(path.stem, frames, None)
+            return clip if self._long(clip) and min(frames.shape[1:3]) >= self.config.crop else None
+
+        def of(paths: Sequence[Path]) -> Sequence[Clip]:
+            return clips_of_files(paths, self.config.shrink, make, lambda clip: clip.frames.nbytes, str(source))
+
+        held_out = of([path for path in files if path.stem in self.config.held_out])
+        self.held_out += {clip.name: clip for clip in reversed(held_out)}.values()  # the first clip of every file
+        return of([path for path in files if path.stem not in self.config.held_out])
 
     def _stored(self, folders: Sequence[Path], source: Source) -> Sequence[Clip]:
         """The training clips of folders, in memory or streamed; the held-out ones are kept."""
@@ -248,28 +274,3 @@ def vimeo_folders(root: Path) -> list[Path]:
         raise UnreadableInput("there is no sep_trainlist.txt", where=str(root), hint=hint)
     names = [line.strip() for line in listing.read_text(encoding="utf-8").splitlines() if line.strip()]
     return [root / "sequences" / name for name in names]
-
-
-def reduced(pixels: UInt8[np.ndarray, "H W ..."], factor: float) -> UInt8[np.ndarray, "h w ..."]:
-    """An image downsampled by a factor, by area averages."""
-    if factor == 1:
-        return pixels
-    import cv2  # imported here, as training on clips of the right size does not need it
-
-    height, width = (round(side / factor) for side in pixels.shape[:2])
-    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
-
-
-def resized(pixels: UInt8[np.ndarray, "H W ..."], side: int) -> UInt8[np.ndarray, "S S ..."]:
-    if pixels.shape[0] == side:
-        return pixels
-    import cv2
-
-    return cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA)
-
-
-def center(size: tuple[int, ...], wanted: tuple[int, int]) -> tuple[slice, slice]:
-    """The central window (rows, columns) of at most the wanted size."""
-    sides = [min(have, want) for have, want in zip(size, wanted, strict=True)]
-    starts = [(have - side) // 2 for have, side in zip(size, sides, strict=True)]
-    return slice(starts[0], starts[0] + sides[0]), slice(starts[1], starts[1] + sides[1])
