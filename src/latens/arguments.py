@@ -6,11 +6,15 @@ import json
 import math
 import operator
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from latens.errors import UsageError
+
+SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]?)b?", re.IGNORECASE)
+PREFIXES = ("", "k", "m", "g")  # of thousands
 
 
 def real(value: Any, name: str) -> float:
@@ -41,6 +45,18 @@ def optional_real(value: Any, name: str) -> float | None:
 def optional_whole(value: Any, name: str) -> int | None:
     """`whole`, or None for None."""
     return None if value is None else whole(value, name)
+
+
+def byte_size(value: Any, name: str) -> float:
+    """Bytes of a number, or of "8MB", "500kB" or "1200"; thousands, not 1024s. Raises UsageError."""
+    match = SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    try:
+        size = real(value, name) if match is None else round(float(match[1]) * 1000 ** PREFIXES.index(match[2].lower()))
+    except UsageError:
+        size = 0
+    if size <= 0:
+        raise UsageError(f"{_shown(value)} is not a size", where=name, hint="write 8MB, 500kB or a number of bytes")
+    return size
 
 
 def path(value: Any, name: str) -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,12 +14,12 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
+from latens.arguments import byte_size
 from latens.errors import CONTROL, UsageError, one_line, printable
 from latens.progress import OnProgress
 
 NAME = "latens: "  # begins every message
 GLOBAL = Group("Global options", sort_key=100)
-SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]?)b?", re.IGNORECASE)
 
 Format = Literal["human", "json", "quiet"]
 
@@ -216,9 +215,5 @@ def human_size(size: int) -> str:
 
 
 def parse_size(text: str, option: str = "--size") -> int:
-    """Bytes of "8MB", "500kB" or "1200"; thousands, not 1024s. Raises UsageError that names the option."""
-    match = SIZE.fullmatch(text.strip())
-    size = 0 if match is None else round(float(match[1]) * 1000 ** ("", "k", "m", "g").index(match[2].lower()))
-    if not size:
-        raise UsageError(f"'{text}' is not a size", where=option, hint="write 8MB, 500kB or a number of bytes")
-    return size
+    """Whole bytes of `arguments.byte_size`. Raises UsageError that names the option."""
+    return int(byte_size(text, option))

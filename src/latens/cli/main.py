@@ -20,7 +20,7 @@ from inspect import BoundArguments
 from typing import Any, NamedTuple
 
 from cyclopts import App, ArgumentCollection, Parameter
-from cyclopts.exceptions import CycloptsError, UnknownCommandError, UnknownOptionError
+from cyclopts.exceptions import CycloptsError, UnknownCommandError, UnknownOptionError, UnusedCliTokensError
 
 from latens import __version__
 from latens.cli.common import NAME, ImageOptions, OutputOptions, ReadOptions, messages, say
@@ -311,12 +311,29 @@ def _usage_error(error: CycloptsError) -> int:
 
 def _usage(error: CycloptsError) -> tuple[str, str]:
     """What is wrong with a command line, and what to write instead ("" if unknown)."""
+    from latens.cli.unknown import hint_for, hint_for_early, hint_for_unused
+
+    tokens, unused, verb = error.root_input_tokens or [], error.unused_tokens or [], " ".join(error.command_chain or ())
+    if isinstance(error, UnusedCliTokensError) and unused:
+        return f"Unexpected argument: {unused[0]}.", hint_for_unused(unused[0], tokens, verb, _parses)
+    if isinstance(error, UnknownCommandError) and unused and unused[0].startswith("-"):
+        hint = hint_for_early(tokens, [verb.name for verb in reversed(VERBS)], _parses)
+        return (
+            f"{unused[0]} is an option, and the verb comes first.",
+            hint or "begin with a verb, as in `latens compress photo.jpg`",
+        )
     if not isinstance(error, UnknownOptionError):
         return " ".join(str(error).split()), ""
-    from latens.cli.unknown import hint_for
-
-    word, verb = error.token.keyword or error.token.value, " ".join(error.command_chain or ())
+    word = error.token.keyword or error.token.value
     return f"Unknown option: {word}.", hint_for(word, option_names(error.argument_collection), lambda: _options_but(verb))
+
+
+def _parses(tokens: Sequence[str]) -> bool:
+    try:
+        _parsed(tokens)
+    except CycloptsError:
+        return False
+    return True
 
 
 def option_names(arguments: ArgumentCollection) -> set[str]:

@@ -1,8 +1,10 @@
-"""Hints for options that a verb does not have."""
+"""Hints for options that a verb does not have, and for words in the wrong place."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+import os
+import shlex
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from difflib import get_close_matches
 
 CLOSE = 0.75  # smallest difflib ratio of two names, without dashes, for one to count as a misspelling of the other
@@ -44,3 +46,48 @@ def hint_for(word: str, known: Collection[str], others: Callable[[], Iterable[tu
         return ""
     more = " and others" if len(owners) > SHOWN_VERBS else ""
     return f"{option} is an option of {', '.join(owners[:SHOWN_VERBS])}{more}"
+
+
+def moved_behind(tokens: Sequence[str], verbs: Collection[str]) -> Iterator[list[str]]:
+    """The command line with the words before its verb at the end, for every word that may be the verb."""
+    for verb in verbs:
+        first, *second = verb.split()
+        for at in (index for index, word in enumerate(tokens) if word == first):
+            after = tokens[at + 1 :]
+            below = after.index(second[0]) if second and second[0] in after else 0
+            if not second or second[0] in after:
+                yield [*verb.split(), *after[below + bool(second) :], *tokens[:at], *after[:below]]
+
+
+def hint_for_early(tokens: Sequence[str], verbs: Collection[str], parses: Callable[[Sequence[str]], bool]) -> str:
+    """What to write for options before the verb."""
+    own = [word for token in tokens for word in _own_words(token)]
+    lines = [*moved_behind(tokens, verbs), *moved_behind(own, verbs)]
+    found = next(filter(parses, lines), None)
+    if found is not None:
+        return f"options follow the verb: {shown(found)}"
+    return "options follow the verb, as in `latens compress photo.jpg --format json`" if lines else ""
+
+
+def _own_words(token: str) -> list[str]:
+    """The words that replace an option of other programs, such as --format json for --json."""
+    _, hint = INSTEAD.get(token.lstrip("-").lower(), ("", "")) if token.startswith("-") else ("", "")
+    return hint.removeprefix("write ").split() if hint.startswith("write ") else [token]
+
+
+def hint_for_unused(word: str, tokens: Sequence[str], verb: str, parses: Callable[[Sequence[str]], bool]) -> str:
+    """What to write for a word that no parameter of the verb takes."""
+    at = len(tokens) - 1 - list(reversed(tokens)).index(word)
+    if at > 1 and tokens[at - 2].startswith("-") and tokens[at - 1][:1].isdigit():
+        joined = tokens[at - 1] + word
+        if parses([*tokens[: at - 1], joined, *tokens[at + 1 :]]):
+            return f"write {tokens[at - 2]} {joined}, without a space"
+    start = len(verb.split())
+    if os.path.exists(word) and parses([*tokens[:start], word, *tokens[start:at], *tokens[at + 1 :]]):
+        return f"write it before the options: latens {verb} {shlex.quote(word)} ..."
+    return "leave it out; a name with spaces needs quotes"
+
+
+def shown(tokens: Sequence[str]) -> str:
+    """A command line to copy; a standard stream is a path in the tokens."""
+    return "latens " + shlex.join("-" if token == "./-" else token for token in tokens)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from latens.arguments import real
+from latens.arguments import byte_size, real
 from latens.errors import UsageError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class RateTarget:
         quality: float | None,
         bpp: float | None,
         psnr: float | None,
-        size: float | None = None,
+        size: float | str | None = None,
         *,
         default: float,
         highest: float,
@@ -69,12 +69,12 @@ class RateTarget:
 
         Raises UsageError if two options are given or a value is out of range.
         """
-        options = {"quality": quality, "bpp": bpp, "psnr": psnr, "size": size}
+        options: dict[str, Any] = {"quality": quality, "bpp": bpp, "psnr": psnr, "size": size}
         given = [(kind, value) for kind, value in options.items() if value is not None]
         if len(given) > 1:
             raise UsageError(f"{given[0][0]} and {given[1][0]} exclude each other", hint="give one of them")
         kind, value = given[0] if given else ("quality", default)
-        value = real(value, kind)
+        value = byte_size(value, kind) if kind == "size" else real(value, kind)
         if kind == "quality" and not 1 <= value <= highest:
             raise UsageError(f"quality {value:g} is out of range", hint=f"this model has 1 to {highest:g}")
         if not (math.isfinite(value) and value > 0):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from latens.arguments import byte_size
 from latens.data.clips.reader import Clip, ClipFrame, open_clip
 from latens.data.clips.writer import ClipWriter, Coding, open_writer
 from latens.data.files import replace_durably, temporary_beside
@@ -89,7 +90,7 @@ def compress_clip(
     save_masks: str | Path | None = None,
     codec: CodecName | None = None,
     quality: float | None = None,
-    size: int | None = None,
+    size: float | str | None = None,
     kbps: float | None = None,
     strength: float | None = None,
     fps: Fraction | float | None = None,
@@ -103,13 +104,14 @@ def compress_clip(
     which is read once and does not go with `size` and `kbps`.
     `roi` is box:x0,y0,x1,y1, ellipse:x0,y0,x1,y1, a mask image, a folder of masks, a mask video, or an array of masks (T, H, W)
     or (H, W), bool or uint8 weights. `quality`, 1 to 8, applies to the region, or to whole frames without a region; `strength`
-    above 0, at most 1, sets how much the background is degraded. `size` in bytes or `kbps` start a search for the quality; the
-    file is up to 3 % smaller. `encoder_options` are options of FFmpeg. Existing files are overwritten only with `force`, and
-    `out` appears only when it is complete.
+    above 0, at most 1, sets how much the background is degraded. `size` in bytes (or such as "8MB") or `kbps` start a
+    search for the quality; the file is up to 3 % smaller. `encoder_options` are options of FFmpeg. Existing files are
+    overwritten only with `force`, and `out` appears only when it is complete.
 
     Raises UsageError, InputError, UnreadableInput, LimitExceeded or StorageFull.
     """
     started = time.perf_counter()
+    size = None if size is None else byte_size(size, "size")
     check_targets({"quality": quality, "size": size, "kbps": kbps})
     check_region_options(roi, roi_ids, track, strength)
     request = Request(
@@ -235,7 +237,7 @@ class BackgroundReducer:
 
 
 def _to_size(
-    request: Request, size: int | None, kbps: float | None, masks: MaskFiles | None
+    request: Request, size: float | None, kbps: float | None, masks: MaskFiles | None
 ) -> tuple[Pass, float, int, str | None]:
     """Search for the rate factor. Trials are temporary files next to the output; the best one replaces it."""
     target = Path(os.path.realpath(request.out))

@@ -197,9 +197,15 @@ def test_a_group_with_another_number_of_qualities_than_units_is_corrupt() -> Non
             list(codec.coder.decode(b"", 3, clip().shape[1:3], setting, wrong))
 
 
-@pytest.mark.parametrize("target", [{"quality": "4"}, {"size": "9kB"}, {"kbps": "300"}])
+def test_sizes_are_texts_as_on_the_command_line() -> None:
+    codec = make_codec("plain")
+    size = len(codec.compress(clip(frames=1), quality=2, fps=25))
+    assert len(codec.compress(clip(frames=1), size=f"{size / 1000}kB", fps=25)) in range(size - size // 20, size + 1)
+
+
+@pytest.mark.parametrize("target", [{"quality": "4"}, {"size": "large"}, {"kbps": "300"}])
 def test_targets_that_are_not_numbers_are_refused(target: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match="is not a number"):
+    with pytest.raises(UsageError, match="is not a (number|size)"):
         make_codec("plain").compress(clip(), fps=25, **target)
 
 

@@ -101,7 +101,7 @@ class ImageCodec(Stages):
         quality: float | None = None,
         bpp: float | None = None,
         psnr: float | None = None,
-        size: float | None = None,
+        size: float | str | None = None,
         refine: Refine | int | str | None = None,
         strip: bool = False,
         on_step: Callable[[int, float, float], None] | None = None,
@@ -117,7 +117,7 @@ class ImageCodec(Stages):
         quality: float | None = None,
         bpp: float | None = None,
         psnr: float | None = None,
-        size: float | None = None,
+        size: float | str | None = None,
         refine: Refine | int | str | None = None,
         strip: bool = False,
         nearest: bool = False,
@@ -125,7 +125,8 @@ class ImageCodec(Stages):
     ) -> Encoded:
         """Compress an image at a quality (default 4), or at a target in bits per pixel (to 2 %) or in dB of PSNR (to 0.05 dB).
 
-        `size` is a target for the whole file in bytes, metadata included: at most this size, and no more than 3 % below it.
+        `size` is a target for the whole file in bytes (or such as "200kB"), metadata included: at most this size, and no more
+        than 3 % below it.
 
         With `refine` (settings, the number of steps, or a time such as "20s"), the latents are optimized for this image
         (Perugachi-Diaz 2024, chapter 5); the decoder stays the same. A time is that of the refinement, without reading and

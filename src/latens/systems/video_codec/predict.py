@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import torch
 
-from latens.arguments import optional_real, path, real
+from latens.arguments import byte_size, optional_real, path, real
 from latens.codes.clip_stream import ClipHeader, ClipSection, ClipWriter
 from latens.codes.gains import lambda_at
 from latens.data.clips.memory import FramesLike
@@ -108,7 +108,7 @@ class VideoCodec:
         roi_ids: frozenset[int] | None = None,
         track: bool = False,
         quality: float | None = None,
-        size: float | None = None,
+        size: float | str | None = None,
         kbps: float | None = None,
         gain: float | None = None,
         fps: Fraction | float | None = None,
@@ -129,7 +129,7 @@ class VideoCodec:
         roi_ids: frozenset[int] | None = None,
         track: bool = False,
         quality: float | None = None,
-        size: float | None = None,
+        size: float | str | None = None,
         kbps: float | None = None,
         gain: float | None = None,
         fps: Fraction | float | None = None,
@@ -140,14 +140,15 @@ class VideoCodec:
         image, a folder of masks, a mask video, or an array of masks (T, H, W) or (H, W), bool or uint8 weights. `gain` is the
         gain amplifier, 1 to 64; larger values make the background coarser.
 
-        `size` in bytes or `kbps` in kbit/s (of the whole file, sound included) replaces `quality`: the file is at most 3 %
-        smaller and never larger, unless the highest quality takes fewer bytes, which a note reports. The clip is read twice,
-        some frames are coded on trial, and the quality varies from frame to frame. In this case `frames` must not be an
-        iterator, and `out` should be seekable: a file that turns out larger is written a second time.
+        `size` in bytes (or such as "8MB") or `kbps` in kbit/s (of the whole file, sound included) replaces `quality`: the file
+        is at most 3 % smaller and never larger, unless the highest quality takes fewer bytes, which a note reports. The clip is
+        read twice, some frames are coded on trial, and the quality varies from frame to frame. In this case `frames` must not
+        be an iterator, and `out` should be seekable: a file that turns out larger is written a second time.
 
         Raises UsageError, also for a size that the model cannot reach, InputError, UnreadableInput or LimitExceeded.
         """
         started = time.perf_counter()
+        size = None if size is None else byte_size(size, "size")
         check_target(frames, quality, size, kbps)
         setting, notes = self.setting(roi is not None, quality, gain)
         source = Source(frames, roi, roi_ids, track, fps)
