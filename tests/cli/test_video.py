@@ -19,7 +19,9 @@ from clip_maker import HEIGHT, WIDTH, make_clip
 
 import latens
 from latens.cli.main import main
+from latens.cli.video_decompress import written_record
 from latens.data.clips.reader import open_clip
+from latens.systems.video_codec.output import WrittenClip
 
 Capture = pytest.CaptureFixture[str]
 
@@ -33,6 +35,26 @@ def test_a_clip_is_written_next_to_its_input(tmp_path: Path, capsys: Capture) ->
     assert found["frames"] == 8
     assert found["region"] == pytest.approx(32 * 32 / (WIDTH * HEIGHT), abs=1e-4)
     assert found["bytes"] == (tmp_path / "clip.small.mp4").stat().st_size
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_terminal_shows_every_note_once(
+    terminal: bool, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Results that go into a file or a pipe have their notes, which the terminal shows at once."""
+    source, note = make_clip(tmp_path / "clip.mp4", matrix=None, times=range(2)), "the colors are not tagged: BT.601 is assumed"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    assert main(["video", "compress", str(source), "-o", str(tmp_path / "out.mp4")]) == 0
+    shown = capsys.readouterr()
+    assert shown.err.count(note) == 1
+    assert shown.out.count(note) == (0 if terminal else 1)
+
+
+@pytest.mark.parametrize(("frames", "words"), [(1, "1 frame,"), (1200, "1,200 frames,")])
+def test_frames_of_a_decompressed_clip_are_counted(frames: int, words: str) -> None:
+    done = WrittenClip(Path("a.mp4"), 64, 64, frames, 0.04, (), 0.1, ())
+    assert written_record(done)["text"].startswith(f"a.mp4: 64 x 64, {words}")
 
 
 def test_named_outputs_are_not_overwritten(tmp_path: Path, capsys: Capture) -> None:

@@ -205,6 +205,12 @@ def test_a_list_of_clips_does_not_read_its_neighbors(tmp_path: Path) -> None:
         taken(tmp_path / "clip.mp4")
 
 
+def test_an_empty_file_is_named_so(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"")
+    with pytest.raises(UnreadableInput, match="the file is empty"):
+        taken(tmp_path / "a.mp4")
+
+
 def test_an_image_given_as_a_clip_is_told_where_it_belongs(tmp_path: Path) -> None:
     Image.new("RGB", (32, 24)).save(tmp_path / "photo.jpg")
     with pytest.raises(UnreadableInput, match="not a clip") as caught:

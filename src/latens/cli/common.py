@@ -116,6 +116,21 @@ class StderrHandler(logging.Handler):
             text = NAME + text
         say(text)
 
+    def has_shown(self, note: str) -> bool:
+        """True if a warning about a file was this note."""
+        return any(text.endswith(f": {note}") for text in self._warned)
+
+
+def without_shown(text: str, notes: Sequence[str]) -> str:
+    """The text of a result without the notes that a terminal shows already, if it shows both warnings and results."""
+    if not (sys.stdout.isatty() and sys.stderr.isatty()):
+        return text
+    handlers = [handler for handler in logging.getLogger("latens").handlers if isinstance(handler, StderrHandler)]
+    for note in notes:
+        if any(handler.has_shown(note) for handler in handlers):
+            text = text.replace(f"; {note}", "", 1)
+    return text
+
 
 def last_message(lines: Sequence[str]) -> str:
     """The last message among the lines that a command printed on stderr, with its hint; empty without lines."""
@@ -175,6 +190,7 @@ class Reporter:
             line = json.dumps(record, ensure_ascii=False, default=str)
             print(CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", line), file=stream, flush=True)
         elif self.format == "human":
+            text = without_shown(text, record.get("notes", ()))
             print(printable(on_one_line(text, record)), file=stream, flush=True)
 
     @contextmanager

@@ -13,7 +13,7 @@ from latens.cli.batch import FileBatch
 from latens.cli.common import PARTIAL, Force, Output, ReadComputeOptions
 from latens.cli.video import NEURAL_ENDING
 from latens.cli.watching import WatchOptions
-from latens.errors import LatensError, UsageError
+from latens.errors import LatensError, UsageError, counted
 from latens.launch import announce
 from latens.progress import OnProgress
 
@@ -153,5 +153,5 @@ def written_record(done: WrittenClip) -> dict[str, Any]:
     notes = "".join(f"; {note}" for note in done.notes)
     record = done._asdict() | {"damage": list(done.damage), "notes": list(done.notes)}
     del record["path"]
-    text = f"{done.path}: {done.width} x {done.height}, {done.frames} frames, {done.seconds:.1f} s{lost}{notes}"
+    text = f"{done.path}: {done.width} x {done.height}, {counted(done.frames, 'frame')}, {done.seconds:.1f} s{lost}{notes}"
     return record | {"text": text}

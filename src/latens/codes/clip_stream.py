@@ -217,10 +217,10 @@ def read_sections(
         if len(payload) < length:
             have = f"{len(payload):,} of {length:,} bytes"
             left = section._replace(payload=payload)
-            yield ClipDamage(place, f"the file ends after {have} of frames {_frames(section)}", cut=True, section=left)
+            yield ClipDamage(place, f"the file ends after {have} of {described(section)}", cut=True, section=left)
             return
         if zlib.crc32(payload) != crc:
-            what = f"the checksum of frames {_frames(section)} does not match"
+            what = f"the checksum of {described(section)} does not match"
             yield ClipDamage(place, what, section=section._replace(payload=payload))
         elif known_kinds is None or section.kind in known_kinds:
             yield section._replace(payload=payload)
@@ -262,8 +262,11 @@ def _next_mark(stream: ByteStream, place: int) -> int:
     return 0
 
 
-def _frames(section: ClipSection) -> str:
-    return f"{section.first} to {section.first + section.frames - 1}" if section.frames else "none"
+def described(section: ClipSection) -> str:
+    """The frames of a section, for messages."""
+    if section.frames < 2:
+        return f"frame {section.first}" if section.frames else "a section without frames"
+    return f"frames {section.first} to {section.first + section.frames - 1}"
 
 
 def read_index(stream: ByteStream) -> list[IndexEntry]:

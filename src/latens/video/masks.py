@@ -14,7 +14,7 @@ from latens.data.image_output import png_bytes
 from latens.data.records import Records
 from latens.data.regions.masks import MaskReader, Weights
 from latens.data.regions.pairing import Notes, Regions
-from latens.errors import InputError, OutputExists
+from latens.errors import InputError, OutputExists, counted
 
 
 class GivenMasks(Notes):
@@ -29,7 +29,7 @@ class GivenMasks(Notes):
             what = f"masks of shape {masks.shape} and type {masks.dtype}"
             raise InputError(what, hint="give (T, H, W) or (H, W), bool or uint8")
         if masks.ndim == 3 and clip.info.frames and clip.info.frames != len(masks):
-            raise InputError(f"{len(masks)} masks for {clip.info.frames} frames", where=str(clip.path))
+            raise InputError(f"{counted(len(masks), 'mask')} for {counted(clip.info.frames, 'frame')}", where=str(clip.path))
         if not masks.any():
             raise InputError("the masks are empty in every frame")
         super().__init__("masks")

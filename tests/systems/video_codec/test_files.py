@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from latens.codes.clip_stream import read_header, read_sections
+from latens.codes.clip_stream import ClipSection, described, read_header, read_index, read_sections
 from latens.errors import Corrupt, InputError, LatensError, ModelMismatch, NotOurFile, UsageError
 from latens.systems.video_codec.contents import inspect_stream
 from latens.systems.video_codec.format import pack_times, read_times
@@ -127,6 +127,21 @@ def test_inspection_of_one_frame_and_of_damage() -> None:
         assert (info.frames, info.layout) == (3, "scale-space flow")
         assert sum(info.bits.values()) == 8 * len(changed)
         assert info.bits["unreadable"] > 0
+
+
+def test_inspection_of_a_file_without_a_whole_group() -> None:
+    codec = make_codec("plain")
+    blob = codec.compress(clip(), fps=25)
+    start = read_index(io.BytesIO(blob))[0].offset
+    info = inspect_stream(io.BytesIO(blob[: start + 60]))
+    assert (info.frames, info.seconds, info.bpp, info.kbps) == (0, 0, None, None)
+    assert len(info.damage) == 1
+    assert info.damage[0].endswith("of frames 0 to 2")
+
+
+def test_sections_are_described_by_their_frames() -> None:
+    for frames, words in ((0, "a section without frames"), (1, "frame 5"), (3, "frames 5 to 7")):
+        assert described(ClipSection(1, b"", 5, frames)) == words
 
 
 def groups_of(blob: bytes) -> list[int]:

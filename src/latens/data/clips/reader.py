@@ -127,6 +127,8 @@ def open_clip(path: Path, *, fps: Fraction | float | None = None) -> Iterator[Cl
     if path.is_dir():
         yield _open_folder(path, None if fps is None else frame_rate(fps))
         return
+    if path.is_file() and not path.stat().st_size:
+        raise UnreadableInput("the file is empty", where=str(path), hint=AGAIN)
     import av
 
     try:

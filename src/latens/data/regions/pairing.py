@@ -19,7 +19,7 @@ from latens.data.notes import note_once
 from latens.data.regions.masks import MaskReader, Weights, draw
 from latens.data.regions.track import Tracker
 from latens.data.regions.words import Shape
-from latens.errors import InputError, UsageError
+from latens.errors import InputError, UsageError, counted
 
 OpenReader: TypeAlias = Callable[[Callable[[str], None]], MaskReader]  # the argument is the function that records notes
 OVERHANG = 0.5  # seconds by which a mask video may end before its clip
@@ -122,7 +122,7 @@ class ByOrder(Notes):
         if clip.stems and all(stem in by_stem for stem in clip.stems):
             paths = [by_stem[stem] for stem in clip.stems]
         elif clip.info.frames and clip.info.frames != len(paths):
-            what = f"{len(paths)} masks for {clip.info.frames} frames"
+            what = f"{counted(len(paths), 'mask')} for {counted(clip.info.frames, 'frame')}"
             raise InputError(what, where=str(folder), hint="give one mask per frame, or a mask video, which is paired by time")
         if not paths:
             raise InputError("this folder has no masks", where=str(folder))

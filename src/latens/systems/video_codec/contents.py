@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, BinaryIO, NamedTuple
 
-from latens.codes.clip_stream import HEAD_BYTES, ClipDamage, ClipSection
+from latens.codes.clip_stream import HEAD_BYTES, ClipDamage, ClipSection, described
 from latens.errors import Corrupt
 from latens.systems.video_codec.exact import AMPLIFIER_STEPS, QUALITY_STEPS
 from latens.systems.video_codec.format import (
@@ -92,8 +92,8 @@ class VideoInfo(NamedTuple):
     layout: str  # of the groups; "unknown" if several layouts fit
     format: str
     bytes: int
-    bpp: float
-    kbps: float
+    bpp: float | None  # None: the file has no decodable frame
+    kbps: float | None
     bits: dict[str, int]  # by part
     damage: tuple[str, ...]
 
@@ -153,8 +153,8 @@ def inspect_stream(stream: BinaryIO) -> VideoInfo:
         layout=layout,
         format=f"video {opened.version[0]}.{opened.version[1]}",
         bytes=size,
-        bpp=8 * size / max(header.width * header.height * frames, 1),
-        kbps=8e-3 * size / seconds if seconds else 0.0,
+        bpp=8 * size / (header.width * header.height * frames) if frames else None,
+        kbps=8e-3 * size / seconds if seconds else None,
         bits=bits,
         damage=tuple(found.damage),
     )
@@ -176,7 +176,7 @@ def _read_sections(stream: BinaryIO, header: VideoHeader) -> _Sections:
         try:
             groups.append(_read_group(part, header))
         except Corrupt as error:
-            damage.append(f"frames {part.first} to {part.first + part.frames - 1}: {error.what}")
+            damage.append(f"{described(part)}: {error.what}")
     return _Sections(groups, heads, sound, damage)
 
 
