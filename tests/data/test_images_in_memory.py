@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from latens.data.image_output import check_ending, to_pil, write_image
+from latens.data.image_output import WRITTEN, check_ending, to_pil, write_image
 from latens.data.images import IMAGE_ENDINGS, read_image
 from latens.errors import InputError, StorageFull, UsageError
 
@@ -153,7 +153,7 @@ def test_writing_a_jpeg(tmp_path: Path) -> None:
 HOLD_ALPHA = {".png", ".webp", ".tif", ".tiff", ".avif"}
 
 
-@pytest.mark.parametrize("ending", sorted(IMAGE_ENDINGS))
+@pytest.mark.parametrize("ending", sorted(WRITTEN))
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
 def test_alpha_is_written_or_refused_in_every_format(tmp_path: Path, ending: str, mode: str) -> None:
     image = to_pil(COLORS, RAMP) if mode == "RGBA" else to_pil(COLORS, RAMP, gray=True)
@@ -173,7 +173,23 @@ def test_alpha_is_written_or_refused_in_every_format(tmp_path: Path, ending: str
         assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("name", ["x", "x.txt", "x.pdf", "x.eps"])
+@pytest.mark.parametrize("ending", sorted(IMAGE_ENDINGS))
+@pytest.mark.parametrize("gray", [False, True])
+def test_gray_and_colors_are_written_or_refused_in_every_format(tmp_path: Path, ending: str, gray: bool) -> None:
+    path, image = tmp_path / f"x{ending}", to_pil(COLORS, gray=gray)
+    if ending in (".gif", ".pbm") or (ending == ".pgm" and not gray):
+        with pytest.raises(UsageError, match=r"(at most 256 colors|black and white only|it has colors)") as caught:
+            write_image(path, image)
+        assert ".png" in str(caught.value.hint)
+        assert os.listdir(tmp_path) == []
+        return
+    write_image(path, image)
+    loaded = read_image(path)
+    lossy = ending in (".avif", ".jfif", ".jpe", ".jpeg", ".jpg")
+    assert np.abs(loaded.pixels.astype(int) - np.asarray(image.convert("RGB"))).max() <= (40 if lossy else 0)
+
+
+@pytest.mark.parametrize("name", ["x", "x.txt", "x.pdf", "x.eps", "x.gif", "x.PBM"])
 def test_unknown_endings(name: str) -> None:
     with pytest.raises(UsageError, match=re.escape("cannot be written as")):
         check_ending(Path(name))

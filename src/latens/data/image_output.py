@@ -22,6 +22,10 @@ logger = logging.getLogger(__name__)
 WITH_METADATA = frozenset({"PNG", "JPEG", "WEBP", "TIFF", "AVIF"})
 XMP_TAG = 700  # of TIFF
 WITH_ALPHA = frozenset({"PNG", "WEBP", "TIFF", "AVIF"})
+TOO_FEW = {".gif": "GIF has at most 256 colors", ".pbm": "PBM has black and white only"}  # by ending
+WRITTEN = IMAGE_ENDINGS - TOO_FEW.keys()
+GRAY_ONLY = ".pgm"
+HINT = "choose the ending .png; in pipes, --to png"
 
 
 def to_pil(pixels: Pixels, alpha: Pixels | None = None, gray: bool = False) -> Image.Image:
@@ -47,35 +51,42 @@ def mean_of_channels(pixels: Pixels) -> Pixels:
 
 
 def check_ending(path: Path) -> str:
-    """Pillow's name of the format for the ending of `path`. Raises UsageError for an unknown ending."""
+    """Pillow's name of the format for the ending of `path`.
+
+    Raises UsageError for an unknown ending, and for that of a format that cannot hold gray images or colors.
+    """
     Image.init()
-    name = Image.EXTENSION.get(path.suffix.lower(), "")
-    if path.suffix.lower() not in IMAGE_ENDINGS or name not in Image.SAVE:
-        what = f"images cannot be written as {path.suffix or 'a file without an ending'}"
-        raise UsageError(what, where=str(path), hint=f"use one of {', '.join(sorted(IMAGE_ENDINGS))}")
+    ending = path.suffix.lower()
+    name = Image.EXTENSION.get(ending, "")
+    if ending not in WRITTEN or name not in Image.SAVE:
+        why = f": {TOO_FEW[ending]}" if ending in TOO_FEW else ""
+        what = f"images cannot be written as {path.suffix or 'a file without an ending'}{why}"
+        raise UsageError(what, where=str(path), hint=f"use one of {', '.join(sorted(WRITTEN))}")
     return name
 
 
 def write_image(path: Path, image: Image.Image) -> None:
     """Write the image atomically in the format of the ending, lossless if the format allows it.
 
-    Raises UsageError for an unknown ending or a format that cannot hold the image, such as one without alpha channel.
+    Raises UsageError for an unknown ending or a format that cannot hold the image, such as one without alpha channel or colors.
     """
-    write_atomic(path, checked_bytes(image, check_ending(path), str(path)))
+    name = check_ending(path)
+    if path.suffix.lower() == GRAY_ONLY and image.mode not in ("1", "L", "LA"):
+        raise UsageError("PGM cannot hold this image (it has colors)", where=str(path), hint=HINT)
+    write_atomic(path, checked_bytes(image, name, str(path)))
 
 
 def checked_bytes(image: Image.Image, name: str, where: str) -> bytes:
     """`image_bytes` for the output `where`, with a warning of lost metadata. Raises UsageError if the format cannot hold it."""
-    hint = "choose the ending .png; in pipes, --to png"
     if image.has_transparency_data and name not in WITH_ALPHA:
-        raise UsageError(f"{name} cannot hold this image (it has an alpha channel)", where=where, hint=hint)
+        raise UsageError(f"{name} cannot hold this image (it has an alpha channel)", where=where, hint=HINT)
     if image.has_transparency_data and name != "PNG" and image.mode not in ("RGBA", "LA"):
         image = image.convert("RGBA")  # Pillow drops transparent colors of palettes
     try:
         data = image_bytes(image, name)
     except (OSError, ValueError, KeyError) as error:
         what = f"{name} cannot hold this image ({' '.join(str(error).split()) or type(error).__name__})"
-        raise UsageError(what, where=where, hint=hint) from error
+        raise UsageError(what, where=where, hint=HINT) from error
     if name not in WITH_METADATA and (image.info.get("exif") or image.info.get("xmp")):
         logger.warning("%s: EXIF and XMP left out, which %s cannot hold", where, name)
     return data

@@ -205,7 +205,7 @@ def test_sizes_are_texts_as_on_the_command_line() -> None:
 
 @pytest.mark.parametrize("target", [{"quality": "4"}, {"size": "large"}, {"kbps": "300"}])
 def test_targets_that_are_not_numbers_are_refused(target: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match="is not a (number|size)"):
+    with pytest.raises(UsageError, match=r"is not a (number|size)"):
         make_codec("plain").compress(clip(), fps=25, **target)
 
 
