@@ -151,7 +151,9 @@ class FileBatch:
 
     def _run(self, jobs: list[Job], work: Work, request: Request, parts: int, log: FailureLog | None = None) -> BatchReport:
         from latens.inference.batch import run_batch
+        from latens.inference.memory import tune_allocator
 
+        tune_allocator()
         finished = 0
         with self.reporter.progress(len(jobs) * parts, request.what) as show:
 

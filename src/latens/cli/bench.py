@@ -38,11 +38,13 @@ def bench(
     from latens.experiments.bench import append_history, check_history
     from latens.experiments.bench import bench as measure
     from latens.inference.device import describe
+    from latens.inference.memory import tune_allocator
 
     if system is None and model is not None:
         raise UsageError("a model is of one system", where="--model", hint="name the system, or leave --model out")
     if history is not None:
         check_history(history)
+    tune_allocator()  # as the verbs do
     reporter = Reporter(options)
     for name in SYSTEMS if system is None else (system,):
         opened = open_system(name)

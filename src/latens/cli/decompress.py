@@ -63,10 +63,8 @@ def decompress(
     batch.check_image_ending(to)
 
     from latens.inference.device import choose_device
-    from latens.inference.memory import return_large_blocks
     from latens.systems.image_codec.predict import bundled_model_of, load
 
-    return_large_blocks()
     choose_device(options.device, options.threads)  # a wrong one is an error of the call, not of a file
     codec = load(model, device=options.device, threads=options.threads) if model else None
     damaged: list[str] = []

@@ -98,7 +98,10 @@ class Stages:
     def quantized(self, latent: Float[Tensor, "1 M h w"], quality: int, size: tuple[int, ...] | None = None) -> Banded:
         """`quantize`, one band at a time."""
         gain = None if self.model.gains is None else self.model.gains.forward_gain(self._quality(quality))
-        z = self.coding.z_symbols(self.model.hyper_analysis(latent if gain is None else latent * gain))
+        gained = latent if gain is None else latent * gain
+        with self._arithmetic():
+            hyper = self.model.hyper_analysis(gained.contiguous(memory_format=torch.channels_last)).float()
+        z = self.coding.z_symbols(hyper)
         rows, columns = latent.shape[2:] if size is None else (-(-side // STRIDE) + PADDING_MARGIN for side in size[:2])
 
         def scaled(top: int, end: int) -> Tensor:
