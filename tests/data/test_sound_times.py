@@ -87,3 +87,32 @@ def test_sound_keeps_its_time(name: str, library: str, codec: str, tmp_path: Pat
             for frame in clip.frames():
                 writer.write(writer.fit(frame.image), frame.time, frame.duration)
         assert click_of(out) == pytest.approx(before, abs=MILLISECOND)
+
+
+@pytest.mark.parametrize("codec", ["aac", "ac3", "libmp3lame"])
+def test_sound_of_avi_keeps_its_time_in_avi(codec: str, tmp_path: Path) -> None:
+    source = with_click(tmp_path / "a.avi", "mpeg4", codec)
+    done = rewrite_clip(source, tmp_path / "b.avi", lambda frames: frames)
+    assert click_of(tmp_path / "b.avi") == pytest.approx(click_of(source), abs=MILLISECOND)
+    assert not any("AVI" in note for note in done.notes)
+
+
+def test_times_that_avi_cannot_store_are_named(tmp_path: Path) -> None:
+    late = make_clip(tmp_path / "a.mkv", times=range(10, 16), size=(64, 64))
+    uneven = make_clip(tmp_path / "b.mkv", times=[0, 40, 90, 500], size=(64, 64), base=Fraction(1, 1000))
+    for source in (late, uneven):
+        notes = rewrite_clip(source, tmp_path / "out.avi", lambda frames: frames).notes
+        assert "AVI stores one frame rate: frames are shown at other times" in notes
+    with (
+        av.open(str(with_click(tmp_path / "c.mkv", "libx264", "aac"))) as source,
+        av.open(str(tmp_path / "d.mkv"), "w") as moved,
+    ):
+        copies = [moved.add_stream_from_template(stream) for stream in source.streams]
+        for packet in source.demux():
+            if packet.size:
+                sound, late_by = packet.stream.type == "audio", round(Fraction(1, 2) / packet.time_base)
+                packet.stream = copies[packet.stream.index]
+                packet.pts, packet.dts = (packet.pts or 0) + sound * late_by, (packet.dts or 0) + sound * late_by
+                moved.mux(packet)
+    notes = rewrite_clip(tmp_path / "d.mkv", tmp_path / "out.avi", lambda frames: frames).notes
+    assert any("it is heard 0.48 s too early" in note for note in notes)

@@ -15,8 +15,10 @@ from latens.data.clips.reader import open_container
 MATROSKA = "matroska"
 DELAYED = (MATROSKA, "webm")  # containers that declare the samples before time 0 as a delay of the codec
 KNOW_DELAY = ("opus",)  # FFmpeg reads the delay of these codecs from their headers
+VARYING = ("aac", "ac3", "eac3", "dca")  # codecs whose packets differ in size, and whose blocks AVI does not count
 TITLE, DELAY, PLACE = b"\x53\x6e\x88", b"\x56\xaa\x88", "8 bytes."  # elements of 8 bytes: names of a track, codec delay
 NANOSECONDS = 10**9
+AUDIBLE = Fraction(1, 25)  # seconds between sound and image
 PROBED = 40  # packets per sound stream that are written to memory as a test
 
 
@@ -63,21 +65,29 @@ def _add_copy(path: Path, stream: Any, target: Any, container: str) -> Any:
     """A stream of `target`, a container of the given kind, for the packets of a sound stream of the file `path`.
 
     Coders put samples in front of the sound. MP4 gives them times before 0. Matroska has no such times and declares a delay
-    instead, which PyAV copies from other Matroska files only. So the template is read from one that declares it.
+    instead, which PyAV copies from other Matroska files only. So the template is read from one that declares it. FFmpeg's
+    template of an AVI stream has a size of blocks that would give packets of varying size wrong times in another AVI.
     """
-    early = Fraction(0) if container not in DELAYED else _before_zero(path, stream.index)
-    if not early or stream.codec_context.name in KNOW_DELAY:
-        return target.add_stream_from_template(stream)
+    codec, early = stream.codec_context.name, Fraction(0)
+    if container in DELAYED and codec not in KNOW_DELAY:
+        early = _before_zero(path, stream.index)
+    if early or (container == "avi" and codec in VARYING):
+        with av.open(io.BytesIO(_in_matroska(path, stream.index, early))) as template:
+            return target.add_stream_from_template(template.streams.audio[0])
+    return target.add_stream_from_template(stream)
+
+
+def _in_matroska(path: Path, index: int, delay: Fraction) -> bytes:
+    """A Matroska file of the first packet of a sound stream, which declares a delay in seconds."""
     held = io.BytesIO()
     with open_container(path) as source, av.open(held, "w", format=MATROSKA, options={"write_crc32": "0"}) as made:
-        copy = made.add_stream_from_template(source.streams[stream.index])
+        copy = made.add_stream_from_template(source.streams[index])
         copy.metadata["title"] = PLACE
-        packet = next(packet for packet in source.demux(stream.index) if packet.size)
+        packet = next(packet for packet in source.demux(index) if packet.size)
         packet.stream, packet.pts, packet.dts = copy, 0, 0  # FFmpeg opens no file without a packet
         made.mux(packet)
-    delay = round(early * NANOSECONDS).to_bytes(len(PLACE), "big")
-    with av.open(io.BytesIO(held.getvalue().replace(TITLE + PLACE.encode(), DELAY + delay))) as template:
-        return target.add_stream_from_template(template.streams.audio[0])
+    nanoseconds = round(delay * NANOSECONDS).to_bytes(len(PLACE), "big")
+    return held.getvalue().replace(TITLE + PLACE.encode(), DELAY + nanoseconds)
 
 
 def _before_zero(path: Path, index: int) -> Fraction:
@@ -103,7 +113,7 @@ class SoundCopy:
             language = stream.metadata.get("language")
             if language:
                 self._copies[stream.index].metadata["language"] = language
-        self._target, self._note = target, note
+        self._target, self._note, self._starts = target, note, kind != "avi"
         self._copied = Fraction(0)  # seconds
         self._packets = self._source.demux(streams)
         self._held: Any = None
@@ -124,6 +134,9 @@ class SoundCopy:
                 if time is not None and packet.dts * packet.time_base > time:
                     return
                 self._copied = packet.dts * packet.time_base
+                if not self._starts and self._copied > AUDIBLE:
+                    self._note(f"AVI stores no start of the sound: it is heard {float(self._copied):.2f} s too early")
+                self._starts = True
                 packet.stream = self._copies[packet.stream.index]
                 self._target.mux(packet)
             self._held = None

@@ -29,7 +29,7 @@ from latens.data.clips.color import (
 )
 from latens.data.clips.formats import APPLE_ENDINGS, ENCODERS, Encoder, check_container
 from latens.data.clips.reader import ClipInfo
-from latens.data.clips.sound import SoundCopy, fitting_streams
+from latens.data.clips.sound import AUDIBLE, SoundCopy, fitting_streams
 from latens.data.files import prepare_folder, replace_durably, temporary_beside, write_error
 from latens.data.notes import note_once
 from latens.errors import UsageError
@@ -131,6 +131,8 @@ class ClipWriter:
     def write(self, image: Any, time: Fraction, duration: Fraction) -> None:
         """Encode a frame converted by `fit`; time and duration in seconds."""
         if self._constant is not None:
+            if abs(time - self.frames * self._constant) > max(self._constant, AUDIBLE):
+                self.note("AVI stores one frame rate: frames are shown at other times")
             time, duration = self.frames * self._constant, self._constant
         pts = round(time / self.time_base)
         if pts <= self._last:
