@@ -81,7 +81,7 @@ def misses_of(codec: ImageCodec, image: LoadedImage, kind: Kind, trials: type[Tr
     for target in np.geomspace(ends[0], ends[1], TARGETS) if kind == "bpp" else np.linspace(ends[0], ends[1], TARGETS):
         aim = RateTarget(kind, float(target))
         try:
-            trial, refined = meet_target(trials(codec, image, codec.latent(image.pixels), aim), Refine(steps=steps))
+            trial, refined = meet_target(trials(codec, image, codec.latent(image.pixels), aim), aim, Refine(steps=steps))
         except UsageError:
             found.append(None)
             continue

@@ -111,3 +111,15 @@ def _check_range(target: RateTarget, lowest: float, highest: float) -> None:
         return
     what = f"{target.shown(target.value)} is out of reach: this model gives {target.shown(lowest, highest)} on this image"
     raise UsageError(what, hint="choose a target in that range")
+
+
+def missed_by_refinement(target: RateTarget, value: float, quality: float, highest: float) -> UsageError:
+    """The error for a refinement that reached `value` at a quality in 1 to `highest`, with the targets within its reach."""
+    above = value > target.value
+    end = 1.0 if above else highest
+    what = f"{target.shown(target.value)} is out of reach: refinement reached {target.shown(value)}"
+    if quality != end:
+        return UsageError(f"{what} on this image", hint="choose a nearer target or more steps")
+    share = 1 + (TOLERANCE["bpp"] if target.kind != "psnr" else 0.0) * (1 if above else -1)
+    what += f" at quality {quality:g}, the {'lowest' if above else 'highest'}"
+    return UsageError(what, hint=f"choose {'at least' if above else 'at most'} {target.shown(share * value)}")

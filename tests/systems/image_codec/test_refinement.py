@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -107,8 +108,25 @@ def test_a_psnr_is_met(bundled: ImageCodec, photo: LoadedImage) -> None:
 def test_targets_that_cannot_be_met_are_refused(bundled: ImageCodec, photo: LoadedImage) -> None:
     with pytest.raises(UsageError, match="out of reach"):
         refine_image(bundled, photo, RateTarget("psnr", 70.0), Refine(steps=4))
+    with pytest.raises(UsageError, match=r"at quality 8, the highest\nchoose at most [\d.]+ dB"):
+        refine_image(bundled, photo, RateTarget("psnr", 70.0), Refine(steps=4))
     with pytest.raises(UsageError, match="exclude"):
         refine_image(bundled, photo, RateTarget("bpp", 0.5), Refine(steps=4, rate_weight=0.01))
+
+
+@pytest.mark.parametrize(("size", "end"), [(20, "at least"), (1_000_000, "at most")])
+def test_a_size_out_of_reach_is_answered_with_one_that_is_reached(
+    bundled: ImageCodec, photo: LoadedImage, size: int, end: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        bundled.compress(photo, size=size, refine=4)
+    assert re.fullmatch(
+        rf"{size:,} bytes is out of reach: refinement reached [\d,]+ bytes at quality ., the .*", caught.value.what
+    )
+    found = re.fullmatch(rf"choose {end} ([\d,]+) bytes", caught.value.hint or "")
+    assert found is not None
+    nearer = int(found[1].replace(",", ""))
+    assert 0.95 * nearer <= len(bundled.compress(photo, size=nearer, refine=4)) <= nearer
 
 
 def test_every_step_is_reported_once(bundled: ImageCodec, photo: LoadedImage) -> None:

@@ -23,7 +23,7 @@ from latens.codes.entropy import FactorizedPrior
 from latens.codes.gains import lambda_at
 from latens.codes.goals import PEAK, Goal, Lagrangian, Measurement
 from latens.codes.rate_control import RateControl, TargetPlan, pilot_steps
-from latens.codes.rate_target import RateTarget, search
+from latens.codes.rate_target import RateTarget, missed_by_refinement, search
 from latens.codes.refine import Latents, Progress, Refined, refine
 from latens.data.images import LoadedImage
 from latens.data.tensors import pad_to_multiple, to_tensor
@@ -80,7 +80,7 @@ def refine_image(
     """
     budget = None if settings.seconds is None else Budget(settings.seconds, OneDescent(settings.measure_every), clock)
     began = clock()
-    pixels = image.pixels
+    pixels, asked = image.pixels, target
     if target.kind == "size":
         target = RateTarget("bpp", SIZE_SHARE * 8 * target.value / pixels[..., 0].size)
     latent = codec.latent(pixels)
@@ -92,7 +92,7 @@ def refine_image(
         _check(budget, clock() - opened)
         found = trial, trial.refine(settings, goal, plain=start, on_step=on_step, budget=budget)
     else:
-        found = meet_target(Trials(codec, image, latent, target), settings, on_step, budget, nearest=nearest)
+        found = meet_target(Trials(codec, image, latent, target), asked, settings, on_step, budget, nearest=nearest)
     trial, refined = found
     steps = settings.steps if budget is None else budget.steps or 1  # none are fixed if the first loss is not finite
     return RefinedImage(trial.symbols(refined.best), refined, steps, clock() - began)
@@ -100,13 +100,14 @@ def refine_image(
 
 def meet_target(
     trials: Trials,
+    asked: RateTarget,
     settings: Refine,
     on_step: Progress | None = None,
     budget: Budget | None = None,
     *,
     nearest: bool = False,
 ) -> tuple[Trial, Refined]:
-    """Refine for a target rate or PSNR. A pilot run estimates the gain, which sets the quality of the remaining steps."""
+    """Refine for a rate or PSNR; errors name `asked`. A pilot run estimates the gain, which sets the quality of later steps."""
     if settings.rate_weight is not None:
         raise UsageError("a rate target and `rate_weight` exclude each other", hint="give one of them")
     target = trials.target
@@ -128,8 +129,8 @@ def meet_target(
         trial, refined = first, refined._replace(best=first.start)
     reached = float(goal.value(refined.best))
     if not nearest and not target.reached(reached):
-        what = f"{target.shown(target.value)} is out of reach: refinement reached {reached:.3g} on this image"
-        raise UsageError(what, hint="choose a nearer target or more steps")
+        value = reached * trials.image.pixels[..., 0].size / 8 if asked.kind == "size" else reached
+        raise missed_by_refinement(asked, value, trial.quality / QUALITY_STEPS, trials.codec.best_quality)
     return trial, refined
 
 
