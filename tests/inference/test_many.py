@@ -50,6 +50,20 @@ def test_an_input_that_cannot_be_used_ends_or_is_left_out(codec: ImageCodec, tmp
         many(codec.compress, "photo.jpg", None, {})
 
 
+ONE: list[Any] = [PIXELS, PIXELS[..., 0], np.dstack([PIXELS, PIXELS[..., :1]]), torch.from_numpy(PIXELS).permute(2, 0, 1)]
+
+
+@pytest.mark.parametrize("one", [*ONE, Image.fromarray(PIXELS), Path("photo.jpg")], ids=lambda one: type(one).__name__)
+def test_one_image_is_not_taken_for_its_rows(one: Any) -> None:
+    with pytest.raises(UsageError, match="one input, not several"):
+        many(lambda image: image.shape, one, None, {})
+
+
+@pytest.mark.parametrize("several", [np.stack([PIXELS] * 2), np.stack([PIXELS[..., 0]] * 2), torch.zeros(2, 3, 24, 32)])
+def test_arrays_of_several_images(several: Any) -> None:
+    assert list(many(lambda image: tuple(image.shape), several, None, {})) == [tuple(several.shape[1:])] * 2
+
+
 @pytest.mark.parametrize(
     "array",
     [

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from latens.errors import LatensError, UsageError
 
 T = TypeVar("T")
+CHANNELS = (1, 3, 4)  # of an image
 
 OnError = Callable[[Any, LatensError], None]  # takes an input that cannot be used, and why
 
@@ -16,11 +17,19 @@ def many(function: Callable[..., T], inputs: Iterable[Any], on_error: OnError | 
     """Yield `function(input, **options)` for every input.
 
     Without `on_error` the first input that cannot be used raises its error, which ends the iteration; with it, such inputs are
-    given to it and left out. Raises UsageError for a single input.
+    given to it and left out. Raises UsageError for a single input, such as an array or a tensor of one image.
     """
-    if isinstance(inputs, str | bytes | bytearray | memoryview) or not isinstance(inputs, Iterable):
+    if isinstance(inputs, str | bytes | bytearray | memoryview) or not isinstance(inputs, Iterable) or _is_image(inputs):
         raise UsageError("this is one input, not several", where="inputs", hint="give a list, or use the method for one")
     return _each(function, inputs, on_error, options)
+
+
+def _is_image(inputs: Any) -> bool:
+    """True for an array (H, W) or (H, W, C), or a tensor (H, W) or (C, H, W), of at most four channels: its rows are no images."""
+    shape = tuple(getattr(inputs, "shape", ()))
+    if len(shape) != 3:
+        return 0 < len(shape) < 3
+    return shape[0 if hasattr(inputs, "detach") else 2] in CHANNELS
 
 
 def _each(function: Callable[..., T], inputs: Iterable[Any], on_error: OnError | None, options: dict[str, Any]) -> Iterator[T]:
