@@ -272,6 +272,15 @@ def test_a_target_out_of_reach_takes_the_nearest_end_in_folders(tmp_path: Path, 
     assert "36 dB asked" in found["noise.png"]["notes"][-1]
     assert found["smooth.png"]["psnr"] == pytest.approx(36, abs=0.05)
     assert not found["smooth.png"]["missed"]
+    assert main([word for word in words if word != "--force"]) == 4  # all are skipped
+    shown = capsys.readouterr()
+    again = {Path(record["input"]).name: record for record in map(json.loads, shown.out.splitlines())}
+    assert [(again[name]["status"], again[name]["missed"]) for name in ("noise.png", "smooth.png")] == [
+        ("skipped", True),
+        ("skipped", False),
+    ]
+    assert "noise.ltn: skipped, finished; it missed its target" in shown.err
+    assert main(["compress", str(tmp_path / "in/smooth.png"), *words[2:4], "--psnr", "36"]) == 0
     alone = ["compress", str(tmp_path / "in" / "noise.png"), "-o", str(tmp_path / "x.ltn"), "--psnr", "36"]
     assert main(alone) == 2
     assert "out of reach" in capsys.readouterr().err

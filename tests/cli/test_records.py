@@ -210,7 +210,7 @@ def test_a_kill_between_result_and_record_loses_nothing(
     out = place / "out"
     sources = [place / "in" / f"{stem}{CASES[case].ending}" for stem in "ab"]
     with monkeypatch.context() as patch:
-        patch.setattr(Records, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(Records, "finish", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         assert run(case, place, sources, out=out) == 130
     assert len(list(out.glob("a.*"))) >= 1
     assert not list(out.glob("b.*"))

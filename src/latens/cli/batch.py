@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from latens.data.inputs import InputFile
+    from latens.data.records import Records
     from latens.inference.batch import BatchReport, Failure, FailureLog, Job, Outcome
     from latens.inference.finished import Request
     from latens.inference.watch import Watching
@@ -62,6 +63,7 @@ class FileBatch:
         self.out, self.force = out, force
         self._counts: Counter[str] = Counter()  # outcomes by status
         self._sizes: Sizes | None = None  # sums, of verbs with sizes
+        self._missed: dict[Path, bool] = {}  # outputs of verbs with targets
         self.to_stdout = any(job.output == STANDARD_STREAM for job in self.jobs)
         self.reporter = Reporter(options, results_to_stderr=self.to_stdout)
         if check:
@@ -76,6 +78,11 @@ class FileBatch:
     def single(self) -> bool:
         """True if the verb has one input."""
         return len(self.jobs) == 1 and self.watching is None
+
+    @property
+    def missed(self) -> bool:
+        """True if a result missed its target, in this run or in the earlier one that finished it."""
+        return any(self._missed.values())
 
     def _check_outputs(self) -> None:
         from latens.data.files import STANDARD_STREAM, is_file
@@ -150,16 +157,17 @@ class FileBatch:
         return total
 
     def _run(self, jobs: list[Job], work: Work, request: Request, parts: int, log: FailureLog | None = None) -> BatchReport:
+        from latens.data.records import Records
         from latens.inference.batch import run_batch
         from latens.inference.memory import tune_allocator
 
         tune_allocator()
-        finished = 0
+        finished, records = 0, Records()
         with self.reporter.progress(len(jobs) * parts, request.what) as show:
 
             def report(outcome: Outcome) -> None:
                 nonlocal finished
-                report_outcome(outcome, self.reporter, self._counted(outcome))
+                report_outcome(outcome, self.reporter, self._counted(outcome) | self._target(outcome, records))
                 self._counts[outcome.status] += 1
                 finished += parts
                 show(finished)
@@ -168,6 +176,18 @@ class FileBatch:
                 return work(job, lambda done, note="": show(finished + done, note))
 
             return run_batch(jobs, run, request=request, force=self.force, folder=self.folder, on_result=report, log=log)
+
+    def _target(self, outcome: Outcome, records: Records) -> dict[str, bool]:
+        """`missed` of a skipped job, from its record; a job that is done has it in its own record. Empty without a target."""
+        if outcome.record is not None:
+            missed = outcome.record.get("missed")
+        else:
+            entry = records.entry(outcome.job.output) if outcome.status == "skipped" else None
+            missed = None if entry is None else entry.missed
+        if missed is None:
+            return {}
+        self._missed[outcome.job.output] = missed
+        return {"missed": missed}
 
     def _counted(self, outcome: Outcome) -> dict[str, int]:
         """The sizes of a job, which are added to the sums; empty for verbs without sizes, failed jobs, pipes and folders."""

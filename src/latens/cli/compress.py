@@ -125,13 +125,9 @@ def compress(
         raise UsageError(f"this model has qualities 1 to {codec.best_quality:g}", where=f"--quality {quality:g}")
 
     alone = len(batch.jobs) == 1 and batch.jobs[0].named
-    missed: list[Path] = []
 
     def work(job: Job, on_progress: OnProgress) -> dict[str, Any]:
-        record = compress_one(codec, job, targets, settings, on_progress, force=force, strip=strip, nearest=not alone)
-        if record["missed"]:
-            missed.append(job.input)
-        return record
+        return compress_one(codec, job, targets, settings, on_progress, force=force, strip=strip, nearest=not alone)
 
     parts = 1 if settings is None else settings.steps if settings.seconds is None else TIME_PARTS
     request = {"model": codec.model_id, **targets, "refine": asked_refinement(settings), "method": method, "classes": classes}
@@ -139,7 +135,7 @@ def compress(
     request |= options.choice()
     defaults = {"quality": codec.default_quality, "method": "ssl", "classes": 2}
     done = batch.run(work, Request("compressing", request, defaults=defaults), parts=parts, with_sizes=True)
-    return done.exit_status or (PARTIAL if missed else 0)
+    return done.exit_status or (PARTIAL if batch.missed else 0)
 
 
 def refinement(refine: str | None, method: str | None, classes: int | None) -> Refine | None:

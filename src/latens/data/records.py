@@ -16,6 +16,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from latens.data.files import READ_CHUNK, STANDARD_STREAM, reading, write_error
@@ -45,6 +46,7 @@ class Entry(NamedTuple):
     source: Fingerprint | None  # of the input; None for a pipe
     request: dict[str, Any]  # settings that decide the result
     output: Fingerprint | None  # None until the work is done
+    missed: bool | None = None  # True if the work did not reach its target; None for work without one
 
     def is_of(self, path: Path, sources: Sequence[Path]) -> bool:
         """True if this result was made from `sources` (the input `path` and other files). Raises UnreadableInput."""
@@ -137,10 +139,20 @@ class Records:
         """Note that the work on the input `path` begins, which writes `outputs`. Raises StorageFull or UsageError."""
         self._write("started", {output: None for output in outputs}, what, path, source, request)
 
-    def finish(self, state: str, outputs: Iterable[Path], what: str, path: Path, source: Any, request: Any) -> None:
+    def finish(
+        self,
+        state: str,
+        outputs: Iterable[Path],
+        what: str,
+        path: Path,
+        source: Any,
+        request: Any,
+        *,
+        missed: bool | None = None,
+    ) -> None:
         """Note the files that the work left, with their fingerprints; `state` is done or damaged. Raises as `start`."""
         found = {output: fingerprint([output]) if output.is_file() else None for output in outputs}
-        self._write(state, found, what, path, source, request)
+        self._write(state, found, what, path, source, request, {} if missed is None else {"missed": missed})
 
     def draw(self, outputs: Iterable[Path]) -> None:
         """Note figures, label maps or masks of no single input, which `latens.data.origins.drawn` recognizes."""
@@ -155,7 +167,14 @@ class Records:
         return self._folders.setdefault(place, _Folder(Path(place)))
 
     def _write(
-        self, state: str, outputs: Mapping[Path, Fingerprint | None], what: str, path: Path, source: Any, request: Any
+        self,
+        state: str,
+        outputs: Mapping[Path, Fingerprint | None],
+        what: str,
+        path: Path,
+        source: Any,
+        request: Any,
+        more: Mapping[str, bool] = MappingProxyType({}),
     ) -> None:
         by_folder: dict[str, dict[str, Fingerprint | None]] = {}
         for output, found in outputs.items():
@@ -170,6 +189,7 @@ class Records:
                     "source": source,
                     "request": request,
                     "outputs": names,
+                    **more,
                 }
             )
 
@@ -241,6 +261,7 @@ class _Folder:
                 None if source is None else Fingerprint(*source),
                 dict(line["request"]),
                 None if output is None else Fingerprint(*output),
+                line.get("missed"),
             )
             earlier = self._entries.get(name)
             if state == "started" and earlier is not None and earlier.state != "started":

@@ -112,13 +112,13 @@ class Results:
         changed = self._changed(entry.request)
         if changed:
             return Verdict("refuse", f"this result was made with other settings: {'; '.join(changed)}")
-        return self._complete(job)
+        return self._complete(job, entry)
 
-    def _complete(self, job: Job) -> Verdict:
-        """The verdict on a job whose output is finished."""
+    def _complete(self, job: Job, entry: Entry) -> Verdict:
+        """The verdict on a job whose output is finished, with its entry."""
         lacking = [path for path in self.request.needed(job) if not self._is_finished(path, job)]
         if not lacking:
-            return Verdict("skip", "finished")
+            return Verdict("skip", "finished; it missed its target" if entry.missed else "finished")
         verdict = self._aside(job)
         return verdict if verdict.do == "refuse" else Verdict("work", f"made again with {_listed(lacking)}")
 
@@ -233,7 +233,8 @@ class Results:
             if path != job.output and before[path] is not None and _state(path) == before[path]:
                 path.unlink(missing_ok=True)
         state = "damaged" if any(record.get(name) for name in ("damaged", "damage", "missing")) else "done"
-        self._records.finish(state, outputs, self.request.what, job.input, source, self._settings)
+        missed = record.get("missed")
+        self._records.finish(state, outputs, self.request.what, job.input, source, self._settings, missed=missed)
         return record
 
 

@@ -25,7 +25,7 @@ def many(function: Callable[..., T], inputs: Iterable[Any], on_error: OnError | 
 
 
 def _is_image(inputs: Any) -> bool:
-    """True for an array (H, W) or (H, W, C), or a tensor (H, W) or (C, H, W), of at most four channels: its rows are no images."""
+    """True for an array (H, W) or (H, W, C), or a tensor (H, W) or (C, H, W), with at most four channels."""
     shape = tuple(getattr(inputs, "shape", ()))
     if len(shape) != 3:
         return 0 < len(shape) < 3
