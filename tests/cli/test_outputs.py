@@ -62,6 +62,33 @@ def test_a_folder_does_not_get_the_name_of_a_file(
     assert sorted(album.rglob("*")) == before
 
 
+SECOND = [  # a command, its output, and a folder for its second output that is a file, is named as one, or gets the output
+    *((words, out, second)
+      for words, out in ((["segment", "a.png", "--save-maps"], "x.json"), (["dehaze", "a.png", "--save-maps"], "x.png"),
+                         (["haze", "a.png", "--visibility", "99", "--save-depth"], "x.png"),
+                         (["video", "compress", "a.mp4", "--roi", "box:0,0,9,9", "--save-masks"], "x.mp4"))
+      for second in (out, f"{out}/maps", f"link/{out}", "new.tif", "b.png")),
+    *((["parts", "a.png", "--save-maps"], "x", second) for second in ("new.tif", "b.png")),
+    (["dehaze", "a.png", "--save-maps"], "a_maps65535.tif", "."),
+    (["haze", "a.png", "--visibility", "99", "--save-depth"], "a_depth256.png", "."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "out", "second"), SECOND, ids=lambda one: one if isinstance(one, str) else one[0])
+def test_two_outputs_of_a_command_do_not_share_a_path(
+    words: list[str], out: str, second: str, album: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(album)
+    (album / "a.mp4").touch()
+    (album / "link").symlink_to(album)
+    before = sorted(album.rglob("*"))
+    assert main([*words, second, "-o", out]) == 2
+    shown = capsys.readouterr().err
+    assert f"latens: {words[-1]} {second}: " in shown
+    assert "appeared" not in shown
+    assert sorted(album.rglob("*")) == before
+
+
 def test_an_archive_does_not_get_the_name_of_another_format(album: Path, capsys: Capture) -> None:
     assert main(["density", "pack", str(album), "-o", str(album / "all.zip")]) == 2
     assert "as images.ltp" in capsys.readouterr().err

@@ -15,7 +15,7 @@ from latens.cli.batch import FileBatch, save_image
 from latens.cli.common import PARTIAL, Force, ImageComputeOptions, Model, Output, Reporter, To
 from latens.cli.engines import EngineOptions
 from latens.cli.pipes import Name, check_name
-from latens.cli.soft_maps import SaveMaps, check_map_names, map_file, map_files
+from latens.cli.soft_maps import SaveMaps, check_map_names, check_maps, map_file, map_files
 from latens.cli.watching import WatchOptions
 from latens.errors import UsageError, counted
 from latens.launch import announce
@@ -103,6 +103,7 @@ def dehaze(
     batch = FileBatch(watching.jobs(inputs, out, find), out, options, force=force)
     if batch.jobs and not is_clip(batch.jobs[0].input):
         batch.check_image_ending(to)
+    check_maps(save_maps, batch.jobs)
 
     from latens.systems.haze.config import CLASSICAL, TRANSLATORS
     from latens.systems.haze.predict import load

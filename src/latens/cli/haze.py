@@ -99,6 +99,7 @@ def haze(
     """
     from latens.data.clips.reader import is_clip
     from latens.data.depth import COMPANIONS
+    from latens.data.folders import check_apart
     from latens.data.images import IMAGE_ENDINGS
     from latens.data.inputs import find_inputs
     from latens.inference.batch import plan_jobs
@@ -130,6 +131,11 @@ def haze(
     if batch.single and is_clip(batch.jobs[0].input):
         raise UsageError("haze is added to images, not to clips", where=inputs[0], hint="give a folder of its frames")
     batch.check_image_ending(to)
+    results, saved = (
+        [job.output for job in batch.jobs],
+        [path for job in batch.jobs for path in outputs_of(job, save_depth)[:-1]],
+    )
+    check_apart(save_depth, "--save-depth", results, saved)
 
     from latens.cli.dehaze import check_method, record
     from latens.data.depth import png_of_depth

@@ -15,7 +15,7 @@ from latens.cli.batch import FileBatch, Readable, save_image
 from latens.cli.common import Force, ImageComputeOptions, Model, Reporter
 from latens.cli.engines import EngineOptions
 from latens.cli.pipes import Emit, Name, through_pipe
-from latens.cli.soft_maps import SaveMaps, check_map_names, map_file, map_files
+from latens.cli.soft_maps import SaveMaps, check_map_names, check_maps, map_file, map_files
 from latens.cli.watching import WatchOptions
 from latens.errors import LimitExceeded, UsageError, counted
 from latens.launch import announce
@@ -127,6 +127,7 @@ def parts(
 
     batch = FileBatch(watching.jobs(inputs, out, plan), out, options, force=force, check=False)
     check_writable(out)
+    check_maps(save_maps, batch.jobs)
     earlier = is_earlier_summary(out)
     check_folder(out, [job.input for job in batch.jobs], force=force)
     loaded = load(model, device=options.device, threads=options.threads)

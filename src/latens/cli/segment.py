@@ -15,7 +15,7 @@ from latens.cli.batch import FileBatch
 from latens.cli.common import Force, ImageComputeOptions, Model, Output
 from latens.cli.engines import EngineOptions
 from latens.cli.pipes import Emit, Name, through_pipe
-from latens.cli.soft_maps import SaveMaps, check_map_names, map_file, map_files
+from latens.cli.soft_maps import SaveMaps, check_map_names, check_maps, map_file, map_files
 from latens.cli.watching import WatchOptions
 from latens.errors import UsageError, counted
 from latens.launch import announce
@@ -106,6 +106,7 @@ def segment(
     batch = FileBatch(watching.jobs(inputs, out, find), out, options, force=force)
     if any(job.output.suffix != ENDING for job in batch.jobs):
         raise UsageError(f"the result is a {ENDING} file", where=str(out), hint=f"name a folder or a {ENDING} file")
+    check_maps(save_maps, batch.jobs)
 
     from latens.systems.amodal.cells.predict import CellSegmenter
     from latens.systems.amodal.outputs import check_foreign, family, is_ours, join_tables

@@ -42,6 +42,14 @@ def map_files(folder: Path | None) -> Callable[[Job], Sequence[Path]]:
     return files
 
 
+def check_maps(folder: Path | None, jobs: Sequence[Job]) -> None:
+    """Raise UsageError if soft maps cannot be written into the folder, or would replace results of the jobs."""
+    from latens.data.folders import check_apart
+
+    files = map_files(folder)
+    check_apart(folder, "--save-maps", [job.output for job in jobs], [path for job in jobs for path in files(job)])
+
+
 def check_map_names(files: Sequence[InputFile], folder: Path | None) -> None:
     """Raise UsageError if the soft maps of two inputs would have the same name."""
     counts = Counter(file.relative.with_suffix("") for file in files)

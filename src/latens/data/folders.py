@@ -6,7 +6,7 @@ import contextlib
 import fnmatch
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,27 @@ def refuse_file_name(folder: Path) -> None:
     if folder.suffix.lower() in FILE_ENDINGS and not os.path.lexists(folder):
         what = "the results are several files, but this is the name of one"
         raise UsageError(what, where=str(folder), hint="name a folder with -o, or make one of this name first")
+
+
+def check_apart(folder: Path | None, option: str, results: Iterable[Path], files: Iterable[Path] = ()) -> None:
+    """Raise UsageError if the folder of a second output, which `option` names, cannot be used together with the `results`.
+
+    It cannot be a file or named as one, be or lie in a result, or get one of the results as one of its `files`.
+    """
+    if folder is None:
+        return
+    where = f"{option} {folder}"
+    taken = {os.path.realpath(path) for path in results}
+    for path in (folder, *files):
+        place = Path(os.path.realpath(path))
+        both = next((one for one in (place, *place.parents) if str(one) in taken), None)
+        if both is not None:
+            raise UsageError(f"a result of the same command is written to {both}", where=where, hint="name another folder")
+    try:
+        check_writable(folder)
+    except UsageError as error:
+        error.where, error.hint = where, "name a folder"
+        raise
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from latens.arguments import byte_size
 from latens.data.clips.reader import Clip, ClipFrame, open_clip
 from latens.data.clips.writer import ClipWriter, Coding, open_writer
 from latens.data.files import replace_durably, temporary_beside
+from latens.data.folders import check_apart
 from latens.data.placing import only_new
 from latens.data.regions.masks import Weights
 from latens.data.regions.pairing import Regions, open_regions
@@ -132,6 +133,7 @@ def compress_clip(
         raise OutputExists("the file exists already", where=str(out), hint="choose another output, or add --force")
     if isinstance(source, Iterator) and not (size is None and kbps is None):
         raise UsageError("an iterator can be read only once, and size and kbps need several passes", hint="give an array")
+    check_apart(None if save_masks is None else Path(save_masks), "--save-masks", [request.out])
     masks = MaskFiles(Path(save_masks), force=force) if save_masks is not None else None
     if masks is not None and roi is None:
         raise UsageError("there are no masks to save without a region", where="--save-masks", hint="add --roi")
