@@ -18,6 +18,7 @@ from typing import NoReturn
 import pytest
 
 from latens import catalogue, errors
+from latens.cli import waiting
 from latens.cli.common import OutputOptions, messages
 from latens.cli.main import main, run
 
@@ -207,12 +208,33 @@ def test_streams_that_are_closed_or_full(redirection: str, status: int) -> None:
     assert ("standard output" in found.stderr or "stdout" in found.stderr) == ("full" in redirection)
 
 
-@pytest.mark.parametrize(("given", "policy"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+@pytest.mark.parametrize(
+    ("given", "load", "policy", "spins"),
+    [
+        (None, "0.79 1.94 1.74 1/321 12345", "PASSIVE", "1000"),
+        (None, "0.79 1.94 1.74 2/321 12345", "PASSIVE", None),  # of two cores, another program has one
+        (None, "unknown", "PASSIVE", None),
+        (None, None, "PASSIVE", None),
+        ("ACTIVE", "0.79 1.94 1.74 1/321 12345", "ACTIVE", None),
+    ],
+)
 def test_threads_that_wait_leave_the_cores_to_others(
-    given: str | None, policy: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+    given: str | None,
+    load: str | None,
+    policy: str,
+    spins: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Capture,
 ) -> None:
-    monkeypatch.setenv("OMP_WAIT_POLICY", given or "")
-    if given is None:
-        monkeypatch.delenv("OMP_WAIT_POLICY")
+    for name, value in (("OMP_WAIT_POLICY", given), ("GOMP_SPINCOUNT", None)):
+        monkeypatch.setenv(name, value or "")
+        if value is None:
+            monkeypatch.delenv(name)
+    if load is not None:
+        (tmp_path / "load").write_text(load)
+    monkeypatch.setattr(waiting, "LOAD", str(tmp_path / "load"))
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
     assert main(["models", "--format", "quiet"]) == 0
     assert os.environ["OMP_WAIT_POLICY"] == policy
+    assert os.environ.get("GOMP_SPINCOUNT") == spins

@@ -25,6 +25,7 @@ from cyclopts.exceptions import CycloptsError, UnknownCommandError, UnknownOptio
 from latens import __version__
 from latens.cli.common import NAME, ImageOptions, OutputOptions, ReadOptions, messages, say
 from latens.cli.engines import EngineOptions
+from latens.cli.waiting import set_waiting
 from latens.errors import InputError, LatensError, LimitExceeded, StorageFull, UsageError, one_line
 
 USAGE, INTERNAL_ERROR, INTERRUPTED, BROKEN_PIPE = 2, 70, 130, 141
@@ -141,9 +142,7 @@ def asked_verb(tokens: Sequence[str]) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status; the script `latens` and `python -m latens` call this function."""
     tokens = list(sys.argv[1:] if argv is None else argv)
-    # Threads that wait for each other in a loop take the cores from other programs and then wait for these: on a busy
-    # machine, `latens demo` took six times as long. OpenMP reads this when torch is imported, which no verb has done yet.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    set_waiting()
     open_streams()
     if "" in tokens:  # Path("") is the current folder: `latens compress "$UNSET"` would take all of it
         say(f"{NAME}an argument is empty; is a variable of the shell unset?\nname the files, or . for the current folder")
