@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -274,8 +275,9 @@ def test_work_may_write_its_output_twice(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("names", [("0.txt", "0.txt"), ("0.txt", "1.txt")])
-def test_two_commands_with_one_output(tmp_path: Path, names: tuple[str, str]) -> None:
+def test_two_commands_with_one_output(tmp_path: Path, names: tuple[str, str], caplog: pytest.LogCaptureFixture) -> None:
     """The second one waits, and then finds its own result, or the result of another input, which it keeps."""
+    caplog.set_level(logging.INFO)
     jobs_of(tmp_path, {"0.txt": b"zero", "1.txt": b"one"})
     out = tmp_path / "out.up"
     first, second = (Job(tmp_path / "in" / name, out) for name in names)
@@ -304,6 +306,7 @@ run_batch([Job(Path({str(first.input)!r}), Path({str(out)!r}))], work)
             with pytest.raises(OutputExists, match="the result of working"):
                 run_batch([second], upper)
         release.join()
+        assert f"{out}: waiting for another process" in caplog.text
         assert other.wait() == 0
     assert out.read_bytes() == b"ZERO"
     assert sorted(os.listdir(tmp_path)) == [".latens.jsonl", "in", "out.up"]

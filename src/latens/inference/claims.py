@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ from latens.data.files import STANDARD_STREAM, is_special
 
 if TYPE_CHECKING:
     from latens.inference.batch import Job
+
+logger = logging.getLogger(__name__)
 
 CLAIMS = ".latens-claims"
 Claim = Callable[[Path, bool], bool]  # an output, and whether to wait: True if this process may write it
@@ -77,5 +80,7 @@ def unclaimed_first(jobs: Sequence[Job], claim: Claim) -> Iterator[Job]:
         else:
             others.append(job)
     for job in others:
-        claim(job.output, True)
+        if not claim(job.output, False):
+            logger.info("%s: waiting for another process that works on it", job.output)
+            claim(job.output, True)
         yield job
