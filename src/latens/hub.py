@@ -17,6 +17,7 @@ from pathlib import Path
 from threading import get_ident
 from typing import Any, NamedTuple, TypeVar
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
@@ -142,7 +143,8 @@ def load_network(folder: Path, system: str, kind: Any, build: Callable[[Any], N]
 def of_size(weights: Mapping[str, Tensor]) -> Iterator[None]:
     """Context in which a network is made for some weights. Raises ValueError before it takes much more memory than they do.
 
-    A parameter is registered before it is filled with values, so one that is too large never takes its memory.
+    A parameter is registered before it is filled with values, so one that is too large never takes its memory. The initial
+    values leave the caller's random state as it is.
     """
     most = LARGER * sum(weight.numel() for weight in weights.values()) + SPARE
     thread, total = get_ident(), 0
@@ -158,7 +160,8 @@ def of_size(weights: Mapping[str, Tensor]) -> Iterator[None]:
 
     hook = register_module_parameter_registration_hook(count)
     try:
-        yield
+        with torch.random.fork_rng(devices=[]):
+            yield
     finally:
         hook.remove()
 

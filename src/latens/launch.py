@@ -251,6 +251,7 @@ def evaluate(
     from latens.data.folders import check_request, check_writable, noting_request
     from latens.data.source import parse_sources
     from latens.experiments.report import Report
+    from latens.inference.device import kept_randomness, plain_torch
     from latens.settings import override, to_dict
 
     opened = open_system(arguments.text(system, "system"))
@@ -263,10 +264,12 @@ def evaluate(
     announce(loaded)
     request = {"system": system, "model": loaded.model_id, "data": places_of(data), "options": to_dict(options)}
     if folder is None:
-        return opened.evaluation.run(loaded, parse_sources(data), options, None)
+        with plain_torch(), kept_randomness(loaded.device):
+            return opened.evaluation.run(loaded, parse_sources(data), options, None)
     results = [*Report.files(opened.evaluation.name), *opened.evaluation.files]
     check_request(folder, "evaluation", request, results=results, force=force)
-    with noting_request(folder, "evaluation", request, results=results):
+    noting = noting_request(folder, "evaluation", request, results=results)
+    with noting, plain_torch(), kept_randomness(loaded.device):
         report = opened.evaluation.run(loaded, parse_sources(data), options, folder)
         report.save(folder)
     return report

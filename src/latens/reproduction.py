@@ -98,6 +98,7 @@ def _reproduced(wanted: _Request, folder: Path, *, force: bool, device: str, thr
     from latens.experiments.lab import JOURNAL
     from latens.experiments.report import Report
     from latens.experiments.trainings import with_trainings
+    from latens.inference.device import choose_device, kept_randomness, plain_torch
     from latens.settings import override, to_dict
 
     system, names = _names_of(wanted.what)
@@ -122,7 +123,8 @@ def _reproduced(wanted: _Request, folder: Path, *, force: bool, device: str, thr
         check_request(folder, each, requests[each], results=files, force=force)
     open_model = _opener(opened, wanted.model, device, threads)
     for each, artifact in artifacts.items():
-        with noting_request(folder, each, requests[each], results=[*Report.files(each), JOURNAL]):
+        noting = noting_request(folder, each, requests[each], results=[*Report.files(each), JOURNAL])
+        with noting, plain_torch(), kept_randomness(choose_device(device, threads)):
             lab = _lab_of(opened, open_model, wanted, scales[each], folder, device, threads)
             made = with_trainings(artifact.make(lab), artifact.trainings(scales[each]))
             request = {**wanted._asdict(), "what": f"{system}/{each}", "model": wanted.model and str(wanted.model)}

@@ -192,6 +192,7 @@ class _Objective:
         return torch.autocast(self.image.device.type, torch.bfloat16, enabled=self.precision == torch.bfloat16)
 
 
+@torch.enable_grad()
 def _descend(
     objective: _Objective,
     latents: Latents,

@@ -6,15 +6,17 @@ import functools
 import inspect
 import os
 import re
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from contextlib import ExitStack, contextmanager
+from typing import ParamSpec, TypeVar
 
 import torch
 
 from latens import arguments
 from latens.errors import DeviceUnavailable, LimitExceeded, UsageError
 
+P = ParamSpec("P")
 T = TypeVar("T")
 MAX_THREADS = 1024  # with more, the system may refuse new threads to all programs
 REQUEST = re.compile(r"auto|cpu|cuda(?::(?P<index>[0-9]{1,4}))?")
@@ -25,11 +27,7 @@ def choose_device(request: str | torch.device = "auto", threads: int | None = No
 
     `threads` sets the CPU threads of the whole process. Raises UsageError for another name or threads below 1,
     DeviceUnavailable for a device that this machine lacks.
-    Raises UsageError if torch's default type is not float32, which the networks need.
     """
-    if torch.get_default_dtype() != torch.float32:
-        what = f"torch's default type is {str(torch.get_default_dtype()).removeprefix('torch.')}, but the networks need float32"
-        raise UsageError(what, hint="call torch.set_default_dtype(torch.float32)")
     request = str(request)
     match = REQUEST.fullmatch(request)
     if match is None:
@@ -60,43 +58,79 @@ def available_devices() -> list[str]:
     return ["cpu", *(f"cuda:{index} ({torch.cuda.get_device_name(index)})" for index in range(count))]
 
 
+class _DefaultType:
+    """float32 as torch's default type while any thread needs it; the last one restores the type of the caller."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.users, self.before = 0, torch.float32
+        if hasattr(os, "register_at_fork"):  # a child must not inherit a lock that another thread holds
+            release = self.lock.release
+            os.register_at_fork(before=self.lock.acquire, after_in_parent=release, after_in_child=release)
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if self.users == 0:
+                self.before = torch.get_default_dtype()
+                torch.set_default_dtype(torch.float32)
+            self.users += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self.lock:
+            self.users -= 1
+            if self.users == 0:
+                torch.set_default_dtype(self.before)
+
+
+@functools.cache
+def _float32_default() -> _DefaultType:
+    return _DefaultType()
+
+
 @contextmanager
-def float32_default() -> Iterator[None]:
-    """Context in which torch's default type is float32, in which the networks compute; it is restored afterwards."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
-    try:
+def plain_torch() -> Iterator[None]:
+    """Context without the caller's settings of torch, for networks and their loading; also a decorator of functions.
+
+    The default type is float32, the default device the CPU, and autocast and inference mode are off. All are restored. The
+    default type is one of the process: other threads of the caller see float32 meanwhile.
+    """
+    with _float32_default(), ExitStack() as stack:
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        if torch.is_inference_mode_enabled():
+            stack.enter_context(torch.inference_mode(False))
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
         yield
-    finally:
-        torch.set_default_dtype(before)
 
 
-def in_float32(model: type[T]) -> type[T]:
-    """Class decorator: the public methods run in `float32_default`, so that programs may set another default type.
+@contextmanager
+def kept_randomness(device: torch.device) -> Iterator[None]:
+    """Context that may seed torch: the caller's random states, of the CPU and of `device`, are restored."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield
+
+
+def in_plain_torch(model: type[T]) -> type[T]:
+    """Class decorator: the public methods run in `plain_torch`.
 
     The steps of generators do so too, but not the code that consumes them.
     """
     for name, method in list(vars(model).items()):
         if inspect.isfunction(method) and (not name.startswith("_") or name == "__call__"):
-            setattr(model, name, _generator(method) if inspect.isgeneratorfunction(method) else _function(method))
+            setattr(model, name, plain_steps(method) if inspect.isgeneratorfunction(method) else plain_torch()(method))
     return model
 
 
-def _function(method: Callable[..., Any]) -> Callable[..., Any]:
+def plain_steps(method: Callable[P, Iterator[T]]) -> Callable[P, Iterator[T]]:
+    """Decorator of a generator function: its steps run in `plain_torch`."""
+
     @functools.wraps(method)
-    def run(*args: Any, **kwargs: Any) -> Any:
-        with float32_default():
-            return method(*args, **kwargs)
-
-    return run
-
-
-def _generator(method: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
-    @functools.wraps(method)
-    def run(*args: Any, **kwargs: Any) -> Iterator[Any]:
+    def run(*args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
         steps = method(*args, **kwargs)
         while True:
-            with float32_default():
+            with plain_torch():
                 try:
                     step = next(steps)
                 except StopIteration:

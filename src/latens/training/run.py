@@ -21,6 +21,7 @@ from latens.data.folders import check_writable, claim
 from latens.data.source import Source
 from latens.errors import Diverged, ModelError, OutputExists, UsageError
 from latens.hub import load_model, load_weights
+from latens.inference.device import kept_randomness, plain_torch
 from latens.progress import OnProgress
 from latens.settings import to_dict
 from latens.training.checkpoint import Checkpoint, load_latest
@@ -45,6 +46,8 @@ class RunResult(NamedTuple):
     ended: Literal["finished", "time"]
 
 
+@plain_torch()
+@torch.enable_grad()
 def train(
     build: Callable[[C, Sequence[Source]], Trainable],
     config: C,
@@ -84,7 +87,7 @@ def train(
     main = accelerator.is_main_process
     if main:  # before the data are read
         refuse_folder(folder, resume=resume)
-    with stop_requests() as stop:
+    with stop_requests() as stop, kept_randomness(accelerator.device):
         torch.manual_seed(config.run.seed)
         parts = build(config, sources)
         found = load_latest(folder / CHECKPOINTS) if resume else None if branch is None else start_of_branch(branch)

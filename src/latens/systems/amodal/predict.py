@@ -19,7 +19,7 @@ from latens.data.soft_maps import Maps
 from latens.data.tensors import to_tensor
 from latens.errors import counted
 from latens.hub import load_network, locate
-from latens.inference.device import choose_device, in_float32
+from latens.inference.device import choose_device, in_plain_torch, plain_torch
 from latens.inference.kept import keepable
 from latens.shapes import Bool, Float, Int, UInt8
 from latens.systems.amodal.cells.config import StarConfig
@@ -79,7 +79,7 @@ class Segmentation:
         return scene_of_placed(self.placed, self.size, file, self.scores.tolist())
 
 
-@in_float32
+@in_plain_torch
 class AmodalSegmenter(Segmenter[Segmentation]):
     """Amodal instance segmentation of images of any size: whole masks, visible masks and depth order.
 
@@ -189,6 +189,7 @@ def network_image(pixels: np.ndarray, size: int, short_side: int = 0) -> tuple[F
 
 
 @keepable
+@plain_torch()
 def load(
     place: str | Path = NAME, *, device: str | torch.device = "auto", threads: int | None = None
 ) -> AmodalSegmenter | CellSegmenter:

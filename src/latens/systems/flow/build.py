@@ -13,6 +13,7 @@ import torch
 
 from latens.data.source import Source
 from latens.errors import UsageError
+from latens.inference.device import choose_device, plain_torch
 from latens.systems.flow.config import CropsConfig, FlowConfig, ImageFlow, ImagesConfig, IntegerFlow, PointsConfig, VectorFlow
 from latens.systems.flow.dataset import ImageData, SimulatedPoints, TableData, open_points
 from latens.systems.flow.model import Flow
@@ -80,6 +81,7 @@ def _trainable(config: FlowTraining, sizes: FlowConfig, model: Flow, data: Any, 
     return Trainable(model, objective, data, after_update(config.objective, config.run.steps))
 
 
+@plain_torch()
 def fit(
     table: Any,
     *,
@@ -96,7 +98,6 @@ def fit(
     select the weights. `out` is a folder in which the run is kept. `config` replaces the recipe `toy`; its number of steps is
     replaced by `steps`, its seed by `seed`. Raises InputError for non-finite cells, constant columns, and tables of one row.
     """
-    from latens.inference.device import choose_device
     from latens.training.run import train
 
     read = read_table(table)

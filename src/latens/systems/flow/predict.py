@@ -18,7 +18,7 @@ from latens.data.images import ImageLike, Pixels, read_image
 from latens.data.squares import center_square
 from latens.errors import InputError, ModelError, ModelMissing, UnreadableInput, UsageError
 from latens.hub import fitting, load_network, locate, read_config
-from latens.inference.device import choose_device, in_float32
+from latens.inference.device import choose_device, in_plain_torch, plain_torch
 from latens.inference.kept import keepable
 from latens.inference.many import OnError, many
 from latens.shapes import Float, UInt8
@@ -57,7 +57,7 @@ class Density:
         }
 
 
-@in_float32
+@in_plain_torch
 class DensityModel:
     """A flow on images or on rows, loaded for use. Log-densities are natural logarithms.
 
@@ -310,6 +310,7 @@ def as_images(x: Float[Tensor, "n C S S"]) -> Pixels:
 
 
 @keepable
+@plain_torch()
 def load(place: str | Path = NAME, *, device: str | torch.device = "auto", threads: int | None = None) -> DensityModel:
     """Loads a flow by name, model folder or hub id.
 

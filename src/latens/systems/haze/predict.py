@@ -19,7 +19,7 @@ from latens.data.images import ImageLike, LoadedImage, Pixels, read_image
 from latens.data.tensors import to_pixels, to_tensor
 from latens.errors import ModelMissing, UsageError
 from latens.hub import locate
-from latens.inference.device import choose_device, in_float32
+from latens.inference.device import choose_device, in_plain_torch, plain_torch
 from latens.inference.kept import keepable
 from latens.inference.many import OnError, many
 from latens.nn.filters import guided_filter, luminance
@@ -61,7 +61,7 @@ class UsedModel(NamedTuple):
     precision: str
 
 
-@in_float32
+@in_plain_torch
 class Haze:
     """Removal and synthesis of haze for images of any size; gray images stay gray, and alpha is preserved.
 
@@ -386,6 +386,7 @@ def color_of(airlight: Any) -> list[float]:
 
 
 @keepable
+@plain_torch()
 def load(name_or_path: str | Path = "haze", *, device: str | torch.device = "auto", threads: int | None = None) -> Haze:
     """All bundled methods ("haze"), or those and a model by name, from a folder or a hub id.
 

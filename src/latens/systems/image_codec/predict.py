@@ -28,7 +28,7 @@ from latens.data.limits import current_limits
 from latens.data.metadata import Metadata, unpack_metadata
 from latens.errors import Corrupt, ModelError, ModelMismatch, StreamError, UsageError
 from latens.hub import fitting, load_network, locate
-from latens.inference.device import choose_device, in_float32
+from latens.inference.device import choose_device, in_plain_torch, plain_torch
 from latens.inference.kept import keepable
 from latens.inference.many import OnError, many
 from latens.metrics.image import psnr as measured_psnr
@@ -84,7 +84,7 @@ class Estimate(NamedTuple):
     psnr: float
 
 
-@in_float32
+@in_plain_torch
 class ImageCodec(Stages):
     """Compresses images of any size to bytes and decodes them. Gray images stay gray; alpha is coded losslessly.
 
@@ -310,6 +310,7 @@ def bundled_model_of(data: bytes) -> str | None:
 
 
 @keepable
+@plain_torch()
 def load(
     name_or_path: str | Path = "image_codec_joint", *, device: str | torch.device = "auto", threads: int | None = None
 ) -> ImageCodec:

@@ -20,7 +20,7 @@ from latens.data.images import LoadedImage
 from latens.data.metadata import pack_metadata
 from latens.data.tensors import part_of, to_bytes, to_floats
 from latens.errors import Corrupt
-from latens.inference.device import in_float32, transform_precision
+from latens.inference.device import in_plain_torch, transform_precision
 from latens.inference.tiling import in_blocks, spans
 from latens.nn.reach import halo
 from latens.shapes import Float, Int
@@ -41,7 +41,7 @@ ROW_BLOCK_PIXELS = 2**21  # larger images are transformed in row blocks of about
 PADDING_MARGIN = 1  # latent rows and columns outside the image that are coded
 
 
-@in_float32
+@in_plain_torch
 class Stages:
     """Model and frozen coding of a codec. The methods are the steps of the diagram in model.py, in this order."""
 

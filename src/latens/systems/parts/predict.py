@@ -21,7 +21,7 @@ from latens.data.squares import center_square
 from latens.data.tensors import to_pixels, to_tensor
 from latens.errors import InputError, LimitExceeded, ModelError, UsageError
 from latens.hub import load_network, locate
-from latens.inference.device import choose_device, in_float32
+from latens.inference.device import choose_device, in_plain_torch, plain_torch
 from latens.inference.kept import keepable
 from latens.inference.many import OnError, many
 from latens.nn.stages import normalized
@@ -66,7 +66,7 @@ class Measured(NamedTuple):
     kl_occ: Float[Tensor, "N"]
 
 
-@in_float32
+@in_plain_torch
 class Parts:
     """Parts in images of any size, which are resized to `resolution` pixels on the shorter side.
 
@@ -286,6 +286,7 @@ def check_most(most: int) -> None:
 
 
 @keepable
+@plain_torch()
 def load(place: str | Path = NAME, *, device: str | torch.device = "auto", threads: int | None = None) -> Parts:
     """Load a model by name, model folder or hub id.
 

@@ -18,7 +18,7 @@ from latens.catalogue import training_data
 from latens.data.images import ImageLike, read_image
 from latens.errors import LatensError, ModelError, UsageError
 from latens.hub import fitting, load_network, locate, read_config
-from latens.inference.device import choose_device, in_float32
+from latens.inference.device import choose_device, in_plain_torch, plain_torch
 from latens.inference.kept import keepable
 from latens.inference.many import OnError, many
 from latens.settings import decode
@@ -93,7 +93,7 @@ class GradedTray(NamedTuple):
         ]
 
 
-@in_float32
+@in_plain_torch
 class SeedlingGrader:
     """A loaded seedling model. `classes` are "failure" and "success", or the classes of its training data."""
 
@@ -307,6 +307,7 @@ def _calibration(plain: Mapping[str, Any]) -> Calibration:
 
 
 @keepable
+@plain_torch()
 def load(place: str | Path, *, device: str | torch.device = "auto", threads: int | None = None) -> SeedlingGrader:
     """Loads a model by name, folder or hub id. Raises ModelMissing, ModelError or DeviceUnavailable."""
     folder = locate(place)

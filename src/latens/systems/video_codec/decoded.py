@@ -10,6 +10,7 @@ from typing import BinaryIO, NamedTuple
 
 from latens.codes.clip_stream import ClipDamage, ClipSection
 from latens.errors import Corrupt
+from latens.inference.device import plain_steps
 from latens.systems.video_codec.exact import QUALITY_STEPS
 from latens.systems.video_codec.format import (
     SOUND,
@@ -59,6 +60,7 @@ class DecodedClip:
     def __next__(self) -> ClipFrame:
         return next(self._frames)
 
+    @plain_steps
     def _decode(self) -> Iterator[ClipFrame]:
         with self._held:
             yield from self._parts()

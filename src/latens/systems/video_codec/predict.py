@@ -20,7 +20,7 @@ from latens.data.clips.reader import Clip
 from latens.data.files import reading
 from latens.errors import Corrupt, ModelError, ModelMismatch, UsageError
 from latens.hub import fitting, load_network, locate
-from latens.inference.device import choose_device, in_float32, transform_precision
+from latens.inference.device import choose_device, in_plain_torch, plain_torch, transform_precision
 from latens.systems.video_codec.chunk_coder import ChunkCoder
 from latens.systems.video_codec.chunk_model import ChunkCodec
 from latens.systems.video_codec.config import (
@@ -60,7 +60,7 @@ DEFAULT_QUALITY = 4.0
 DEFAULT_GAIN, SPARE = 32.0, 4.0  # see `VideoCodec.default_gain`
 
 
-@in_float32
+@in_plain_torch
 class VideoCodec:
     """Compresses clips to `.ltv` bytes and decodes them, for every kind of model.
 
@@ -288,6 +288,7 @@ def _for_coding(config: VideoModel) -> ScaleSpaceFlow | ChunkCodec:
     return model
 
 
+@plain_torch()
 def load(
     name_or_path: str | Path = "video_codec", *, device: str | torch.device = "auto", threads: int | None = None
 ) -> VideoCodec:

@@ -12,7 +12,7 @@ import torch
 from latens.arguments import real
 from latens.data.instances import Placed
 from latens.errors import UsageError
-from latens.inference.device import in_float32
+from latens.inference.device import in_plain_torch
 from latens.shapes import UInt8
 from latens.systems.amodal.cells.config import STRIDE, StarConfig
 from latens.systems.amodal.cells.fields import Contrast, Kind, contrast_of, kind_of
@@ -66,7 +66,7 @@ def checked_diameter(diameter: float | None) -> float | None:
     raise UsageError(what, where="diameter", hint="leave it out, and it is estimated")
 
 
-@in_float32
+@in_plain_torch
 class CellSegmenter(Segmenter[CellSegmentation]):
     """Nuclei of any number in images of any size, with their whole outlines where they overlap."""
 
