@@ -6,7 +6,6 @@ Standard library only.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import stat
 from collections.abc import Iterable, Iterator
@@ -14,7 +13,6 @@ from pathlib import Path
 
 from latens.errors import OutputExists
 
-NO_LINKS = frozenset({errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK, errno.EACCES, errno.EINVAL})
 _absent: set[str] = set()  # outputs of work in progress at which no file was
 
 
@@ -40,30 +38,15 @@ def is_unwritten(path: Path) -> bool:
 def place(temporary: Path, target: Path) -> None:
     """Rename a finished file to `target`, whose permissions are kept.
 
-    Raises OutputExists if `target` is protected by `only_new` and exists now.
+    Raises OutputExists if `target` is protected by `only_new` and exists now. Only the microseconds between this test and the
+    rename are without protection: a link would have none, but file systems without links exist.
     """
-    if str(target) not in _absent:
-        _keep_mode(target, temporary)
-        os.replace(temporary, target)
-        return
-    try:
-        os.link(temporary, target)  # a rename would replace a file that appears at this moment
-    except FileExistsError:
-        raise _appeared(target) from None
-    except OSError as error:
-        if error.errno not in NO_LINKS:
-            raise
-        if os.path.lexists(target):
-            raise _appeared(target) from None
-        os.replace(temporary, target)
-    else:
-        os.unlink(temporary)
-    _absent.discard(str(target))
-
-
-def _appeared(target: Path) -> OutputExists:
-    what = "this file appeared while latens worked on its result, and is kept"
-    return OutputExists(what, where=str(target), hint="name another output with -o, or add --force to replace it")
+    if str(target) in _absent and os.path.lexists(target):
+        what = "this file appeared while latens worked on its result, and is kept"
+        raise OutputExists(what, where=str(target), hint="name another output with -o, or add --force to replace it")
+    _keep_mode(target, temporary)
+    _absent.discard(str(target))  # before the rename: Ctrl-C after it must not make the result a file of others
+    os.replace(temporary, target)
 
 
 def _keep_mode(target: Path, temporary: Path) -> None:
