@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 import os
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 from PIL import Image
 
 import latens
+from latens.cli.common import OutputOptions, Reporter
 from latens.cli.main import main
 from latens.data.files import MAX_NAME, fitting_name, write_atomic, writing
 from latens.data.inputs import find_inputs
@@ -72,6 +74,21 @@ def test_folder_jobs_go_on_where_stdout_is_strict(form: str, folder: Path, tmp_p
     if form == "json":
         inputs = {json.loads(line)["input"] for line in done.stdout.decode().splitlines()}
         assert inputs == {str(folder / RAW), str(folder / "b.png")}
+
+
+def test_density_writes_scores_of_any_name(folder: Path, tmp_path: Path) -> None:
+    for _ in range(2):
+        assert main(["density", str(folder), "-o", str(tmp_path / "out"), "--draws", "1", "--device", "cpu"]) == 0
+    names = {json.loads(path.read_bytes())["file"] for path in (tmp_path / "out").glob("*.json")}
+    assert names == {RAW, "b.png"}
+    assert len((tmp_path / "out" / "scores.csv").read_text().splitlines()) == 3
+
+
+def test_lines_of_json_are_json_in_every_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="backslashreplace")
+    monkeypatch.setattr(sys, "stdout", written)
+    Reporter(OutputOptions(format="json")).result({"input": "ä\U0001f600.png"}, "")
+    assert json.loads(written.buffer.getvalue()) == {"input": "ä\U0001f600.png"}
 
 
 def test_segment_writes_tables_of_any_name(folder: Path, tmp_path: Path, capsys: Capture) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ import pytest
 from PIL import Image
 
 from latens.cli.main import main
+from latens.errors import InputError
+from latens.systems.parts.naming.outputs import cvat_stems
 
 Capture = pytest.CaptureFixture[str]
 
@@ -88,6 +91,23 @@ def test_exports_into_folders(form: str, photos: Path) -> None:
     mask = np.asarray(Image.open(folder / "SegmentationClass" / "0.png"))
     assert {tuple(color) for color in mask.reshape(-1, 3).tolist()} <= known
     assert len((folder / "ImageSets" / "Segmentation" / "default.txt").read_text().split()) == 5
+
+
+def test_cvat_lists_of_any_name_and_refused_ones(photos: Path, capsys: Capture) -> None:
+    """Two images with one name in CVAT, which would share a mask, are refused before any work."""
+    raw = os.fsdecode(b"caf\xe9.png")
+    Path("photos/0.png").rename(f"photos/{raw}")
+    words = ["parts", "photos", "--clusters", "2", "--export", "cvat", "--device", "cpu", "-o"]
+    assert main([*words, "found"]) == 0
+    listed = Path("found/cvat/ImageSets/Segmentation/default.txt").read_bytes()
+    assert b"caf\xe9\n" in listed
+    assert Path(f"found/cvat/SegmentationClass/{raw}").is_file()
+    Image.open("photos/1.png").save("photos/1.jpg")
+    assert main([*words, "other"]) == 3
+    assert "1.png: CVAT knows images by their names without endings, which 1.jpg also has" in capsys.readouterr().err
+    assert not list(Path("other").rglob("*_labels.png"))
+    with pytest.raises(InputError, match="colon"):
+        cvat_stems(["a.png"], ["sky: blue"])
 
 
 @pytest.mark.parametrize(

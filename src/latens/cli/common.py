@@ -187,7 +187,8 @@ class Reporter:
         """One result: the record as a line of JSON, or the text for people."""
         stream = sys.stderr if self._results_to_stderr else sys.stdout
         if self.format == "json":
-            line = json.dumps(record, ensure_ascii=False, default=str)
+            ascii_only = not str(stream.encoding).lower().startswith("utf")
+            line = json.dumps(record, ensure_ascii=ascii_only, default=str)
             print(CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", line), file=stream, flush=True)
         elif self.format == "human":
             text = without_shown(text, record.get("notes", ()))

@@ -75,7 +75,7 @@ def score_one(flow: DensityModel, job: Job, draws: int) -> tuple[dict[str, Any],
 
     (found,) = flow.density_of([one_square(job.input, flow.config)], draws=draws)  # type: ignore[arg-type]
     plain = found.to_dict()
-    write_atomic(job.output, (json.dumps({"file": job.relative, **plain}, ensure_ascii=False) + "\n").encode())
+    write_atomic(job.output, (json.dumps({"file": job.relative, **plain}) + "\n").encode())
     return {**plain, "text": line_of(str(job.output), found, draws)}, row_of(job.relative, plain)
 
 

@@ -66,4 +66,4 @@ def export(
             text = f"{folder / made.file}: {human_size(made.bytes)}, {compared}"
             reporter.result({"path": str(folder / made.file), **made._asdict()}, text)
         described = {"system": system, "model": loaded.name, "weights": loaded.model_id, "graphs": found}
-        write_atomic(folder / DESCRIPTION, (json.dumps(described, indent=1, ensure_ascii=False) + "\n").encode())
+        write_atomic(folder / DESCRIPTION, (json.dumps(described, indent=1) + "\n").encode())

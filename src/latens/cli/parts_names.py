@@ -76,7 +76,7 @@ def name_images(
     from latens.inference.batch import plan_jobs
     from latens.inference.finished import Request
     from latens.systems.parts.naming.examples import LABELS
-    from latens.systems.parts.naming.outputs import IMAGES, PAGE, TABLE, read_entry
+    from latens.systems.parts.naming.outputs import IMAGES, PAGE, TABLE, cvat_stems, read_entry
     from latens.systems.parts.naming.query import parse
 
     if watching.watch and naming.clusters is not None:
@@ -101,6 +101,8 @@ def name_images(
     check_request(out, NAMING, settings, results=[TABLE, IMAGES, PAGE, LABELS, NAMES], force=force)
     if naming.export is not None:
         check_export(naming.export, out, force=force)
+    if naming.export == "cvat":
+        cvat_stems((job.relative or job.input.name for job in batch.jobs), namer.distinct)
     report = batch.run(work, Request(NAMING, settings, outputs=lambda job: [job.output, arrays(job)]))
     failed = {failure.input for failure in report.failed}
     good = [job for job in batch.jobs if str(job.input) not in failed]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from latens.data.instances import Collection, Instance, Scene
 from latens.data.masks import encode
 from latens.data.packs import read_pack
 from latens.data.squares import shrink
-from latens.errors import LatensError, UnreadableInput, counted
+from latens.errors import InputError, LatensError, UnreadableInput, counted, one_line
 from latens.inference.page import Block, Figure, Gallery, Page, Section, Table
 from latens.shapes import Float, UInt8
 from latens.systems.parts.gallery import part_colors
@@ -134,7 +135,7 @@ def write_tables(entries: Mapping[str, Entry], names: Sequence[str], outliers: O
     ]
     write_atomic(out / TABLE, csv_bytes([COLUMNS, *rows]))
     write_atomic(out / IMAGES, csv_bytes([IMAGE_COLUMNS, *lines]))
-    write_atomic(out / LABELS, "".join(f"{number} {name}\n" for number, name in enumerate(names, start=1)).encode())
+    write_atomic(out / LABELS, "".join(f"{number} {one_line(name)}\n" for number, name in enumerate(names, start=1)).encode())
     return [out / TABLE, out / IMAGES, out / LABELS]
 
 
@@ -209,9 +210,9 @@ def write_cvat(labels: Mapping[str, Path], names: Sequence[str], out: Path) -> l
     palette = np.concatenate([np.zeros((1, 3), np.uint8), colors(len(names))])
     lines = ["# label:color_rgb:parts:actions", "background:0,0,0::"]
     lines += [f"{name}:{','.join(map(str, color))}::" for name, color in zip(names, palette[1:].tolist(), strict=True)]
+    stems = cvat_stems(labels, names)
     written = [out / "labelmap.txt", out / "ImageSets" / "Segmentation" / "default.txt"]
     write_atomic(written[0], ("\n".join(lines) + "\n").encode())
-    stems = {image: Path(image).with_suffix("").as_posix() for image in labels}
     for image, path in labels.items():
         with Image.open(path) as stored:
             colored = Image.fromarray(palette[np.asarray(stored)])
@@ -219,5 +220,24 @@ def write_cvat(labels: Mapping[str, Path], names: Sequence[str], out: Path) -> l
         colored.save(stream, "PNG")
         written.append(out / "SegmentationClass" / f"{stems[image]}.png")
         write_atomic(written[-1], stream.getvalue())
-    write_atomic(written[1], "".join(f"{stem}\n" for stem in stems.values()).encode())
+    write_atomic(written[1], os.fsencode("".join(f"{stem}\n" for stem in stems.values())))
     return written
+
+
+def cvat_stems(images: Iterable[str], names: Sequence[str]) -> dict[str, str]:
+    """The name of every image in CVAT, without its ending. Raises InputError where lists of CVAT cannot have a name."""
+    stems: dict[str, str] = {}
+    first: dict[str, str] = {}
+    for image in images:
+        stems[image] = Path(image).with_suffix("").as_posix()
+        other = first.setdefault(stems[image], image)
+        if other != image:
+            what = f"CVAT knows images by their names without endings, which {other} also has"
+            raise InputError(what, where=image, hint="rename one of the two, or export to coco or labelme")
+        if "\n" in image:
+            raise InputError("CVAT has no image with a line end in its name", where=image, hint="rename the image")
+    for name in names:
+        if ":" in name or "\n" in name:
+            hint = "change it in names/config.json, or export to coco or labelme"
+            raise InputError("CVAT has no name with a colon or a line end", where=name, hint=hint)
+    return stems
