@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ import pytest
 import torch
 from PIL import Image
 
+from latens.data.depth import read_depth
 from latens.data.image_output import WRITTEN, check_ending, to_pil, write_image
 from latens.data.images import IMAGE_ENDINGS, read_image
 from latens.errors import InputError, StorageFull, UsageError
+from latens.systems.flow.table import read_table
 
 RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
 COLORS = np.stack([RAMP, RAMP.T, 255 - RAMP], axis=-1)
@@ -37,6 +40,17 @@ def test_arrays() -> None:
     assert np.array_equal(with_alpha.alpha, RAMP)
     assert read_image(RAMP > 127).pixels[..., 0].tolist() == np.where(RAMP > 127, 255, 0).tolist()
     assert np.array_equal(read_image(COLORS[:, ::-1]).pixels, COLORS[:, ::-1])
+
+
+def test_subclasses_of_arrays() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PendingDeprecationWarning)
+        assert np.array_equal(read_image(np.asmatrix(RAMP)).pixels[..., 0], RAMP)
+    assert np.array_equal(read_image(np.ma.masked_array(COLORS)).pixels, COLORS)
+    masked = np.ma.masked_greater(RAMP, 9)
+    for read in (read_image, read_depth, read_table):
+        with pytest.raises(InputError, match="masked"):
+            read(masked)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])

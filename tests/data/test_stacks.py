@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+import torch
 from PIL import Image
 
 from latens.data.images import LoadedImage, read_image
@@ -286,6 +287,15 @@ def test_values_in_memory_are_stretched_like_the_same_values_in_a_file(tmp_path:
     assert (expected.min(), expected.max()) == (0, 255)
     for source in in_memory(values, tmp_path / "x.tif"):
         assert np.array_equal(memory_frame(source), expected), type(source)
+
+
+def test_tensors_and_buffers_are_stretched_like_arrays_and_bytes(tmp_path: Path) -> None:
+    for values in (deep(np.random.default_rng(0), (20, 24)), deep(np.random.default_rng(0), (20, 24, 3))):
+        tifffile.imwrite(tmp_path / "x.tif", values, photometric="rgb" if values.ndim == 3 else "minisblack")
+        data, signed = (tmp_path / "x.tif").read_bytes(), torch.from_numpy(values.astype(np.int32))
+        tensor = signed.permute(2, 0, 1) if values.ndim == 3 else signed
+        for source in (bytearray(data), memoryview(data), tensor):
+            assert np.array_equal(memory_frame(source), read_frame(tmp_path / "x.tif")), type(source)
 
 
 @pytest.mark.parametrize("name", DEEP_KINDS)

@@ -91,6 +91,14 @@ def test_arrays_and_tensors_keep_shape_and_type(array: np.ndarray) -> None:
             assert result.dtype == (torch.uint8 if given.dtype == torch.bool else given.dtype)
 
 
+def test_results_above_the_range_of_int16_end_at_its_largest_value() -> None:
+    bright = Image.fromarray(np.full((4, 4), 200, np.uint8))
+    dark = np.full((4, 4), 20000, np.int16)
+    assert as_given(bright, dark).tolist() == np.full((4, 4), 32767).tolist()
+    assert as_given(bright, torch.from_numpy(dark)).tolist() == np.full((4, 4), 32767).tolist()
+    assert as_given(bright, dark.astype(np.int32)).tolist() == np.full((4, 4), 200 * 257).tolist()
+
+
 @pytest.mark.parametrize(("name", "container"), [("PNG", "PNG"), ("WEBP", "WEBP"), ("TIFF", "TIFF"), ("GIF", "PNG")])
 def test_bytes_give_a_file_in_their_container(name: str, container: str) -> None:
     stream = io.BytesIO()

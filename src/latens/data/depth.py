@@ -22,7 +22,7 @@ from PIL import Image, UnidentifiedImageError
 
 from latens.data.exr import read_exr
 from latens.data.files import read_bytes
-from latens.data.image_arrays import ROW_BLOCK
+from latens.data.image_arrays import ROW_BLOCK, plain_array
 from latens.data.limits import current_limits, hint, too_many_pixels
 from latens.data.npy import load_array
 from latens.data.tiff import FLOAT, first_values, page_kind
@@ -145,7 +145,7 @@ def measured_depth(
     another size, without any measurement, or with NaN or negative depth, and LimitExceeded.
     """
     where = None if isinstance(source, np.ndarray) else str(source)
-    values = source if isinstance(source, np.ndarray) else _stored(Path(source), form.channel)
+    values = plain_array(source) if isinstance(source, np.ndarray) else _stored(Path(source), form.channel)
     if values.ndim == 3 and 1 in (values.shape[0], values.shape[2]):
         values = values[..., 0] if values.shape[2] == 1 else values[0]
     if values.ndim != 2 or values.dtype.kind not in "uif" or not values.size:

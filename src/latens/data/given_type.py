@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-import sys
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from PIL import Image
 
+from latens.data.image_arrays import is_tensor
 from latens.data.image_output import image_bytes
 from latens.errors import InputError
 
@@ -35,12 +35,12 @@ def as_given(image: Image.Image, source: Any) -> Any:
     """A result of the image `source` in its type.
 
     An array or tensor has the shape, the type of values and the device of the source: floats in [0, 1], integers of more than 8
-    bits in 0..65535 (of 8-bit precision), bool as uint8. Bytes are a file in the container of the source, or PNG if latens does
-    not write it. A path or a PIL image gives a PIL image.
+    bits in 0..65535 (of 8-bit precision; int16 ends at 32767), bool as uint8. Bytes are a file in the container of the source,
+    or PNG if latens does not write it. A path or a PIL image gives a PIL image.
     """
     if isinstance(source, np.ndarray):
         return _array(image, source)
-    if "torch" in sys.modules and isinstance(source, sys.modules["torch"].Tensor):
+    if is_tensor(source):
         return _tensor(image, source)
     if isinstance(source, bytes | bytearray | memoryview):
         return image_bytes(image, _container(bytes(source)))
@@ -53,8 +53,8 @@ def _array(image: Image.Image, source: np.ndarray) -> np.ndarray:
     kind = source.dtype
     if kind == np.uint8 or kind == np.bool_:
         return np.array(pixels)
-    scaled = pixels.astype(np.float64) / 255 if kind.kind == "f" else pixels.astype(np.uint32) * 257
-    result: np.ndarray = scaled.astype(kind)
+    scaled = pixels.astype(np.float64) / 255 if kind.kind == "f" else pixels.astype(np.int64) * 257
+    result: np.ndarray = (scaled if kind.kind == "f" else scaled.clip(max=np.iinfo(kind).max)).astype(kind)
     return result
 
 
@@ -69,7 +69,7 @@ def _tensor(image: Image.Image, source: torch.Tensor) -> torch.Tensor:
     elif source.dtype in (torch.uint8, torch.bool):
         return pixels.reshape(source.shape).to(source.device)
     else:
-        values = pixels.int() * 257
+        values = (pixels.int() * 257).clamp(max=min(torch.iinfo(source.dtype).max, 65535))
     return values.to(source.dtype).reshape(source.shape).to(source.device)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeGuard
 
 import numpy as np
 
@@ -39,15 +40,26 @@ def check_size(width: int, height: int, where: str | None, limits: ImageLimits) 
 
 def from_array(array: np.ndarray[Any, Any], limits: ImageLimits) -> LoadedImage:
     """The image of an array; forms as in `read_image`. Raises InputError or LimitExceeded."""
-    check_array(array, limits)
-    return from_values(array, None)
+    return from_values(image_array(array, limits), None)
 
 
-def check_array(array: np.ndarray[Any, Any], limits: ImageLimits) -> None:
-    """Raises InputError unless the shape is one of an image, UnreadableInput for an empty one, LimitExceeded."""
+def image_array(array: np.ndarray[Any, Any], limits: ImageLimits) -> np.ndarray[Any, Any]:
+    """`plain_array` of an image.
+
+    Raises also InputError unless the shape is one of an image, UnreadableInput for an empty one, LimitExceeded.
+    """
+    array = plain_array(array)
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
         raise InputError(f"an array of shape {array.shape} is not one image", hint=_shape_hint(array))
     check_size(array.shape[1], array.shape[0], None, limits)
+    return array
+
+
+def plain_array(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The array without its subclass: np.matrix has other indices, with which numpy crashes. InputError for masked values."""
+    if np.ma.is_masked(array):
+        raise InputError("the array has masked values", hint="fill them first: array.filled(0)")
+    return np.asarray(array)
 
 
 def from_values(array: np.ndarray[Any, Any], where: str | None) -> LoadedImage:
@@ -70,8 +82,18 @@ def _shape_hint(array: np.ndarray[Any, Any]) -> str:
     return "arrays are (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)"
 
 
+def is_tensor(source: object) -> TypeGuard[torch.Tensor]:
+    """True for a tensor; torch is not imported."""
+    return "torch" in sys.modules and isinstance(source, sys.modules["torch"].Tensor)
+
+
 def from_tensor(tensor: torch.Tensor, limits: ImageLimits) -> LoadedImage:
     """The image of a tensor; forms as in `read_image`. Raises InputError or LimitExceeded."""
+    return from_array(array_of(tensor, limits), limits)
+
+
+def array_of(tensor: torch.Tensor, limits: ImageLimits) -> np.ndarray[Any, Any]:
+    """The values (H, W, C) of a tensor; forms as in `read_image`. Raises InputError or LimitExceeded."""
     shape = tuple(tensor.shape)
     if tensor.ndim == 4 and shape[0] == 1:
         tensor = tensor[0]
@@ -84,11 +106,11 @@ def from_tensor(tensor: torch.Tensor, limits: ImageLimits) -> LoadedImage:
     check_size(tensor.shape[2], tensor.shape[1], None, limits)
     try:
         tensor = tensor.detach().permute(1, 2, 0).cpu()
-        values = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+        values: np.ndarray[Any, Any] = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
     except (TypeError, RuntimeError) as error:  # sparse, quantized, or without values
         what = f"a tensor of {tensor.dtype} on {tensor.device} with the layout {tensor.layout} cannot be read"
         raise InputError(what, hint="give a dense tensor with values") from error
-    return from_array(values, limits)
+    return values
 
 
 def to_8_bits(values: np.ndarray[Any, Any], where: str | None, notes: list[str]) -> Pixels:

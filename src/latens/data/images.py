@@ -13,7 +13,6 @@ import logging
 import os
 import stat
 import struct
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias, Union
@@ -34,6 +33,7 @@ from latens.data.image_arrays import (
     from_array,
     from_tensor,
     from_values,
+    is_tensor,
     to_8_bits,
 )
 from latens.data.limits import ImageLimits, current_limits, hint, too_many_pixels
@@ -111,7 +111,7 @@ def read_image(source: ImageLike, *, limits: ImageLimits | None = None) -> Loade
             return _from_pil(source, None, limits)
     if isinstance(source, np.ndarray):
         return from_array(source, limits)
-    if "torch" in sys.modules and isinstance(source, sys.modules["torch"].Tensor):
+    if is_tensor(source):
         return from_tensor(source, limits)
     raise InputError(f"a {type(source).__name__} is not an image", hint="give a path, bytes, a PIL image, an array or a tensor")
 

@@ -21,7 +21,7 @@ from PIL import Image, UnidentifiedImageError
 
 from latens.data.channels import current_channel, pick
 from latens.data.files import reading
-from latens.data.image_arrays import check_array, check_size
+from latens.data.image_arrays import array_of, check_size, image_array, is_tensor
 from latens.data.images import ImageLike, ImageLimits, Pixels, decoding, read_image
 from latens.data.limits import current_limits, too_many_pixels
 from latens.data.planes import channel_frames
@@ -120,16 +120,18 @@ def memory_frame(image: ImageLike, limits: ImageLimits | None = None) -> Pixels:
     """
     limits = limits or current_limits()
     with decoding(None):
+        if is_tensor(image) and not image.is_floating_point():
+            image = array_of(image, limits)
         if isinstance(image, np.ndarray):
-            check_array(image, limits)
+            image = image_array(image, limits)
             if image.dtype not in (np.bool_, np.uint8):
                 return shown(image)
         elif isinstance(image, Image.Image) and image.mode in GRAY_DEEP:
             check_size(*image.size, None, limits)
             kind = kind_of(image)
             return stretch(np.asarray(image) if kind is None else kind.black_is_zero(np.asarray(image)))
-        elif isinstance(image, bytes):
-            return _bytes_frame(image, limits)
+        elif isinstance(image, bytes | bytearray | memoryview):
+            return _bytes_frame(bytes(image), limits)
     return read_image(image, limits=limits).pixels
 
 

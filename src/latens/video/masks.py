@@ -10,6 +10,7 @@ import numpy as np
 
 from latens.data.clips.reader import Clip, ClipFrame
 from latens.data.files import write_atomic
+from latens.data.image_arrays import plain_array
 from latens.data.image_output import png_bytes
 from latens.data.records import Records
 from latens.data.regions.masks import MaskReader, Weights
@@ -25,6 +26,7 @@ class GivenMasks(Notes):
     """
 
     def __init__(self, masks: np.ndarray[Any, Any], clip: Clip, ids: frozenset[int] | None = None) -> None:
+        masks = plain_array(masks)
         if masks.ndim not in (2, 3) or masks.dtype not in (np.dtype(bool), np.dtype(np.uint8)):
             what = f"masks of shape {masks.shape} and type {masks.dtype}"
             raise InputError(what, hint="give (T, H, W) or (H, W), bool or uint8")

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from latens.data.files import read_bytes
+from latens.data.image_arrays import plain_array
 from latens.data.npy import load_array
 from latens.errors import InputError, UnreadableInput
 from latens.shapes import Float
@@ -40,7 +41,7 @@ def read_table(source: Any) -> NumberTable:
     names = tuple(map(str, source.columns)) if hasattr(source, "columns") else ()
     plain = source.detach().cpu().numpy() if hasattr(source, "detach") else source
     try:
-        rows = np.asarray(plain, dtype=np.float64)
+        rows = plain_array(plain).astype(np.float64)
     except (TypeError, ValueError) as error:
         raise InputError(
             f"a {type(source).__name__} is not a table of numbers ({error})", hint="leave text columns out"
