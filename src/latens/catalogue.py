@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -308,7 +309,7 @@ def folder_of(name_or_path: str | Path) -> Path:
     if name in SYSTEMS and name not in MODELS and not Path(name).is_dir():
         hint = f"train one with `latens train {name} --data DIR -o runs/{name}`, then name runs/{name}/best (--model)"
         raise ModelMissing("no model of this system is bundled", where=name, hint=hint)
-    if name not in MODELS and not Path(name).exists():
+    if name not in MODELS and not os.path.exists(name):  # False also for names that are too long
         known = f"known names: {', '.join(MODELS)}"
         hint = did_you_mean(name, (*MODELS, *ALIASES), "")
         raise ModelMissing("no model or folder of this name", where=name, hint=f"{hint} {known} (see `latens models`)".strip())

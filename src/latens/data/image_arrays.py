@@ -10,7 +10,7 @@ import numpy as np
 
 from latens.data.limits import ImageLimits
 from latens.data.metadata import Metadata
-from latens.errors import InputError, UnreadableInput
+from latens.errors import InputError, UnreadableInput, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -60,6 +60,12 @@ def plain_array(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     if np.ma.is_masked(array):
         raise InputError("the array has masked values", hint="fill them first: array.filled(0)")
     return np.asarray(array)
+
+
+def check_uint8(pixels: object) -> None:
+    """Raises UsageError unless the pixels are an array (H, W, 3) of uint8."""
+    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise UsageError("these are no pixels", where="pixels", hint="give uint8 (H, W, 3), or use the method for images")
 
 
 def from_values(array: np.ndarray[Any, Any], where: str | None) -> LoadedImage:

@@ -13,7 +13,7 @@ import logging
 import os
 import stat
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias, Union
 
@@ -57,6 +57,7 @@ __all__ = [
     "decoding",
     "frames_note",
     "read_each",
+    "read_each_frame",
     "read_image",
 ]
 
@@ -167,6 +168,28 @@ def _from_stream(stream: BinaryIO, where: str | None, limits: ImageLimits) -> Lo
 def read_each(paths: Iterable[Path]) -> Iterator[tuple[Path, Pixels]]:
     """Path and pixels of every readable image; a warning reports each unreadable one."""
     yield from readable(paths, lambda path: (path, read_image(path).pixels))
+
+
+def read_each_frame(frames: Iterable[ImageLike]) -> Iterator[LoadedImage]:
+    """The images of a clip in memory: a batch (T, H, W, 3) or (T, 3, H, W), or any iterable of images.
+
+    Raises InputError for frames of several sizes and for what is no clip.
+    """
+    shape = getattr(frames, "shape", None)
+    if shape is not None and len(shape) != 4:
+        hint = "give (T, H, W, 3) uint8, a tensor (T, 3, H, W) in [0, 1], or an iterator of frames"
+        raise InputError(f"an array of shape {tuple(shape)} is not a clip", hint=hint)
+    if not isinstance(frames, Iterable) or isinstance(frames, str | bytes | bytearray | memoryview | Mapping):
+        what = f"an object of the type {type(frames).__name__} is not a clip"
+        raise InputError(what, hint="give an array, or an iterable of frames")
+    first: tuple[int, ...] | None = None
+    for number, frame in enumerate(frames):
+        image = read_image(frame)
+        height, width = image.pixels.shape[:2]
+        first = first or (width, height)
+        if (width, height) != first:
+            raise InputError(f"frame {number} is {width} x {height}, but the first one is {first[0]} x {first[1]}")
+        yield image
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from fractions import Fraction
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from latens.arguments import byte_size
+from latens.arguments import byte_size, optional_real, path
 from latens.data.clips.reader import Clip, ClipFrame, open_clip
 from latens.data.clips.writer import ClipWriter, Coding, open_writer
 from latens.data.files import replace_durably, temporary_beside
@@ -22,7 +22,6 @@ from latens.data.folders import check_apart
 from latens.data.placing import only_new
 from latens.data.regions.masks import Weights
 from latens.data.regions.pairing import Regions, open_regions
-from latens.data.regions.words import parse_region
 from latens.errors import OutputExists, UsageError
 from latens.video.background import LowPass
 from latens.video.blocks import RegionSideData
@@ -38,6 +37,9 @@ from latens.video.request import (
     check_region_options,
     check_targets,
     choose_codec,
+    ids_of,
+    region_of,
+    thread_count,
 )
 
 if TYPE_CHECKING:
@@ -86,7 +88,7 @@ def compress_clip(
     out: str | Path,
     *,
     roi: Roi | None = None,
-    roi_ids: frozenset[int] | None = None,
+    roi_ids: Iterable[int] | None = None,
     track: bool = False,
     save_masks: str | Path | None = None,
     codec: CodecName | None = None,
@@ -113,19 +115,25 @@ def compress_clip(
     """
     started = time.perf_counter()
     size = None if size is None else byte_size(size, "size")
+    quality, kbps = optional_real(quality, "quality"), optional_real(kbps, "kbps")
+    strength, ids, region = optional_real(strength, "strength"), ids_of(roi_ids), region_of(roi)
+    target = path(out, "out")
+    saved = None if save_masks is None else path(save_masks, "save_masks")
+    if encoder_options is not None and not isinstance(encoder_options, Mapping):
+        raise UsageError("these are no options of an encoder", where="encoder_options", hint="give a dict: {'preset': 'slow'}")
     check_targets({"quality": quality, "size": size, "kbps": kbps})
-    check_region_options(roi, roi_ids, track, strength)
+    check_region_options(region, ids, track, strength)
     request = Request(
         source=Path(source) if isinstance(source, str) else source,
-        out=Path(out),
-        roi=parse_region(roi) if isinstance(roi, str | Path) else roi,
-        roi_ids=roi_ids,
+        out=target,
+        roi=region,
+        roi_ids=ids,
         track=track,
-        codec=choose_codec(codec, Path(out)),
+        codec=choose_codec(codec, target),
         strength=DEFAULT_STRENGTH if strength is None else strength,
         fps=fps,
         encoder_options=encoder_options or {},
-        threads=threads,
+        threads=thread_count(threads),
     )
     if isinstance(source, str | Path) and os.path.realpath(source) == os.path.realpath(out):
         raise UsageError("the output would overwrite the input", where=str(source), hint="choose another output with -o")
@@ -133,8 +141,8 @@ def compress_clip(
         raise OutputExists("the file exists already", where=str(out), hint="choose another output, or add --force")
     if isinstance(source, Iterator) and not (size is None and kbps is None):
         raise UsageError("an iterator can be read only once, and size and kbps need several passes", hint="give an array")
-    check_apart(None if save_masks is None else Path(save_masks), "--save-masks", [request.out])
-    masks = MaskFiles(Path(save_masks), force=force) if save_masks is not None else None
+    check_apart(saved, "--save-masks", [request.out])
+    masks = MaskFiles(saved, force=force) if saved is not None else None
     if masks is not None and roi is None:
         raise UsageError("there are no masks to save without a region", where="--save-masks", hint="add --roi")
     with only_new(() if force else [request.out]):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from latens.arguments import text, whole
 from latens.data.clips.formats import check_container, container_of
-from latens.data.regions.words import Shape
+from latens.data.regions.words import Shape, parse_region
 from latens.errors import UsageError
 from latens.video.codecs import BEST_QUALITY, CODECS, Codec, CodecName
 
@@ -19,6 +20,32 @@ if TYPE_CHECKING:
 
 DEFAULT_QUALITY, DEFAULT_STRENGTH = 5.0, 0.5
 Roi: TypeAlias = "str | Path | Shape | np.ndarray[Any, Any]"
+
+
+def region_of(roi: Roi | None) -> Shape | Path | np.ndarray[Any, Any] | None:
+    """The region of a caller. Raises UsageError for other types and for a shape that cannot be read."""
+    if isinstance(roi, str | Path):
+        return parse_region(roi)
+    if roi is None or isinstance(roi, Shape | np.ndarray):
+        return roi
+    what = f"an object of the type {type(roi).__name__} is no region"
+    raise UsageError(what, where="roi", hint="give 'box:x0,y0,x1,y1', a path, or an array of masks (T, H, W) or (H, W)")
+
+
+def ids_of(ids: Iterable[int] | None) -> frozenset[int] | None:
+    """The ids of instances of a caller. Raises UsageError for anything but integers."""
+    if ids is None:
+        return None
+    if not isinstance(ids, Iterable):
+        raise UsageError(f"{ids!r} are no ids", where="roi_ids", hint="give a set of integers: roi_ids={2, 5}")
+    return frozenset(whole(each, "roi_ids") for each in ids)
+
+
+def thread_count(threads: int) -> int:
+    """The threads of an encoder or decoder, 0: all cores. Raises UsageError for other types and below 0."""
+    if (count := whole(threads, "threads")) < 0:
+        raise UsageError("the number of threads must be at least 0", where=f"threads {count}", hint="0 takes all cores")
+    return count
 
 
 class Request(NamedTuple):
@@ -59,6 +86,8 @@ def check_region_options(roi: Roi | None, ids: frozenset[int] | None, track: boo
 
 def choose_codec(codec: CodecName | None, out: Path) -> Codec:
     """The codec of this name, by default the one that suits the container of `out`. Raises UsageError if they do not match."""
+    if codec is not None:
+        text(codec, "codec")
     name = codec or ("av1" if container_of(out) == "webm" else "h264")
     if name not in CODECS:
         raise UsageError(f"unknown codec '{name}'", where="--codec", hint=f"choose one of {', '.join(CODECS)}")

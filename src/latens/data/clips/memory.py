@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from fractions import Fraction
 from pathlib import Path
@@ -14,7 +14,7 @@ import torch
 
 from latens.data.clips.color import REC709
 from latens.data.clips.reader import FOLDER_RATE, Clip, ClipFrame, ClipInfo, frame_rate, limit_size, open_clip
-from latens.data.images import read_image
+from latens.data.images import LoadedImage, read_each_frame
 from latens.errors import InputError
 
 MEMORY = Path("frames in memory")
@@ -28,20 +28,14 @@ def open_frames(frames: FramesLike, *, fps: Fraction | float | None = None) -> A
     """
     if isinstance(frames, str | Path):
         return open_clip(Path(frames), fps=fps)
-    if isinstance(frames, np.ndarray | torch.Tensor) and frames.ndim != 4:
-        hint = "give (T, H, W, 3) uint8, a tensor (T, 3, H, W) in [0, 1], or an iterator of frames"
-        raise InputError(f"an array of shape {tuple(frames.shape)} is not a clip", hint=hint)
-    if not isinstance(frames, Iterable) or isinstance(frames, bytes | bytearray | memoryview | Mapping):
-        what = f"an object of the type {type(frames).__name__} is not a clip"
-        raise InputError(what, hint="give a path, an array, or an iterable of frames")
-    return nullcontext(_in_memory(iter(frames), fps))
+    return nullcontext(_in_memory(read_each_frame(frames), fps))
 
 
-def _in_memory(frames: Iterator[Any], fps: Fraction | float | None) -> Clip:
+def _in_memory(frames: Iterator[LoadedImage], fps: Fraction | float | None) -> Clip:
     first = next(frames, None)
     if first is None:
         raise InputError("there are no frames")
-    height, width = read_image(first).pixels.shape[:2]
+    height, width = first.pixels.shape[:2]
     limit_size(MEMORY, width, height)
     rate = FOLDER_RATE if fps is None else frame_rate(fps)
     info = ClipInfo(width, height, rate, 0, None, 1 / rate, 0, 8, REC709, True, False, False, Fraction(1))
@@ -52,14 +46,10 @@ def _in_memory(frames: Iterator[Any], fps: Fraction | float | None) -> Clip:
     return clip
 
 
-def _frames(clip: Clip, frames: Iterable[Any]) -> Iterator[ClipFrame]:
+def _frames(clip: Clip, frames: Iterable[LoadedImage]) -> Iterator[ClipFrame]:
     import av
 
-    for number, frame in enumerate(frames):
-        image = read_image(frame)
-        if image.pixels.shape[:2] != (clip.info.height, clip.info.width):
-            size = f"{image.pixels.shape[1]} x {image.pixels.shape[0]}"
-            raise InputError(f"frame {number} is {size}, but the first one is {clip.info.width} x {clip.info.height}")
+    for number, image in enumerate(frames):
         for text in image.notes:
             clip.note(text)
         if image.alpha is not None:

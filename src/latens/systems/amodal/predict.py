@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from latens.arguments import real
+from latens.data.image_arrays import check_uint8
 from latens.data.instances import Layers, Placed, Scene, check_masks, layers_of_placed, scene_of_placed
 from latens.data.soft_maps import Maps
 from latens.data.tensors import to_tensor
@@ -95,6 +96,7 @@ class AmodalSegmenter(Segmenter[Segmentation]):
         self, pixels: UInt8[np.ndarray, "H W 3"], *, least_score: float = SCORE_THRESHOLD, maps: bool = False
     ) -> Segmentation:
         """The objects of an image given as uint8 pixels; with `maps`, probabilities of their whole and visible masks."""
+        check_uint8(pixels)
         height, width = pixels.shape[:2]
         found, scale = self._detected(pixels)
         window = find_embryo(pixels, self._boxes(pixels, found), self._search) if self.searches else None

@@ -88,7 +88,7 @@ class Segmenter(ABC, Generic[F]):
     def segment_pixels(
         self, pixels: UInt8[np.ndarray, "H W 3"], *, least_score: float = SCORE_THRESHOLD, maps: bool = False
     ) -> F:
-        """The objects of an image given as uint8 pixels."""
+        """The objects of an image given as uint8 pixels. Raises UsageError for pixels of another type or shape."""
 
     def segment(self, image: ImageLike | LoadedImage, *, least_score: float = SCORE_THRESHOLD, maps: bool = False) -> F:
         """Objects of an image (of a TIFF stack: its first page) with a score of at least `least_score`.
@@ -104,10 +104,10 @@ class Segmenter(ABC, Generic[F]):
         return many(self.segment, images, on_error, options)
 
     def segment_frames(
-        self, path: Path, *, least_score: float = SCORE_THRESHOLD, maps: bool = False
+        self, path: str | Path, *, least_score: float = SCORE_THRESHOLD, maps: bool = False
     ) -> Iterator[tuple[np.ndarray, F]]:
         """Yield (pixels uint8 (H, W, 3), objects) for every page of a TIFF stack, or for the image of any other file."""
-        for pixels in read_frames(path):
+        for pixels in read_frames(Path(path)):
             yield pixels, self.segment_pixels(pixels, least_score=least_score, maps=maps)
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from latens.arguments import path, whole
 from latens.data.source import Source
 from latens.errors import UsageError
 from latens.inference.device import choose_device, plain_torch
@@ -96,10 +97,18 @@ def fit(
 
     The model standardizes the columns in float64; densities are in the units of the table. A tenth of the rows is held out to
     select the weights. `out` is a folder in which the run is kept. `config` replaces the recipe `toy`; its number of steps is
-    replaced by `steps`, its seed by `seed`. Raises InputError for non-finite cells, constant columns, and tables of one row.
+    replaced by `steps`, its seed by `seed`. Raises InputError for non-finite cells, constant columns, and tables of one row,
+    UsageError for options of a wrong type.
     """
     from latens.training.run import train
 
+    if (steps := whole(steps, "steps")) < 1:
+        raise UsageError("the number of steps must be at least 1", where=f"steps {steps}")
+    if (seed := whole(seed, "seed")) < 0:
+        raise UsageError("the seed must be at least 0", where=f"seed {seed}")
+    if config is not None and not isinstance(config, FlowTraining):
+        raise UsageError("this is no configuration of a flow", where="config", hint="give latens.systems.flow.recipes.toy()")
+    kept = None if out is None else path(out, "out")
     read = read_table(table)
     chosen = toy() if config is None else config
     exact: Literal["exact", "poisson"] = "exact" if read.rows.shape[1] <= MAX_EXACT // 4 else "poisson"
@@ -109,6 +118,6 @@ def fit(
     data = TableData(read, chosen.data, chosen.run.seed)
     place = str(choose_device(device, threads))
     with tempfile.TemporaryDirectory() as spare:
-        folder = Path(spare) / "fit" if out is None else Path(out)
+        folder = kept or Path(spare) / "fit"
         train(lambda config, _: of_points(config, data), chosen, [], folder, device=place)
         return load(folder / "best", device=device, threads=threads)

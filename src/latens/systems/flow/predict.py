@@ -171,7 +171,11 @@ class DensityModel:
 
         Raises InputError for latents of another shape and for non-finite values.
         """
-        z = torch.as_tensor(latents, dtype=torch.float32)
+        try:
+            z = torch.as_tensor(latents, dtype=torch.float32)
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+            what = f"an object of the type {type(latents).__name__} is no array of latents"
+            raise InputError(what, where=self.name, hint=f"give an array of shape (n, {self.model.dims})") from error
         if z.ndim != 2 or z.shape[1] != self.model.dims:
             hint = f"give latents of shape (n, {self.model.dims})"
             raise InputError(f"latents of shape {tuple(z.shape)} do not fit the model", where=self.name, hint=hint)
@@ -196,7 +200,7 @@ class DensityModel:
         """Batches of `sample`. Each sample depends only on the seed and on its index. Raises UsageError like `sample`."""
         if whole(count, "count") < 1:
             raise UsageError(f"the number of samples must be at least 1, not {count}", where="sample")
-        if whole(seed, "seed") < 0:
+        if (seed := whole(seed, "seed")) < 0:
             raise UsageError("the seed must be at least 0", where=f"seed {seed}")
         if not 0 <= real(temperature, "temperature") < float("inf"):
             raise UsageError("the temperature must be finite and at least 0", where=f"temperature {temperature}")

@@ -84,7 +84,7 @@ def scattering(visibility: float | None, beta: float | None, max_depth: float) -
             raise UsageError(f"{name} must be above 0", where=f"--{name} {value:g}")
     if visibility is not None:
         return beta_of_visibility(visibility)
-    return beta if beta is not None else MEAN_BETA / max_depth
+    return float(beta) if beta is not None else MEAN_BETA / max_depth
 
 
 def draw_haze_parameters(

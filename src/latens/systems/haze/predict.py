@@ -14,8 +14,9 @@ from latens.arguments import real
 from latens.catalogue import MODELS
 from latens.data.depth import Depth, DepthFormat, default_format, max_depth_of, read_depth
 from latens.data.given_type import as_given
+from latens.data.image_arrays import check_uint8
 from latens.data.image_output import carry_metadata, to_pil
-from latens.data.images import ImageLike, LoadedImage, Pixels, read_image
+from latens.data.images import ImageLike, LoadedImage, Pixels, read_each_frame, read_image
 from latens.data.tensors import to_pixels, to_tensor
 from latens.errors import ModelMissing, UsageError
 from latens.hub import locate
@@ -136,10 +137,7 @@ class Haze:
         notes: list[str] = []
         chosen, controls = method or self.default_method, Controls(strength, keep_brightness)
         if transmission is not None:
-            if transmission.shape != loaded.pixels.shape[:2]:
-                raise UsageError(
-                    f"an array of shape {transmission.shape} is not of the size of the image", where="transmission"
-                )
+            _check_transmission(transmission, loaded.pixels.shape[:2])
             transmission[:] = 1
         pixels = self.dehaze_pixels(loaded.pixels, chosen, controls, alpha=loaded.alpha, notes=notes, transmission=transmission)
         made = to_pil(pixels, loaded.alpha, loaded.gray)
@@ -157,8 +155,10 @@ class Haze:
     ) -> Pixels:
         """Dehazed pixels (H, W, 3) uint8, as `dehaze` returns them; `alpha` (H, W).
 
-        Notes are added to `notes`. The values of `transmission` are overwritten where haze is removed.
+        Notes are added to `notes`. The values of `transmission` are overwritten where haze is removed. Raises UsageError for
+        pixels of another type or shape.
         """
+        check_uint8(pixels)
         check_controls(controls)
         if self.has(method) and method in TRANSLATORS and transmission is not None:
             raise no_estimate(method)
@@ -219,7 +219,7 @@ class Haze:
 
     def dehaze_clip(
         self,
-        frames: Iterable[Pixels],
+        frames: Iterable[ImageLike],
         *,
         method: str | None = None,
         strength: float = 1.0,
@@ -228,17 +228,19 @@ class Haze:
     ) -> Iterator[Pixels]:
         """Dehazed frames (H, W, 3) uint8 of one clip, with temporally filtered estimates and constant borders.
 
-        Controls as in `remove`. A note on borders is added to `notes` after the last frame. Raises UsageError for a translator,
-        which has no estimate to filter.
+        `frames` are images of one size, also as one array (T, H, W, 3) or tensor (T, 3, H, W). Controls as in `remove`. A note
+        on borders is added to `notes` after the last frame. Raises UsageError for a translator, which has no estimate to
+        filter, InputError for frames of several sizes and for what is no clip.
         """
         chosen, controls = method or self.default_method, Controls(strength, keep_brightness)
         check_controls(controls)
         if self.has(chosen) and chosen in TRANSLATORS:
             raise no_estimate(chosen)
+        pixels = (image.pixels for image in read_each_frame(frames))
         if strength == 0:
-            yield from frames
+            yield from pixels
             return
-        yield from dehazed_clip(frames, self._method(chosen), controls, notes)
+        yield from dehazed_clip(pixels, self._method(chosen), controls, notes)
 
     def haze(
         self,
@@ -372,6 +374,15 @@ class Haze:
     def tensor(self, pixels: Pixels) -> Float[Tensor, "1 3 H W"]:
         """Pixels (H, W, 3) uint8 as a batch of one in [0, 1] on the device."""
         return to_tensor(pixels).to(self.device)
+
+
+def _check_transmission(values: object, size: tuple[int, ...]) -> None:
+    """Raises UsageError for anything but an array of floats of this size that can be written."""
+    if not isinstance(values, np.ndarray) or values.dtype.kind != "f" or not values.flags.writeable:
+        hint = f"give np.empty({size}, np.float32), which is filled"
+        raise UsageError("this is no array of floats that can be written", where="transmission", hint=hint)
+    if values.shape != size:
+        raise UsageError(f"an array of shape {values.shape} is not of the size of the image", where="transmission")
 
 
 def color_of(airlight: Any) -> list[float]:

@@ -19,7 +19,7 @@ from latens.data.image_output import to_pil
 from latens.data.images import ImageLike, LoadedImage, Pixels, read_image
 from latens.data.squares import center_square
 from latens.data.tensors import to_pixels, to_tensor
-from latens.errors import InputError, LimitExceeded, ModelError, UsageError
+from latens.errors import InputError, LimitExceeded, ModelError, UsageError, counted
 from latens.hub import load_network, locate
 from latens.inference.device import choose_device, in_plain_torch, plain_torch
 from latens.inference.kept import keepable
@@ -155,13 +155,15 @@ class Parts:
     ) -> list[PartGallery]:
         """Patches of every part that occurs, one per image (Gupta et al. 2020, Fig. 4), by decreasing number of images.
 
-        `images` must be readable twice; `codes` are their codes if already known. Raises UsageError for `most` below 1.
+        `images` must be readable twice; `codes` are their codes if already known. Raises UsageError for `most` below 1, and for
+        codes that are not one of every image.
         """
         check_most(most)
-        maps = [code.occurrence for code in (self.encode(images) if codes is None else codes)]
+        every = singles(images)
+        known = self.encode(images) if codes is None else checked_codes(codes, len(every))
+        maps = [code.occurrence for code in known]
         found = [one_per_image(maps, part) for part in range(self._patchvae().config.parts)]
         order = sorted((part for part in found if part.shown), key=lambda part: -len(part.shown))
-        every = singles(images)
         return cut_galleries(order, [one.shape[1:] for one in maps], lambda i: read_one(every[i]), most)
 
     def occurrences(self, image: ImageLike | LoadedImage, *, most: int = 8, code: PartCode | None = None) -> list[PartGallery]:
@@ -176,6 +178,8 @@ class Parts:
                 f"{len(several)} images instead of one", where="occurrences", hint="use gallery(images) for several images"
             )
         pixels = read_one(several[0])
+        if code is not None:
+            one_code(code)
         known = self.measure(pixels).code if code is None else code
         order = sorted(known.present(), key=lambda part: (-int((known.occurrence[part] > PRESENT).sum()), part))
         found = [within_image(known.occurrence, part) for part in order]
@@ -271,6 +275,16 @@ def one_code(code: object) -> None:
     if not isinstance(code, PartCode):
         hint = "encode returns a list with one code per image: use codes[0]"
         raise UsageError(f"a {type(code).__name__} is not the code of one image", hint=hint)
+
+
+def checked_codes(codes: Sequence[PartCode], count: int) -> list[PartCode]:
+    """The codes of `count` images as a list. Raises UsageError for anything else."""
+    found = list(codes) if isinstance(codes, Iterable) else []
+    if len(found) != count or not all(isinstance(code, PartCode) for code in found):
+        raise UsageError(
+            f"these are not the codes of {counted(count, 'image')}", where="codes", hint="give those of encode(images)"
+        )
+    return found
 
 
 def check_pixels(width: int, height: int) -> None:

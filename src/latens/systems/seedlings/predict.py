@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -191,8 +191,8 @@ class SeedlingGrader:
     ) -> GradedTray:
         """Grades a photograph of one tray. Without `day`, the day is that of the file name (see `names.identify`).
 
-        Raises UsageError for a model of other classes, InputError if no grid fits or several trays are found, and the
-        exceptions of `read_image`.
+        Raises UsageError for a model of other classes and for options of a wrong type, InputError if no grid fits or several
+        trays are found, and the exceptions of `read_image`.
         """
         return self.grade_trays(image, day=day, sown=sown, grid=grid, reference=reference)[0]
 
@@ -216,6 +216,11 @@ class SeedlingGrader:
         if self.classes != GRADES:
             what = f"the model {self.name} predicts {len(self.classes)} classes of plants, not success"
             raise UsageError(what, where="--model", hint="give a model trained on graded trays (`latens models`)")
+        if not isinstance(grid, GridOptions):
+            raise UsageError("this is no grid", where="grid", hint="give GridOptions(rows=10, cols=15)")
+        if reference is not None and not isinstance(reference, Reference):
+            raise UsageError("this is no reference", where="reference", hint="give that of `reference_for`")
+        sown, day = checked_sown(sown), optional_whole(day, "day")
         path = Path(image) if isinstance(image, str | Path) else None
         shot = shot or (identify(path, sown=sown, day=day) if path is not None else Shot("tray", day))
         readings = read_trays(
@@ -262,6 +267,15 @@ class SeedlingGrader:
             text = f"{share:.0%} of the crops are unlike the training crops: p_success cannot be trusted"
             found.append(f"{text}, and p_seen is computed from the leaf area")
         return tuple(found)
+
+
+def checked_sown(sown: object) -> date | None:
+    """The date of sowing. Raises UsageError for other types than date and datetime."""
+    if isinstance(sown, datetime):
+        return sown.date()
+    if sown is None or isinstance(sown, date):
+        return sown
+    raise UsageError(f"{sown!r} is not a date", where="sown", hint="give datetime.date(2024, 3, 1)")
 
 
 def is_out_of_distribution(prediction: CropPrediction) -> bool:

@@ -6,13 +6,14 @@ import contextlib
 import io
 import math
 import time
+from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import torch
 
-from latens.arguments import byte_size, optional_real, path, real
+from latens.arguments import byte_size, optional_real, path, real, whole
 from latens.codes.clip_stream import ClipHeader, ClipSection, ClipWriter
 from latens.codes.gains import lambda_at
 from latens.data.clips.memory import FramesLike
@@ -47,9 +48,10 @@ from latens.systems.video_codec.groups import GroupCoder, Setting
 from latens.systems.video_codec.model import ScaleSpaceFlow
 from latens.systems.video_codec.rate_control import WINDOW, RateController
 from latens.systems.video_codec.size_plan import check_target, make_plan, too_large
-from latens.systems.video_codec.source import Roi, Source
+from latens.systems.video_codec.source import Source
 from latens.systems.video_codec.trainable import build_model
 from latens.video.masks import Recorded
+from latens.video.request import Roi, ids_of, region_of, thread_count
 
 if TYPE_CHECKING:
     from latens.systems.video_codec.output import WrittenClip
@@ -105,7 +107,7 @@ class VideoCodec:
         frames: FramesLike,
         *,
         roi: Roi | None = None,
-        roi_ids: frozenset[int] | None = None,
+        roi_ids: Iterable[int] | None = None,
         track: bool = False,
         quality: float | None = None,
         size: float | str | None = None,
@@ -126,7 +128,7 @@ class VideoCodec:
         out: BinaryIO,
         *,
         roi: Roi | None = None,
-        roi_ids: frozenset[int] | None = None,
+        roi_ids: Iterable[int] | None = None,
         track: bool = False,
         quality: float | None = None,
         size: float | str | None = None,
@@ -149,9 +151,13 @@ class VideoCodec:
         """
         started = time.perf_counter()
         size = None if size is None else byte_size(size, "size")
+        quality, kbps = optional_real(quality, "quality"), optional_real(kbps, "kbps")
         check_target(frames, quality, size, kbps)
+        if not hasattr(out, "write"):
+            what = f"an object of the type {type(out).__name__} is no file that can be written"
+            raise UsageError(what, where="out", hint="give open(path, 'wb'), or use compress for bytes")
         setting, notes = self.setting(roi is not None, quality, gain)
-        source = Source(frames, roi, roi_ids, track, fps)
+        source = Source(frames, region_of(roi), ids_of(roi_ids), track, fps)
         source.check()
         if size is None and kbps is None:
             done = self._pass(source, out, setting, notes)
@@ -240,8 +246,11 @@ class VideoCodec:
     def frames(self, blob: bytes | bytearray | memoryview | str | Path | BinaryIO, *, start: int = 0) -> DecodedClip:
         """An iterator that decodes the frames of a file, from frame `start` on.
 
-        Damaged groups are left out and listed in `damage` of the result. Raises StreamError, ModelMismatch or DeviceMismatch.
+        Damaged groups are left out and listed in `damage` of the result. Raises StreamError, ModelMismatch or DeviceMismatch,
+        and UsageError for a negative `start`.
         """
+        if (start := whole(start, "start")) < 0:
+            raise UsageError("the first frame is 0", where=f"start {start}")
         with contextlib.ExitStack() as held:
             if isinstance(blob, str | Path):
                 with reading(Path(blob)):
@@ -264,7 +273,7 @@ class VideoCodec:
         from latens.systems.video_codec.output import write_decoded
 
         with self.frames(blob) as decoded:
-            return write_decoded(decoded, path(out, "out"), force=force, threads=threads)
+            return write_decoded(decoded, path(out, "out"), force=force, threads=thread_count(threads))
 
     def _opened(self, stream: BinaryIO) -> OpenedStream:
         """The header of a file, checked against this model."""

@@ -6,25 +6,23 @@ import contextlib
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from latens.data.clips.memory import FramesLike, open_frames
 from latens.data.clips.reader import Clip
 from latens.data.regions.pairing import Regions, open_regions
-from latens.data.regions.words import Shape, parse_region
+from latens.data.regions.words import Shape
 from latens.errors import UsageError
 from latens.video.masks import GivenMasks, Recorded
-
-Roi: TypeAlias = "str | Path | Shape | np.ndarray[Any, Any]"
 
 
 class Source(NamedTuple):
     """Frames and region of a caller. `recorded` keeps the tracked masks of a first pass for the next."""
 
     frames: FramesLike
-    roi: Roi | None
+    roi: Shape | Path | np.ndarray[Any, Any] | None
     roi_ids: frozenset[int] | None
     track: bool
     fps: Fraction | float | None
@@ -54,6 +52,5 @@ class Source(NamedTuple):
         elif isinstance(self.roi, np.ndarray):
             yield GivenMasks(self.roi, clip, self.roi_ids)
         else:
-            region = self.roi if isinstance(self.roi, Shape) else parse_region(self.roi)
-            with open_regions(region, clip, ids=self.roi_ids, track=self.track) as regions:
+            with open_regions(self.roi, clip, ids=self.roi_ids, track=self.track) as regions:
                 yield regions

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from latens.arguments import real
+from latens.data.image_arrays import check_uint8
 from latens.data.instances import Placed
 from latens.errors import UsageError
 from latens.inference.device import in_plain_torch
@@ -95,6 +96,7 @@ class CellSegmenter(Segmenter[CellSegmentation]):
         `diameter` is the typical diameter of the objects in pixels; by default the attribute `diameter`, or an estimate.
         Raises UsageError for one outside of DIAMETERS.
         """
+        check_uint8(pixels)
         seen = self.look(pixels, checked_diameter(self.diameter if diameter is None else diameter))
         scores = self.fit.scores(object_features(seen.objects), seen.kind)
         known = self.fit.known(image_features(seen.frame, seen.objects, scores))
