@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from datetime import date, datetime
 from pathlib import Path
@@ -116,6 +117,12 @@ def flow() -> list[tuple[str, Callable[[Any], Any], list[Any]]]:
     ]
 
 
+def closed_file() -> io.BytesIO:
+    stream = io.BytesIO()
+    stream.close()
+    return stream
+
+
 def video_codec() -> list[tuple[str, Callable[[Any], Any], list[Any]]]:
     codec = latens.load("video_codec", device="cpu")
     frames = [PIXELS, PIXELS]
@@ -127,8 +134,8 @@ def video_codec() -> list[tuple[str, Callable[[Any], Any], list[Any]]]:
         ("kbps", lambda v: codec.compress(frames, kbps=v), [0, *WRONG]),
         ("region", lambda v: codec.compress(frames, roi=v), [5, b"a", torch.ones(2, 2), [1, 2]]),
         ("ids", lambda v: codec.compress(frames, roi=np.ones((32, 40), np.uint8), roi_ids=v), [5, 1.5, ["a"]]),
-        ("out", lambda v: codec.encode(frames, v), [None, "a", Path("a")]),
-        ("blob", codec.frames, NO_FILES),
+        ("out", lambda v: codec.encode(frames, v), [None, "a", Path("a"), io.StringIO(), closed_file()]),
+        ("blob", codec.frames, [*NO_FILES, io.StringIO(), closed_file()]),
         ("start", lambda v: codec.frames(codec.compress(frames), start=v), [None, -1, 1.5]),
     ]
 

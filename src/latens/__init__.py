@@ -89,8 +89,8 @@ def load(
 
     `name_or_path` is a name from `models()`, the name of a system, a folder with config.json and model.safetensors, or
     "hub:OWNER/NAME[@REVISION]" for such a folder on the Hugging Face hub, which is fetched. `device` is "auto", "cpu", "cuda",
-    "cuda:N" or a torch.device; only "auto" may fall back. `threads` sets the CPU threads of the whole process. Raises ModelMissing,
-    ModelError, DeviceUnavailable, and UsageError for unknown devices and wrong numbers of threads.
+    "cuda:N" or a torch.device; only "auto" may fall back. `threads` sets the CPU threads of the whole process. Raises
+    ModelMissing, ModelError, DeviceUnavailable, and UsageError for unknown devices and wrong numbers of threads.
     """
     from latens.catalogue import MODELS, SYSTEMS, system_of
     from latens.contract import open_system

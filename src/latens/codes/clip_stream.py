@@ -269,25 +269,26 @@ def described(section: ClipSection) -> str:
     return f"frames {section.first} to {section.first + section.frames - 1}"
 
 
-def read_index(stream: ByteStream) -> list[IndexEntry]:
-    """Index of a file; if it is damaged or absent, the index is rebuilt by scanning the sections.
+def read_index(stream: ByteStream, begin: int = 0) -> list[IndexEntry]:
+    """Index of a file that begins at the position `begin` of a stream, to which the offsets of the entries refer.
 
-    The stream must be seekable; its position afterwards is undefined. Damaged sections are omitted.
+    If it is damaged or absent, the index is rebuilt by scanning the sections. The stream must be seekable; its position
+    afterwards is undefined. Damaged sections are omitted.
     """
-    return written_index(stream) or _scanned_index(stream)
+    return written_index(stream, begin) or _scanned_index(stream, begin)
 
 
-def written_index(stream: ByteStream) -> list[IndexEntry] | None:
-    """The index at the end of a seekable stream; None if it is damaged or absent."""
-    size = stream.seek(0, 2)
+def written_index(stream: ByteStream, begin: int = 0) -> list[IndexEntry] | None:
+    """The index at the end of a seekable stream; None if it is damaged or absent. `begin` as in `read_index`."""
+    size = stream.seek(0, 2) - begin
     if size < FOOT_BYTES:
         return None
-    stream.seek(size - FOOT_BYTES)
+    stream.seek(begin + size - FOOT_BYTES)
     foot = stream.read(FOOT_BYTES)
     start, mark = _FOOT.unpack_from(foot)
     if mark != _END or not _is_checked(foot) or start + HEAD_BYTES > size:
         return None
-    stream.seek(start)
+    stream.seek(begin + start)
     entry = _parse_head(stream.read(HEAD_BYTES))
     if entry is None or entry[0].kind != INDEX or entry[1] % _ENTRY.size or entry[1] > size:
         return None
@@ -297,8 +298,8 @@ def written_index(stream: ByteStream) -> list[IndexEntry] | None:
     return [IndexEntry(*fields) for fields in _ENTRY.iter_unpack(payload)]
 
 
-def _scanned_index(stream: ByteStream) -> list[IndexEntry]:
-    stream.seek(0)
+def _scanned_index(stream: ByteStream, begin: int) -> list[IndexEntry]:
+    stream.seek(begin)
     read_header(stream)
     place = stream.tell()
     entries: list[IndexEntry] = []
@@ -313,5 +314,5 @@ def _scanned_index(stream: ByteStream) -> list[IndexEntry]:
         section, length, _ = entry
         if section.kind == INDEX:
             return entries
-        entries.append(IndexEntry(place, section.kind, section.first, section.frames))
+        entries.append(IndexEntry(place - begin, section.kind, section.first, section.frames))
         place += HEAD_BYTES + length

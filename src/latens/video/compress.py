@@ -132,7 +132,7 @@ def compress_clip(
         codec=choose_codec(codec, target),
         strength=DEFAULT_STRENGTH if strength is None else strength,
         fps=fps,
-        encoder_options=encoder_options or {},
+        encoder_options={name: str(value) for name, value in (encoder_options or {}).items()},
         threads=thread_count(threads),
     )
     if isinstance(source, str | Path) and os.path.realpath(source) == os.path.realpath(out):

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from latens.codes.clip_stream import ClipSection, described, read_header, read_index, read_sections
-from latens.errors import Corrupt, InputError, LatensError, ModelMismatch, NotOurFile, UsageError
+from latens.errors import Corrupt, InputError, LatensError, ModelMismatch, NotOurFile, OutputExists, UsageError
 from latens.systems.video_codec.contents import inspect_stream
 from latens.systems.video_codec.format import pack_times, read_times
 from latens.systems.video_codec.latents import Packer, Unpacker
@@ -90,6 +90,29 @@ def test_times_and_seeking() -> None:
     assert list(codec.frames(blob, start=99)) == []
     for ticks in ((0, 1, 2), (-5, 7, 7, 300), (4, 5)):
         assert read_times(Unpacker(pack_times(ticks)), len(ticks) - 1) == ticks
+
+
+def test_an_open_file_is_read_from_its_position() -> None:
+    codec = make_codec("plain")
+    blob = codec.compress(clip())
+    for data in (b"head" + blob, b"head" + blob[:-9]):  # without its index
+        for start in (0, FRAMES - 1):
+            stream = io.BytesIO(data)
+            stream.seek(4)
+            found = [frame.pixels for frame in codec.frames(stream, start=start)]
+            expected = [frame.pixels for frame in codec.frames(blob, start=start)]
+            np.testing.assert_array_equal(found, expected)
+
+
+def test_an_existing_clip_is_kept(tmp_path: Path) -> None:
+    codec = make_codec("plain")
+    blob, out = codec.compress(clip()), tmp_path / "a.mp4"
+    out.write_bytes(b"mine")
+    with pytest.raises(OutputExists):
+        codec.decompress(blob, out)
+    assert out.read_bytes() == b"mine"
+    assert codec.decompress(blob, out, force=True).frames == FRAMES
+    assert out.read_bytes() != b"mine"
 
 
 def test_inspection_adds_up() -> None:

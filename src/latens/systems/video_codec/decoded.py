@@ -40,12 +40,12 @@ class DecodedClip:
     """An iterator over the frames of a file, which it closes at the end. `damage` is complete after the last frame."""
 
     def __init__(
-        self, coder: GroupCoder, stream: BinaryIO, opened: OpenedStream, start: int, held: contextlib.ExitStack
+        self, coder: GroupCoder, stream: BinaryIO, begin: int, opened: OpenedStream, start: int, held: contextlib.ExitStack
     ) -> None:
         self.header: VideoHeader = opened.header
         self.damage: list[ClipDamage] = []
         self.sound: list[bytes] = []  # pieces of a Matroska file; complete before the first frame
-        self._coder, self._stream, self._start, self._held = coder, stream, start, held
+        self._coder, self._stream, self._begin, self._start, self._held = coder, stream, begin, start, held
         self._frames = self._decode()
 
     def __enter__(self) -> DecodedClip:
@@ -70,11 +70,11 @@ class DecodedClip:
         offset = None
         if self._start:
             here = self._stream.tell()
-            entry = group_at(self._stream, self._start)
+            entry = group_at(self._stream, self._start, self._begin)
             if entry is None:
                 return
             self._stream.seek(here)
-            offset = entry.offset
+            offset = self._begin + entry.offset
         for part in sections(self._stream, header, offset):
             if isinstance(part, ClipDamage):
                 self.damage.append(part)

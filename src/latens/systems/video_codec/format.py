@@ -158,7 +158,10 @@ def sections(stream: BinaryIO, header: VideoHeader, offset: int | None = None) -
         yield part
 
 
-def group_at(stream: BinaryIO, frame: int) -> IndexEntry | None:
-    """The group that holds a frame, or the next group; None after the end. Moves the position of the stream."""
-    entries = [entry for entry in read_index(stream) if entry.kind == FRAMES and entry.first + entry.frames > frame]
+def group_at(stream: BinaryIO, frame: int, begin: int) -> IndexEntry | None:
+    """The group that holds a frame, or the next group; None after the end. `begin` is the position of the file in the stream.
+
+    Moves the position of the stream.
+    """
+    entries = [entry for entry in read_index(stream, begin) if entry.kind == FRAMES and entry.first + entry.frames > frame]
     return min(entries, key=lambda entry: entry.first, default=None)

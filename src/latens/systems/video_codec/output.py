@@ -21,6 +21,7 @@ from latens.data.clips.reader import ClipInfo
 from latens.data.clips.writer import Coding, open_writer
 from latens.data.files import prepare_folder, temporary_beside, write_error
 from latens.data.image_output import write_image
+from latens.data.placing import only_new
 from latens.errors import OutputExists, Truncated
 from latens.systems.video_codec.decoded import ClipFrame, DecodedClip
 
@@ -50,13 +51,17 @@ class WrittenClip(NamedTuple):
 def write_decoded(decoded: DecodedClip, out: Path, *, force: bool = False, threads: int = 0) -> WrittenClip:
     """Write the frames of a file as a clip, or as PNG images into the folder `out` if it has no file ending of a clip.
 
-    Frames of damaged groups are left out; the other frames of a clip keep their times. Raises Truncated if no frame can be
-    decoded, OutputExists, UsageError, StreamError or StorageFull.
+    Frames of damaged groups are left out; the other frames of a clip keep their times. An existing clip is overwritten, and a
+    folder with files is written into, only with `force`. Raises Truncated if no frame can be decoded, OutputExists, UsageError,
+    StreamError or StorageFull.
     """
+    if not force and out.is_file():
+        raise OutputExists("the file exists already", where=str(out), hint="choose another output, or add --force")
     tally = _Tally()
     first = _first(decoded)
     if out.suffix.lower() in CLIP_ENDINGS:
-        notes = _write_clip(decoded, first, out, tally, threads)
+        with only_new(() if force else [out]):
+            notes = _write_clip(decoded, first, out, tally, threads)
     else:
         notes = _write_images(decoded, first, out, tally, force=force)
     return tally.written(decoded, out, notes)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import torch
 
 from latens.arguments import byte_size, optional_real, path, real, whole
+from latens.codes.byte_stream import check_readable, check_writable
 from latens.codes.clip_stream import ClipHeader, ClipSection, ClipWriter
 from latens.codes.gains import lambda_at
 from latens.data.clips.memory import FramesLike
@@ -153,9 +154,7 @@ class VideoCodec:
         size = None if size is None else byte_size(size, "size")
         quality, kbps = optional_real(quality, "quality"), optional_real(kbps, "kbps")
         check_target(frames, quality, size, kbps)
-        if not hasattr(out, "write"):
-            what = f"an object of the type {type(out).__name__} is no file that can be written"
-            raise UsageError(what, where="out", hint="give open(path, 'wb'), or use compress for bytes")
+        check_writable(out)
         setting, notes = self.setting(roi is not None, quality, gain)
         source = Source(frames, region_of(roi), ids_of(roi_ids), track, fps)
         source.check()
@@ -172,7 +171,7 @@ class VideoCodec:
         if source.track:
             source = source._replace(recorded=Recorded())
         plan = make_plan(self, source, gain, size, kbps)
-        place = out.tell() if out.seekable() else None
+        place = out.tell() if getattr(out, "seekable", bool)() else None
         controller = plan.controller()
         done = self._pass(source, out, plan.setting, notes, controller)
         if done.bytes > plan.wanted and place is not None:
@@ -244,7 +243,7 @@ class VideoCodec:
     # --------------------------------------------------------------------------------------------------- decompression
 
     def frames(self, blob: bytes | bytearray | memoryview | str | Path | BinaryIO, *, start: int = 0) -> DecodedClip:
-        """An iterator that decodes the frames of a file, from frame `start` on.
+        """An iterator that decodes the frames of a file, from frame `start` on. An open file is read from its position.
 
         Damaged groups are left out and listed in `damage` of the result. Raises StreamError, ModelMismatch or DeviceMismatch,
         and UsageError for a negative `start`.
@@ -257,11 +256,10 @@ class VideoCodec:
                     stream: BinaryIO = held.enter_context(open(blob, "rb"))
             else:
                 stream = io.BytesIO(blob) if isinstance(blob, bytes | bytearray | memoryview) else blob
-                if not hasattr(stream, "read") or not hasattr(stream, "seek"):
-                    what = f"an object of the type {type(blob).__name__} is not a file"
-                    raise UsageError(what, where="blob", hint="give its bytes, its path or an open file")
+                check_readable(stream)
+            begin = stream.tell()
             opened = self._opened(stream)
-            return DecodedClip(self.coder, stream, opened, start, held.pop_all())
+            return DecodedClip(self.coder, stream, begin, opened, start, held.pop_all())
 
     def decompress(
         self, blob: bytes | str | Path | BinaryIO, out: str | Path, *, force: bool = False, threads: int = 0
