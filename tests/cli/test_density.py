@@ -217,3 +217,14 @@ def test_a_folder_gets_a_file_for_every_image_and_one_table(album: Path, model: 
     assert main([*words, str(out)]) == 3
     assert "is not a table of latens and is kept" in capsys.readouterr().err
     assert (out / "scores.csv").read_text() == "mine"
+
+
+def test_scores_do_not_replace_the_table_that_is_scored(table_model: Path, tmp_path: Path, capsys: Capture) -> None:
+    table = tmp_path / "rows.csv"
+    table.write_text("1,2\n3,4\n")
+    (tmp_path / "link.csv").symlink_to(table)
+    words = ["density", str(table), "--model", str(table_model), "--device", "cpu", "--force", "-o"]
+    for out in (table, tmp_path / "link.csv"):
+        assert main([*words, str(out)]) == 2
+        assert "the scores would overwrite this table" in capsys.readouterr().err
+        assert table.read_text() == "1,2\n3,4\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -111,6 +112,8 @@ def density(
             return 0
         if isinstance(flow.config, VectorFlow):
             for each in inputs or []:
+                if out is not None and os.path.realpath(each) == os.path.realpath(out):
+                    raise UsageError("the scores would overwrite this table", where=each, hint="name another file with -o")
                 flow.check_table(each)
             if batch is not None:
                 hint = "name a file such as scores.csv"
