@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,6 +32,13 @@ def test_numbers_of_the_table_are_those_of_the_model_card(entry: ModelEntry) -> 
     numbers = {float(word.replace(",", "")) for word in re.findall(r"(?<![\w.])-?[\d,]*\.?\d+", card)}
     missing = {name: value for name, value in entry.metrics.items() if not {value, -value} & numbers}
     assert missing == {}
+
+
+@pytest.mark.parametrize("made", [copy.deepcopy, lambda entry: pickle.loads(pickle.dumps(entry))], ids=["copy", "pickle"])
+def test_entries_are_copied_and_pickled(made: Callable[[ModelEntry], ModelEntry]) -> None:
+    for entry in latens.models():
+        assert made(entry) == entry
+    assert len(set(latens.models())) == len(MODELS)
 
 
 def test_a_folder_names_its_system(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -59,7 +60,11 @@ class ModelEntry:
     size: int
     license: str
     trained_on: str
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict, hash=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:  # copies and pickles: a read-only mapping has neither
+        plain = {item.name: getattr(self, item.name) for item in fields(self)}
+        return partial(ModelEntry, **{**plain, "metrics": dict(self.metrics)}), ()
 
     def to_dict(self) -> dict[str, Any]:
         plain = {item.name: getattr(self, item.name) for item in fields(self)}

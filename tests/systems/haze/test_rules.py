@@ -86,6 +86,7 @@ def test_strength_0_returns_the_same_pixels(method: str, haze: Haze, hazy: np.nd
         clip = list(haze.dehaze_clip(iter(frames), method=method, strength=0))
         assert len(clip) == 3
         assert all(np.array_equal(a, b) for a, b in zip(clip, frames, strict=True))
+        assert not any(np.shares_memory(a, b) for a, b in zip(clip, frames, strict=True))
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -163,7 +163,7 @@ class Haze:
         if self.has(method) and method in TRANSLATORS and transmission is not None:
             raise no_estimate(method)
         if controls.strength == 0:
-            return pixels
+            return pixels.copy()
         content = content_of(pixels, alpha)
         if method in TRANSLATORS:
             if controls.keep_brightness:
@@ -238,7 +238,7 @@ class Haze:
             raise no_estimate(chosen)
         pixels = (image.pixels for image in read_each_frame(frames))
         if strength == 0:
-            yield from pixels
+            yield from (np.array(each) for each in pixels)
             return
         yield from dehazed_clip(pixels, self._method(chosen), controls, notes)
 
