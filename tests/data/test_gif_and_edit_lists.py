@@ -106,3 +106,17 @@ def test_frames_without_a_delay_are_read(tmp_path: Path, caplog: pytest.LogCaptu
     data = (tmp_path / "no.gif").read_bytes()
     for end in range(13, len(data), 37):
         assert with_delays(data[:end]).endswith(data[end - 1 : end])
+
+
+@pytest.mark.parametrize("settings", [{}, {"duration": 100}])
+def test_a_cut_within_a_frame_is_noticed(settings: dict[str, Any], tmp_path: Path) -> None:
+    """FFmpeg decodes the first lines of the last frame without an error. A file that lacks only its last byte is whole."""
+    first, *others = [paletted(number % 2) for number in range(3)]
+    first.save(tmp_path / "whole.gif", save_all=True, append_images=others, **settings)
+    data = (tmp_path / "whole.gif").read_bytes()
+    for cut, damaged in ((0, 0), (1, 0), (2, 1), (60, 1)):
+        (tmp_path / "a.gif").write_bytes(data[: len(data) - cut])
+        with open_clip(tmp_path / "a.gif") as clip:
+            list(clip.frames())
+        assert clip.damaged == damaged
+    assert main(["dehaze", "--method", "dcp", str(tmp_path / "a.gif"), "-o", str(tmp_path / "b.mp4")]) == 4

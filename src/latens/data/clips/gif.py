@@ -6,6 +6,8 @@ delay that browsers use. Standard library only.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 GIF_LIMIT = 2**29  # bytes; larger files are read as they are
@@ -19,22 +21,31 @@ def with_delays(data: bytes) -> bytes:
     """The file with a delay for every frame; the same bytes if none lacks it, or for other files."""
     if data[:6] not in SIGNATURES or len(data) < 13:
         return data
-    place = 13 + _table(data[10])
-    parts, controlled = [data[:place]], False
-    try:
-        while data[place] in (EXTENSION, IMAGE):
+    parts, controlled, place = [data[: _first_block(data)]], False, _first_block(data)
+    with contextlib.suppress(IndexError):  # the file is cut
+        for place, end in _blocks(data):
             if data[place] == EXTENSION:
-                end = _after_blocks(data, place + 2)
                 controlled |= data[place + 1] == CONTROL
             else:
-                end = _after_blocks(data, place + 11 + _table(data[place + 9]))
                 parts += [] if controlled else [DELAY]
                 controlled = False
             parts.append(data[place:end])
             place = end
-    except IndexError:  # the file is cut; FFmpeg reports what is missing
-        pass
     return b"".join([*parts, data[place:]])
+
+
+def _first_block(data: bytes) -> int:
+    return 13 + _table(data[10])
+
+
+def _blocks(data: bytes) -> Iterator[tuple[int, int]]:
+    """Start and end of every extension and image. Raises IndexError in a block that the file does not hold to its end."""
+    place = _first_block(data)
+    while place < len(data) and data[place] in (EXTENSION, IMAGE):
+        more = 2 if data[place] == EXTENSION else 11 + _table(data[place + 9])
+        end = _after_blocks(data, place + more)
+        yield place, end
+        place = end
 
 
 def _table(flags: int) -> int:
@@ -56,3 +67,18 @@ def timed_gif(path: Path) -> bytes | None:
     data = path.read_bytes()
     timed = with_delays(data)
     return None if timed == data else timed
+
+
+def is_cut_gif(path: Path) -> bool:
+    """True for a GIF file that ends within a frame, of which FFmpeg decodes the first lines without an error."""
+    if path.suffix.lower() != ".gif" or path.stat().st_size > GIF_LIMIT:
+        return False
+    data = path.read_bytes()
+    if data[:6] not in SIGNATURES or len(data) < 13:
+        return False
+    try:
+        for _ in _blocks(data):
+            pass
+    except IndexError:
+        return True
+    return False

@@ -19,7 +19,7 @@ from latens.arguments import real
 from latens.data.clips.color import REC709, Color, bits_of, color_of, guessed, has_alpha, is_rgb, to_rgb, upright
 from latens.data.clips.damage import Expected
 from latens.data.clips.formats import CLIP_ENDINGS, DEMUXERS
-from latens.data.clips.gif import timed_gif
+from latens.data.clips.gif import is_cut_gif, timed_gif
 from latens.data.files import reading
 from latens.data.images import IMAGE_ENDINGS, Pixels, read_image
 from latens.data.inputs import natural_key
@@ -279,6 +279,7 @@ class _FileReader:
             frame = next(self.decoded, None)
         if self.expected.impossible:
             clip.note("the file is cut, or the number of frames or the duration in its header is wrong")
+        self.damaged = max(self.damaged, is_cut_gif(self.path))
         clip.damaged = self.damaged + self.expected.impossible
         clip.missing = self.expected.missing(self.damaged)
         clip.end = self.expected.declared_end(last, held)
