@@ -191,6 +191,7 @@ def test_the_summary_names_the_most_unusual_images() -> None:
     assert (
         summary([(str(number), 1.0, 0.0, 1.0) for number in range(9)], 1) == "9 scored, 1 failed; most unusual (1.00): 9 images"
     )
+    assert summary([("a\nb", 1.0, 0.0, 0.5)], 0) == "1 scored; most unusual (0.50): a\\x0ab"
     assert summary([("a", 1.0, 0.0, ""), ("b", 1.0, 0.0, "")], 0) == "2 scored"  # a model without a reference
 
 

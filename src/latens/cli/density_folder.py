@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from latens.cli.batch import FileBatch
 from latens.cli.common import ImageComputeOptions
+from latens.errors import one_line
 from latens.progress import OnProgress
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def most_unusual(rows: list[Row]) -> str:
         return ""
     top = max(value for value, _ in known)
     names = [name for value, name in known if value == top]
-    shown = ", ".join(names) if len(names) <= NAMED else f"{len(names)} images"
+    shown = ", ".join(map(one_line, names)) if len(names) <= NAMED else f"{len(names)} images"
     return f"most unusual ({top:.2f}): {shown}"
 
 
