@@ -40,7 +40,8 @@ class SoapAdam(MuonAdam):
         gradient = parameter.grad
         assert gradient is not None
         arranged = gradient.transpose(0, 1) if transposed else gradient
-        update = self._rotated(self.state[parameter], arranged.reshape(len(arranged), -1)).reshape(arranged.shape)
+        with torch.autocast(gradient.device.type, enabled=False):
+            update = self._rotated(self.state[parameter], arranged.reshape(len(arranged), -1)).reshape(arranged.shape)
         parameter.add_(update.transpose(0, 1) if transposed else update, alpha=-lr)
 
     @staticmethod
