@@ -78,7 +78,8 @@ def decompress(
     damaged: list[Path] = []
 
     def work(job: Job, on_progress: OnProgress) -> dict[str, Any]:
-        done = decompress_one(codec, job, options.threads, force=force)
+        again = job.output.is_file()  # the batch has decided that it is made again
+        done = decompress_one(codec, job, options.threads, force=force or again)
         if done.damage:
             damaged.append(job.input)
         return written_record(done)
