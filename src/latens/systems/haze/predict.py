@@ -4,92 +4,61 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from latens.arguments import real
 from latens.catalogue import MODELS
-from latens.data.depth import Depth, DepthFormat, default_format, max_depth_of, read_depth
+from latens.data.depth import Depth, DepthFormat
 from latens.data.given_type import as_given
 from latens.data.image_arrays import check_uint8
 from latens.data.image_output import carry_metadata, to_pil
 from latens.data.images import ImageLike, LoadedImage, Pixels, read_each_frame, read_image
 from latens.data.tensors import to_pixels, to_tensor
-from latens.errors import ModelMissing, UsageError
+from latens.errors import UsageError
 from latens.hub import locate
 from latens.inference.device import choose_device, in_plain_torch, plain_torch
 from latens.inference.kept import keepable
 from latens.inference.many import OnError, many
-from latens.nn.filters import guided_filter, luminance
 from latens.shapes import Float, UInt8
 from latens.systems.haze import methods
-from latens.systems.haze.bands import Band, dark_channel_pixels
+from latens.systems.haze.bands import dark_channel_pixels
 from latens.systems.haze.baselines.boundary import BoundaryConfig
 from latens.systems.haze.baselines.dark_channel import FAST, blocks_of
 from latens.systems.haze.baselines.dehazenet import DehazeNet
-from latens.systems.haze.config import CLASSICAL, LEARNED, TRANSLATORS
-from latens.systems.haze.formation import MEAN_AIRLIGHT, HazeEstimate, scattering, transmission
+from latens.systems.haze.config import CLASSICAL, TRANSLATORS
+from latens.systems.haze.formation import MEAN_AIRLIGHT, HazeEstimate, scattering
 from latens.systems.haze.model import Domain, HazeTranslator
-from latens.systems.haze.networks import kind_of, read_folder, recipe_for
+from latens.systems.haze.networks import HazeModels, kind_of, read_folder
 from latens.systems.haze.physical import PhysicalHaze
 from latens.systems.haze.removal import (
     Method,
     Removed,
     check_controls,
+    check_transmission,
     content_of,
     dehazed,
     dehazed_clip,
     no_estimate,
 )
 from latens.systems.haze.rules import Controls
-from latens.systems.haze.synthesis import Rows, hazed, of_whole, predicted_depth, whole
+from latens.systems.haze.synthesis import Rows, color_of, given_depth, predicted_depth, whole, with_haze
 from latens.systems.haze.translation import translated, translated_pixels
 
 GRAY = (MEAN_AIRLIGHT,) * 3  # default airlight
 MAX_DEPTH = 120.0  # meters at relative depth 1, by default
-REFINE_RADIUS, REFINE_EPSILON = 20, 1e-3  # for measured depth: window of 41 as in Foggy Cityscapes (Sakaridis et al. 2018)
-
-
-class UsedModel(NamedTuple):
-    """Model and device of a method, for `latens.launch.announce`; `model_id` is empty for a method without weights."""
-
-    name: str
-    model_id: str
-    device: torch.device
-    precision: str
 
 
 @in_plain_torch
-class Haze:
+class Haze(HazeModels):
     """Removal and synthesis of haze for images of any size; gray images stay gray, and alpha is preserved.
 
     The methods are "dcp" and "bccr", which need no weights, the method of the loaded model folder, and those of the bundled
     models. The default is the method of the loaded model folder, else "physical".
     """
-
-    def __init__(self, loaded: dict[str, nn.Module], *, name: str, sha256: str, device: torch.device) -> None:
-        self.learned = {kind: model.to(device).eval().requires_grad_(False) for kind, model in loaded.items()}
-        self.hashes = dict.fromkeys(loaded, sha256)
-        self.name = name
-        self.model_id = sha256
-        self.device = device
-        self.precision = "float32"
-        self.default_method = next(iter(loaded), "physical")
-        self.given = frozenset(loaded)  # methods of the model folder that was loaded; bundled models are not among them
-
-    def __repr__(self) -> str:
-        weights = f"weights {self.model_id[:12]}, " if self.model_id else ""
-        return f"Haze({self.name}, {weights}{self.device}, method {self.default_method})"
-
-    def has(self, method: str) -> bool:
-        """True if the method is available. Raises UsageError for an unknown method."""
-        known = (*CLASSICAL, *LEARNED)
-        if method not in known:
-            raise UsageError(f"there is no method '{method}'", where="--method", hint=f"known: {', '.join(known)}")
-        return method in CLASSICAL or method in self.learned or f"haze_{method}" in MODELS
 
     def dehaze(
         self,
@@ -137,7 +106,7 @@ class Haze:
         notes: list[str] = []
         chosen, controls = method or self.default_method, Controls(strength, keep_brightness)
         if transmission is not None:
-            _check_transmission(transmission, loaded.pixels.shape[:2])
+            check_transmission(transmission, loaded.pixels.shape[:2])
             transmission[:] = 1
         pixels = self.dehaze_pixels(loaded.pixels, chosen, controls, alpha=loaded.alpha, notes=notes, transmission=transmission)
         made = to_pil(pixels, loaded.alpha, loaded.gray)
@@ -283,30 +252,15 @@ class Haze:
             coefficient = scattering(visibility, beta, max_depth)
             meters = self._meters(loaded.pixels, depth, depth_format, max_depth)
             color = torch.tensor([color_of(airlight)], dtype=torch.float32, device=self.device)
-            hazy = self._hazed(loaded.pixels, meters, coefficient, color, refine=refine_depth, linear_light=linear_light)
+            clear = self._bytes(loaded.pixels)
+            made_hazy = with_haze(clear, meters, coefficient, color, refine=refine_depth, linear_light=linear_light)
+            hazy = made_hazy.cpu().numpy()
         made = to_pil(hazy, loaded.alpha, loaded.gray)
         return as_given(made if strip else carry_metadata(loaded, made), image)
 
     def haze_many(self, images: Iterable[ImageLike], *, on_error: OnError | None = None, **options: Any) -> Iterator[Any]:
         """Yield images with haze, one at a time; options as in `haze`. See `latens.inference.many`."""
         return many(self.haze, images, on_error, options)
-
-    @torch.no_grad()
-    def _hazed(
-        self, pixels: Pixels, meters: Rows, beta: float, airlight: Float[Tensor, "1 3"], *, refine: bool, linear_light: bool
-    ) -> Pixels:
-        """Pixels with haze of a scattering coefficient; `refine` aligns the transmission with the edges of the image."""
-        clear = self._bytes(pixels)
-        coefficient = torch.tensor([beta], device=self.device)
-
-        def measured(band: Band) -> Tensor:
-            return transmission(meters(band), coefficient)
-
-        t: Rows = measured
-        if refine:
-            guide = whole(clear, lambda band: luminance(band.colors))
-            t = of_whole(guided_filter(guide, whole(clear, measured), REFINE_RADIUS, REFINE_EPSILON).clamp_(0, 1))
-        return hazed(clear, t, airlight, linear_light=linear_light).cpu().numpy()
 
     def depth(self, image: ImageLike | LoadedImage, *, max_depth: float = MAX_DEPTH) -> Depth:
         """Predicted distance (H, W) in meters, the farthest point at `max_depth`. Raises ModelMissing."""
@@ -317,23 +271,12 @@ class Haze:
         with torch.no_grad():
             return whole(self._bytes(loaded.pixels), meters)[0, 0].cpu().numpy()
 
-    @torch.no_grad()
     def _meters(self, pixels: Pixels, depth: Any, form: DepthFormat | None, max_depth: float) -> Rows:
         """Distance of every pixel in meters, from `depth` or predicted."""
-        if depth is None:
-            relative = predicted_depth(self._bytes(pixels), cast(PhysicalHaze, self.model("physical")))
-            return lambda band: max_depth * relative(band)
-        if not isinstance(depth, str | Path | np.ndarray):
-            what = f"an object of the type {type(depth).__name__} is no depth map"
-            raise UsageError(what, where="depth", hint="give a file or an array (H, W)")
-        if form is not None and not isinstance(form, DepthFormat):
-            what = f"{form!r} is no format of depth"
-            raise UsageError(what, where="depth_format", hint="give one of latens.data.depth.FORMATS")
-        form = form or default_format(depth)
-        values = read_depth(depth, form, size=(pixels.shape[0], pixels.shape[1]))
-        if form.relative:
-            values *= np.float32(max_depth / max_depth_of(values))
-        return of_whole(torch.from_numpy(values)[None, None].to(self.device))
+        if depth is not None:
+            return given_depth(depth, form, max_depth, (pixels.shape[0], pixels.shape[1]), self.device)
+        relative = predicted_depth(self._bytes(pixels), cast(PhysicalHaze, self.model("physical")))
+        return lambda band: max_depth * relative(band)
 
     def _bytes(self, pixels: Pixels) -> UInt8[Tensor, "H W 3"]:
         return torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy()).to(self.device)
@@ -343,57 +286,9 @@ class Haze:
         """Translation by a network. Large images are translated in tiles, with the statistics of the reduced image."""
         return translated(cast(HazeTranslator, self.model(method)), image, to)
 
-    def model(self, kind: str) -> nn.Module:
-        """The network of a learned method. Raises ModelMissing if there are no weights."""
-        if kind not in self.learned:
-            if not self.has(kind):
-                what = f"there are no weights for the method {kind}"
-                hint = f"use --method dcp or bccr, or train it: latens train haze --recipe {recipe_for(kind)}, then --model"
-                raise ModelMissing(what, where=self.name, hint=hint)
-            self.add(MODELS[f"haze_{kind}"].folder)
-        return self.learned[kind]
-
-    def add(self, folder: Path) -> None:
-        """Load the model of a folder; it replaces another model of the same kind. Raises ModelMissing or ModelError."""
-        digest, model = read_folder(folder)
-        kind = kind_of(model)
-        self.learned[kind] = model.to(self.device).eval().requires_grad_(False)
-        self.hashes[kind] = digest
-
-    def hash_of(self, kind: str) -> str:
-        """Hash of the weights of an available learned method."""
-        return self.hashes[kind] if kind in self.hashes else MODELS[f"haze_{kind}"].sha256
-
-    def used(self, method: str | None) -> UsedModel:
-        """Name and hash of the model of a method; None means haze synthesis from given depth, which needs no weights."""
-        if method is None or method in CLASSICAL:
-            return UsedModel(method or "haze of given depth", "", self.device, self.precision)
-        own = method in self.hashes and self.hashes[method] == self.model_id
-        return UsedModel(self.name if own else f"haze_{method}", self.hash_of(method), self.device, self.precision)
-
     def tensor(self, pixels: Pixels) -> Float[Tensor, "1 3 H W"]:
         """Pixels (H, W, 3) uint8 as a batch of one in [0, 1] on the device."""
         return to_tensor(pixels).to(self.device)
-
-
-def _check_transmission(values: object, size: tuple[int, ...]) -> None:
-    """Raises UsageError for anything but an array of floats of this size that can be written."""
-    if not isinstance(values, np.ndarray) or values.dtype.kind != "f" or not values.flags.writeable:
-        hint = f"give np.empty({size}, np.float32), which is filled"
-        raise UsageError("this is no array of floats that can be written", where="transmission", hint=hint)
-    if values.shape != size:
-        raise UsageError(f"an array of shape {values.shape} is not of the size of the image", where="transmission")
-
-
-def color_of(airlight: Any) -> list[float]:
-    """Red, green, blue in [0, 1]. Raises UsageError for anything else."""
-    try:
-        color = [real(value, "airlight") for value in airlight]
-    except TypeError:  # not iterable
-        color = []
-    if len(color) != 3 or not all(0 <= value <= 1 for value in color):
-        raise UsageError("the airlight is not a color", where="airlight", hint="give red, green, blue in 0..1: (0.9, 0.9, 0.9)")
-    return color
 
 
 @keepable

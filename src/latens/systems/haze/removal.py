@@ -164,6 +164,15 @@ def check_controls(controls: Controls) -> None:
             raise UsageError(f"{name} is in 0..1", where=f"--{name.replace('_', '-')} {value:g}")
 
 
+def check_transmission(values: object, size: tuple[int, ...]) -> None:
+    """Raises UsageError for anything but an array of floats of this size that can be written."""
+    if not isinstance(values, np.ndarray) or values.dtype.kind != "f" or not values.flags.writeable:
+        hint = f"give np.empty({size}, np.float32), which is filled"
+        raise UsageError("this is no array of floats that can be written", where="transmission", hint=hint)
+    if values.shape != size:
+        raise UsageError(f"an array of shape {values.shape} is not of the size of the image", where="transmission")
+
+
 def no_estimate(method: str) -> UsageError:
     """The error for a translator where an estimate is needed."""
     return UsageError(f"{method} translates images and does not estimate transmission", hint="use dcp, bccr or physical")
