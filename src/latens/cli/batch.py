@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from latens.data.inputs import InputFile
-    from latens.data.records import Records
     from latens.inference.batch import BatchReport, Failure, FailureLog, Job, Outcome
     from latens.inference.finished import Request
     from latens.inference.watch import Watching
@@ -157,17 +156,16 @@ class FileBatch:
         return total
 
     def _run(self, jobs: list[Job], work: Work, request: Request, parts: int, log: FailureLog | None = None) -> BatchReport:
-        from latens.data.records import Records
         from latens.inference.batch import run_batch
         from latens.inference.memory import tune_allocator
 
         tune_allocator()
-        finished, records = 0, Records()
+        finished = 0
         with self.reporter.progress(len(jobs) * parts, request.what) as show:
 
             def report(outcome: Outcome) -> None:
                 nonlocal finished
-                report_outcome(outcome, self.reporter, self._counted(outcome) | self._target(outcome, records))
+                report_outcome(outcome, self.reporter, self._counted(outcome) | self._target(outcome))
                 self._counts[outcome.status] += 1
                 finished += parts
                 show(finished)
@@ -177,13 +175,9 @@ class FileBatch:
 
             return run_batch(jobs, run, request=request, force=self.force, folder=self.folder, on_result=report, log=log)
 
-    def _target(self, outcome: Outcome, records: Records) -> dict[str, bool]:
-        """`missed` of a skipped job, from its record; a job that is done has it in its own record. Empty without a target."""
-        if outcome.record is not None:
-            missed = outcome.record.get("missed")
-        else:
-            entry = records.entry(outcome.job.output) if outcome.status == "skipped" else None
-            missed = None if entry is None else entry.missed
+    def _target(self, outcome: Outcome) -> dict[str, bool]:
+        """`missed` of a finished job. Empty without a target."""
+        missed = outcome.missed if outcome.record is None else outcome.record.get("missed")
         if missed is None:
             return {}
         self._missed[outcome.job.output] = missed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 LOAD = "/proc/loadavg"
-SPINS = "1000"  # turns of a loop, some 30 microseconds
+SPINS = "1000"  # turns of the loop
 
 
 def set_waiting() -> None:

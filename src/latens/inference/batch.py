@@ -66,6 +66,7 @@ class Outcome(NamedTuple):
     failure: Failure | None = None
     error: Exception | None = None  # cause of the failure, for a traceback
     note: str = ""  # why it is skipped or made again
+    missed: bool | None = None  # of a skipped job, as in `Verdict`
 
 
 class BatchReport(NamedTuple):
@@ -171,7 +172,7 @@ def _judged(job: Job, work: Callable[[Job], Record], results: Results, *, force:
     if verdict.do == "refuse" and not force:
         raise verdict.error(job)
     if verdict.do == "skip" and not force:
-        return Outcome(job, "skipped", note=verdict.why)
+        return Outcome(job, "skipped", note=verdict.why, missed=verdict.missed)
     lost = results.lost(job) if force else []
     if lost:
         names = ", ".join(path.name for path in lost)

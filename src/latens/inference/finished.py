@@ -73,6 +73,7 @@ class Verdict(NamedTuple):
 
     do: Literal["work", "skip", "refuse"]
     why: str = ""
+    missed: bool | None = None  # of a finished job: whether its result missed the target; None without a target
 
     def error(self, job: Job) -> OutputExists:
         return OutputExists(self.why, where=str(job.output), hint=REPLACE)
@@ -118,7 +119,7 @@ class Results:
         """The verdict on a job whose output is finished, with its entry."""
         lacking = [path for path in self.request.needed(job) if not self._is_finished(path, job)]
         if not lacking:
-            return Verdict("skip", "finished; it missed its target" if entry.missed else "finished")
+            return Verdict("skip", "finished; it missed its target" if entry.missed else "finished", entry.missed)
         verdict = self._aside(job)
         return verdict if verdict.do == "refuse" else Verdict("work", f"made again with {_listed(lacking)}")
 

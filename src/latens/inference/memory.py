@@ -13,7 +13,7 @@ STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 HIGH_WATER = "5"  # written to RESET, sets the peak to the present size
 # Parameters of mallopt and their values in bytes. Without them, glibc learns from large blocks that are freed to keep blocks of
 # up to 32 MiB in its heap, where what lies between them fragments it: of 50 megapixels, decompress takes 0.3 GB more. It also
-# returns free memory at the end of the heap at once: an image of 768 x 512 pays 1,200 to 3,400 page faults, 5 % of its time.
+# returns free memory at the end of the heap at once: every image then pays page faults.
 MMAP_THRESHOLD, TRIM_THRESHOLD = (-3, 2**24), (-1, 2**25)
 
 
