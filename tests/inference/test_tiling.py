@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from latens.inference.tiling import apply_in_row_blocks
+from latens.inference.tiling import in_blocks
 
 
 class Layer(NamedTuple):
@@ -110,6 +110,13 @@ def image(height: int, width: int, channels: int = 1) -> Tensor:
     return torch.randint(-3, 4, (1, channels, height, width), generator=generator).double()
 
 
+def blockwise(
+    f: Callable[[Tensor], Tensor], x: Tensor, *, scale: Fraction, halo: int, core: int, columns: int | None = None
+) -> Tensor:
+    size = (x.shape[-2], x.shape[-1])
+    return in_blocks(lambda rows, cols: f(x[..., rows, cols]), size, scale=scale, halo=halo, core=core, columns=columns)
+
+
 def test_halos_are_as_derived() -> None:
     assert analysis_halo(FIVES) == 32  # 2 + 4 + 8 + 16 = 30 rows, up to a multiple of 16
     assert synthesis_halo(FIVES) == 2  # latent rows -1 .. 2 reach the 16 rows of latent row 0
@@ -121,13 +128,13 @@ def test_halos_are_as_derived() -> None:
 @pytest.mark.parametrize(("height", "core"), [(16, 16), (80, 16), (96, 32), (208, 64), (64, 256)])
 def test_analysis_in_strips_is_exact(height: int, core: int) -> None:
     net, x = analysis(), image(height, 48)
-    assert torch.equal(apply_in_row_blocks(net, x, scale=DOWN, halo=32, core=core), net(x))
+    assert torch.equal(blockwise(net, x, scale=DOWN, halo=32, core=core), net(x))
 
 
 @pytest.mark.parametrize(("height", "core"), [(1, 1), (7, 1), (9, 2), (16, 4), (3, 64)])
 def test_synthesis_in_strips_is_exact(height: int, core: int) -> None:
     net, y = synthesis(), image(height, 3, channels=3)
-    assert torch.equal(apply_in_row_blocks(net, y, scale=UP, halo=2, core=core), net(y))
+    assert torch.equal(blockwise(net, y, scale=UP, halo=2, core=core), net(y))
 
 
 @pytest.mark.parametrize(
@@ -148,15 +155,15 @@ def test_pieces_of_both_axes_are_exact(
     columns: int,
 ) -> None:
     net, x = make(), image(shape[1], shape[2], channels=shape[0])
-    pieces = apply_in_row_blocks(net, x, scale=scale, halo=halo, core=core, columns=columns)
+    pieces = blockwise(net, x, scale=scale, halo=halo, core=core, columns=columns)
     assert torch.equal(pieces, net(x))
 
 
 def test_smaller_halos_would_show_seams() -> None:
     x, y = image(96, 32), image(8, 2, channels=3)
     encoder, decoder = analysis(), synthesis()
-    assert not torch.equal(apply_in_row_blocks(encoder, x, scale=DOWN, halo=16, core=32), encoder(x))
-    assert not torch.equal(apply_in_row_blocks(decoder, y, scale=UP, halo=1, core=4), decoder(y))
+    assert not torch.equal(blockwise(encoder, x, scale=DOWN, halo=16, core=32), encoder(x))
+    assert not torch.equal(blockwise(decoder, y, scale=UP, halo=1, core=4), decoder(y))
 
 
 def test_float32_differs_by_rounding_only() -> None:
@@ -164,9 +171,9 @@ def test_float32_differs_by_rounding_only() -> None:
     net = nn.Sequential(*(nn.Conv2d(i, 8, 5, stride=2, padding=2) for i in (3, 8, 8, 8)))
     x = torch.rand(2, 3, 160, 64)
     whole = net(x).detach()
-    strips = apply_in_row_blocks(net, x, scale=DOWN, halo=32, core=48)
+    strips = blockwise(net, x, scale=DOWN, halo=32, core=48)
     assert (strips - whole).abs().max() <= 1e-5 * whole.abs().max()
-    assert torch.equal(strips, apply_in_row_blocks(net, x, scale=DOWN, halo=32, core=48))
+    assert torch.equal(strips, blockwise(net, x, scale=DOWN, halo=32, core=48))
     assert not strips.requires_grad
 
 
@@ -177,7 +184,7 @@ def test_memory_is_that_of_a_strip() -> None:
         seen.append(piece.shape[-2])
         return piece[..., ::16, ::16]
 
-    apply_in_row_blocks(watch, image(1600, 16), scale=DOWN, halo=32, core=64)
+    blockwise(watch, image(1600, 16), scale=DOWN, halo=32, core=64)
     assert len(seen) == 25
     assert max(seen) == 64 + 2 * 32
 
@@ -185,4 +192,4 @@ def test_memory_is_that_of_a_strip() -> None:
 @pytest.mark.parametrize(("height", "halo", "core"), [(90, 32, 32), (96, 30, 32), (96, 32, 24), (96, 32, 0)])
 def test_misaligned_sizes_are_refused(height: int, halo: int, core: int) -> None:
     with pytest.raises(ValueError, match="multiple of 16"):
-        apply_in_row_blocks(analysis(), image(height, 32), scale=DOWN, halo=halo, core=core)
+        blockwise(analysis(), image(height, 32), scale=DOWN, halo=halo, core=core)

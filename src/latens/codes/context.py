@@ -30,7 +30,6 @@ from latens.nn.bounds import lower_bound
 from latens.shapes import Float, Shaped
 
 PHASES = ((0, 0), (1, 1), (0, 1), (1, 0))  # row and column in every block of 2 x 2, in the order of coding
-TAPS = 9  # of one filter on one phase image
 INNOVATION_MAX = 127 / 16  # innovations are clamped to +- this many standard deviations
 SHIFT_MAX = 2047 / 512  # shifts of the mean, likewise
 MEAN_MAGNITUDE = 5 / 16  # typical |u|, subtracted so that the zeros outside of the latent are neutral

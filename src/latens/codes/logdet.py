@@ -152,16 +152,3 @@ def tail_bound(terms: int, lipschitz: float, frobenius: Float[Tensor, "*B"]) -> 
     if terms < 1 or not 0 <= lipschitz < 1:
         raise ValueError(f"no bound for {terms} terms and L = {lipschitz}")
     return frobenius * lipschitz ** (terms - 1) / ((terms + 1) * (1 - lipschitz))
-
-
-def reference_log_det(function: Callable[[Tensor], Tensor], x: Tensor, probes: Tensor, weights: Sequence[float]) -> Tensor:
-    """The weighted series by reverse-mode differentiation through its graph, as a reference for `estimated` in tests."""
-    if not x.requires_grad:
-        x = x.detach().requires_grad_()
-    with torch.enable_grad():
-        y = function(x)
-        w, total = probes, probes.new_zeros(len(probes))
-        for k, weight in enumerate(weights, start=1):
-            (w,) = torch.autograd.grad(y, x, w, create_graph=True)
-            total = total + (1 if k % 2 else -1) * weight / k * (w * probes).flatten(1).sum(1)
-    return total

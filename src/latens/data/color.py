@@ -33,7 +33,6 @@ PRIMARIES: dict[int, tuple[str, Chromaticities]] = {  # ITU-T H.273, table 2
     11: ("DCI-P3", (0.314, 0.351, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060)),
     12: ("Display P3", (*D65, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060)),
 }
-LIKE_SRGB = frozenset({1, 2, 6, 13, 14, 15})  # transfer functions that displays treat as that of sRGB
 GAMMAS = {4: 2.2, 5: 2.8, 8: 1.0}  # transfer functions that are powers
 HDR = {16: "PQ", 18: "HLG"}
 BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])

@@ -45,32 +45,6 @@ def spans(size: int, core: int, halo: int) -> Iterator[Span]:
         yield Span(start, stop, max(start - halo, 0), min(stop + halo, size))
 
 
-def apply_in_row_blocks(
-    f: Callable[[Tensor], Tensor],
-    x: Float[Tensor, "B C H W"],
-    *,
-    scale: Fraction,
-    halo: int,
-    core: int,
-    columns: int | None = None,
-) -> Float[Tensor, "B D h w"]:
-    """f(x) for an `f` made of convolutions and pointwise maps, computed in blocks of `core` rows; without gradients.
-
-    `f` maps H rows and W columns to H * scale and W * scale. `halo` is the number of rows of context that a block needs on
-    both sides: the radius of the receptive field, rounded up to the stride. `columns` also splits the blocks by columns, with
-    the same halo. H, W, halo, core and columns are multiples of scale.denominator (ValueError otherwise).
-
-    The result equals f(x) up to rounding, as kernels may sum in another order at another size; the same split on the same
-    machine gives the same bits. In addition to x and the result, one piece is in memory: about
-    (core + 2 halo) * W * scale * widest channels (4 bytes each), twice for input and output of the widest layer.
-    The work grows by (core + 2 halo) / core: a core of at least four halos keeps that below 1.5.
-    """
-    height, width = x.shape[-2:]
-    return in_blocks(
-        lambda rows, cols: f(x[..., rows, cols]), (height, width), scale=scale, halo=halo, core=core, columns=columns
-    )
-
-
 def in_blocks(
     f: Callable[[slice, slice], Tensor],
     size: tuple[int, int],
@@ -80,7 +54,18 @@ def in_blocks(
     core: int,
     columns: int | None = None,
 ) -> Float[Tensor, "B D h w"]:
-    """`apply_in_row_blocks` for an input of `size` (H, W) that `f` itself makes, from the rows and columns of a piece."""
+    """A map of convolutions and pointwise maps, computed in blocks of `core` rows; without gradients.
+
+    `f` takes the rows and columns of a piece of the input, whose `size` is (H, W), and maps h rows and w columns to h * scale
+    and w * scale. `halo` is the number of rows of context that a block needs on both sides: the radius of the receptive field,
+    rounded up to the stride. `columns` also splits the blocks by columns, with the same halo. H, W, halo, core and columns are
+    multiples of scale.denominator (ValueError otherwise).
+
+    The result equals that of one piece up to rounding, as kernels may sum in another order at another size; the same split on
+    the same machine gives the same bits. Besides input and result, one piece is in memory: about
+    (core + 2 halo) * W * scale * widest channels (4 bytes each), twice for input and output of the widest layer.
+    The work grows by (core + 2 halo) / core: a core of at least four halos keeps that below 1.5.
+    """
     height, width = size
     _check_multiples(scale.denominator, height=height, width=width, halo=halo, core=core, columns=columns or width)
     result: Tensor | None = None

@@ -199,17 +199,6 @@ def certified_norm(weight: Tensor, size: tuple[int, int] | None) -> float:
     return _fourier(weight, size[0] + radius, size[1] + radius)
 
 
-@torch.no_grad()
-def certified_norm_any_size(weight: Float[Tensor, "O I k k"], grid: int = 68) -> float:
-    """Bound as `certified_norm`, for inputs of any size: the largest norm on a grid of frequencies over cos(pi r / grid)^2.
-
-    The frequency response is a trigonometric polynomial of degree r = (k - 1) / 2 in each direction, which exceeds its largest
-    value on the grid by at most that factor (Ehlich and Zeller 1964).
-    """
-    radius = weight.shape[-1] // 2
-    return _fourier(weight, grid, grid) / math.cos(math.pi * radius / grid) ** 2
-
-
 def _fourier(weight: Tensor, height: int, width: int) -> float:
     response = torch.fft.rfft2(weight.double(), s=(height, width))  # kernels are real: half of the frequencies suffice
     matrices = response.flatten(2).permute(2, 0, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +14,7 @@ from tests.paper_values import filled
 from torch import Tensor, nn
 
 from latens.codes.bijector import ActNorm, Flatten, Logit, ResidualMap, Squeeze
-from latens.codes.logdet import Exact, Series, estimated, reference_log_det
+from latens.codes.logdet import Exact, Series, estimated
 from latens.settings import to_dict
 from latens.systems.flow.config import DenseBlocks, DensityFlow, ImageFlow, LikelihoodConfig, VectorFlow
 from latens.systems.flow.model import Flow, enlargement
@@ -117,6 +118,19 @@ def test_export_of_rows_and_images() -> None:
     assert described["mean"][0] == pytest.approx(scores.mean.mean())
     assert described["mean"][2] == pytest.approx(float(scores.latents.double().square().mean()), rel=1e-6)
     assert np.shape(hybrid.images(None, IMAGE_BATCHES)["samples"]) == (22, 22, 3)
+
+
+def reference_log_det(function: Callable[[Tensor], Tensor], x: Tensor, probes: Tensor, weights: Sequence[float]) -> Tensor:
+    """The weighted series by reverse-mode differentiation through its graph."""
+    if not x.requires_grad:
+        x = x.detach().requires_grad_()
+    with torch.enable_grad():
+        y = function(x)
+        w, total = probes, probes.new_zeros(len(probes))
+        for k, weight in enumerate(weights, start=1):
+            (w,) = torch.autograd.grad(y, x, w, create_graph=True)
+            total = total + (1 if k % 2 else -1) * weight / k * (w * probes).flatten(1).sum(1)
+    return total
 
 
 def test_the_reference_series_by_hand() -> None:

@@ -13,7 +13,6 @@ from latens.systems.seedlings.lots import (
     Interval,
     Rates,
     between_trays,
-    clopper_pearson,
     corrected_share,
     indices,
     tolerance,
@@ -102,17 +101,16 @@ def test_the_censored_estimate_finds_the_distribution() -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "total", "of_wilson", "exact"),
+    ("count", "total", "interval"),
     [
-        (40, 50, (0.6696, 0.8876), (0.6628, 0.8997)),
-        (135, 150, (0.8416, 0.9385), (0.8404, 0.9429)),
-        (150, 150, (0.9750, 1), (0.9757, 1)),
-        (544, 600, (0.8807, 0.9274), (0.8805, 0.9287)),
+        (40, 50, (0.6696, 0.8876)),
+        (135, 150, (0.8416, 0.9385)),
+        (150, 150, (0.9750, 1)),
+        (544, 600, (0.8807, 0.9274)),
     ],
 )
-def test_intervals(count: int, total: int, of_wilson: tuple[float, float], exact: tuple[float, float]) -> None:
-    assert wilson(count, total) == pytest.approx(of_wilson, abs=6e-5)
-    assert clopper_pearson(count, total) == pytest.approx(exact, abs=6e-5)
+def test_intervals(count: int, total: int, interval: tuple[float, float]) -> None:
+    assert wilson(count, total) == pytest.approx(interval, abs=6e-5)
 
 
 def test_a_lower_limit_of_90_percent() -> None:

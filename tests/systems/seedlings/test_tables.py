@@ -10,7 +10,7 @@ from PIL import Image
 
 from latens.errors import InputError, UnreadableInput, UsageError
 from latens.systems.seedlings.names import Shot, exif_date, identify, parse_date
-from latens.systems.seedlings.tables import parse_ranges, read_grades, read_lots, write_grades
+from latens.systems.seedlings.tables import parse_ranges, read_grades, read_lots
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_exif_gives_the_day_of_the_photograph(tmp_path: Path) -> None:
 
 def test_grades(tmp_path: Path) -> None:
     path = tmp_path / "grades.csv"
-    path.write_bytes(write_grades([(("A", 1, 2), 5), (("A", 10, 15), 1)]))
+    path.write_text("tray,row,col,grade\nA,1,2,5\nA,10,15,1\n")
     assert read_grades(path) == {("A", 1, 2): 5, ("A", 10, 15): 1}
     path.write_text("tray;row;col;grade\nA;1;1;6\n")  # as spreadsheets in some countries save it
     assert read_grades(path) == {("A", 1, 1): 6}

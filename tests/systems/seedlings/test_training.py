@@ -31,7 +31,6 @@ from latens.systems.seedlings.model import normalized
 from latens.systems.seedlings.networks import grader
 from latens.systems.seedlings.objective import GradingObjective, class_weights
 from latens.systems.seedlings.simulator.photograph import photograph
-from latens.systems.seedlings.tables import write_grades
 from latens.systems.seedlings.trials import Measured, paired_bootstrap
 from latens.training.data import generator
 
@@ -163,8 +162,8 @@ def test_folders_of_trays_and_of_classes(tmp_path: Path, caplog: pytest.LogCaptu
     trays.mkdir()
     Image.fromarray(made.pixels).save(trays / "T_day6.png")
     Image.fromarray(made.pixels).save(trays / "other_day6.png")
-    plants = [(("T", i // 6 + 1, i % 6 + 1), int(grade)) for i, grade in enumerate(made.plants.grade)]
-    (trays / "grades.csv").write_bytes(write_grades(plants[:20]))
+    plants = [f"T,{i // 6 + 1},{i % 6 + 1},{grade}" for i, grade in enumerate(made.plants.grade)]
+    (trays / "grades.csv").write_text("\n".join(["tray,row,col,grade", *plants[:20]]))
     config = CropsConfig(rows=4, cols=6)
     crops = open_crops([Source("", str(trays))], GraderConfig(), config)
     assert crops.label.tolist() == made.plants.success[:20].astype(int).tolist()

@@ -180,14 +180,6 @@ def wilson(count: float, total: int) -> Interval:
     return Interval(max(0.0, float(middle - half)), min(1.0, float(middle + half)))
 
 
-def clopper_pearson(count: int, total: int) -> Interval:
-    """Exact interval of a share (Clopper and Pearson 1934)."""
-    from scipy.stats import binomtest
-
-    found = binomtest(count, total).proportion_ci(CONFIDENCE, "exact")
-    return Interval(float(found.low), float(found.high))
-
-
 def _percent(interval: Interval) -> Interval:
     return Interval(100 * interval.low, 100 * interval.high)
 

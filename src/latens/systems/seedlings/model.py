@@ -18,7 +18,6 @@ from latens.shapes import Float, Int
 from latens.systems.seedlings.config import GraderConfig
 
 GRADES = ("failure", "success")  # classes of graded trays
-UNKNOWN_DAY = -1
 STATISTICS = 10  # number of statistics that detect out-of-distribution crops
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
-from latens.data.csv_files import csv_bytes
 from latens.data.files import read_bytes
 from latens.errors import InputError, UnreadableInput
 from latens.systems.seedlings.names import parse_date
@@ -81,11 +80,6 @@ def read_grades(path: Path) -> dict[Plant, int]:
     if not grades:
         raise InputError("the table has no plants", where=str(path))
     return grades
-
-
-def write_grades(grades: Iterable[tuple[Plant, int]]) -> bytes:
-    """Contents of a grades.csv."""
-    return csv_bytes([("tray", "row", "col", "grade"), *((*plant, grade) for plant, grade in grades)])
 
 
 def read_lots(path: Path) -> list[Lot]:

@@ -11,7 +11,7 @@ from latens.systems.flow.pack.color import to_pixels
 from latens.systems.flow.pack.frozen import FrozenFlow, Predicted, coded_groups, with_luma
 from latens.systems.flow.pack.model import Group, PhaseContext
 from latens.systems.flow.pack.phases import PHASES, canvas_of, phase_size, sizes
-from latens.systems.flow.pack.stack import Readers, Writers, ideal_bits
+from latens.systems.flow.pack.stack import Readers, Writers
 
 
 def encode(flow: FrozenFlow, pixels: UInt8[np.ndarray, "B H W 3"], *, gray: bool = False) -> list[bytes]:
@@ -21,12 +21,6 @@ def encode(flow: FrozenFlow, pixels: UInt8[np.ndarray, "B H W 3"], *, gray: bool
     for symbols, table in reversed(groups):
         writers.push(symbols, table)
     return writers.data()
-
-
-def code_lengths(flow: FrozenFlow, pixels: UInt8[np.ndarray, "B H W 3"], *, gray: bool = False) -> list[float]:
-    """Ideal code length of every image under the tables, in bits, without the overhead of the coder."""
-    groups = [(_rows(symbols), _rows(table)) for symbols, table in coded_groups(flow, _planes_of(pixels), gray=gray)]
-    return [sum(ideal_bits(s[image], t[image], flow.tables) for s, t in groups) for image in range(len(pixels))]
 
 
 def decode(

@@ -36,7 +36,6 @@ CHROMA_LUMA, CHROMA_CHROMA = 5, 10  # and those that predict chroma
 FINEST = 0  # index of the finest level; its inputs include the position in the 8 x 8 blocks of JPEG
 SCALES = 32  # number of scale levels
 SMALLEST, RATIO = 0.08, 0.22  # scale of level 0, and logarithm of the ratio of neighboring scales
-BASE_MEAN, BASE_SCALE = (128.0, 0.0, 0.0), 16  # means and scale level of the pixel of the coarsest plane
 
 
 class Group(NamedTuple):

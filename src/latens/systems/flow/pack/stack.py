@@ -139,15 +139,6 @@ class Readers:
         return [coder is not None and coder.pos() == (0, START) for coder in self.coders]
 
 
-def ideal_bits(symbols: np.ndarray, levels: np.ndarray, tables: SymbolTables) -> float:
-    """Ideal code length in bits, including escapes."""
-    index = symbols.astype(np.int64) - tables.lows[levels]
-    last = tables.sizes[levels] - 1
-    escaped = (index < 0) | (index >= last)
-    counts = tables.counts[tables.starts[levels] + np.where(escaped, last, index)]
-    return float((24 - np.log2(counts.astype(np.float64))).sum()) + ESCAPE_BITS * int(escaped.sum())
-
-
 @cache
 def _family() -> Any:
     import constriction  # imported on use: training does not need it
