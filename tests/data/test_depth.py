@@ -21,7 +21,6 @@ from latens.data.depth import (
     DepthFormat,
     cityscapes_format,
     default_format,
-    fill_holes,
     format_of,
     measured_depth,
     read_camera,
@@ -29,6 +28,7 @@ from latens.data.depth import (
     relative_depth,
     to_depth,
 )
+from latens.data.depth_holes import fill_holes
 from latens.data.exr import read_exr
 from latens.errors import InputError, LatensError, UnreadableInput, UsageError
 

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from latens.data.depth_holes import fill_holes
 from latens.data.exr import read_exr
 from latens.data.files import read_bytes
 from latens.data.image_arrays import ROW_BLOCK, plain_array
@@ -239,24 +240,6 @@ def _to_depth(values: np.ndarray[Any, Any], form: DepthFormat) -> _Converted:
     return _Converted(depth, int(nan.sum()), int((nan & ~hole).sum()), float(measured.min(initial=math.inf)))
 
 
-def fill_holes(depth: Depth) -> Depth:
-    """Fill NaN with averages over blocks of increasing size, excluding sky. In a block of sky, holes become sky."""
-    hole = np.isnan(depth)
-    if not hole.any():
-        return depth
-    finite = np.isfinite(depth)
-    total = np.where(finite, depth, 0).astype(np.float64)
-    levels = [(total, finite.astype(np.float64), np.isposinf(depth).astype(np.float64))]
-    while max(levels[-1][0].shape) > 1:
-        levels.append(tuple(_halve(part) for part in levels[-1]))  # type: ignore[arg-type]
-    filled = _mean(*levels[-1])
-    for total, count, sky in reversed(levels[:-1]):
-        coarse = _smooth(filled.repeat(2, 0).repeat(2, 1)[: total.shape[0], : total.shape[1]])
-        own = _mean(total, count, sky)
-        filled = np.where(np.isnan(own), coarse, own)
-    return np.where(hole, filled, depth).astype(np.float32)
-
-
 def relative_depth(depth: Depth, max_depth: float | None = None) -> Depth:
     """Depth divided by `max_depth` (default: its 99.9 % quantile without sky) and clamped to [0, 1]; sky is 1.
 
@@ -333,28 +316,3 @@ def _by_pillow(data: bytes) -> np.ndarray[Any, Any]:
         if image.mode not in ("L", "I", "F") and not image.mode.startswith("I;16"):
             raise InputError(f"an image of mode {image.mode} is not a depth map", hint="depth is gray, 8 or 16 bits")
         return np.array(image)
-
-
-def _halve(part: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    height, width = part.shape
-    padded = np.pad(part, ((0, height % 2), (0, width % 2)))
-    total: np.ndarray[Any, Any] = padded[0::2, 0::2] + padded[1::2, 0::2] + padded[0::2, 1::2] + padded[1::2, 1::2]
-    return total
-
-
-def _smooth(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Smoothing with weights 1, 2, 1 along both axes; neighbors of sky are unchanged."""
-    blurred = values
-    for axis in (0, 1):
-        lower, upper = np.roll(blurred, 1, axis), np.roll(blurred, -1, axis)
-        first = (slice(0, 1), slice(None)) if axis == 0 else (slice(None), slice(0, 1))
-        last = (slice(-1, None), slice(None)) if axis == 0 else (slice(None), slice(-1, None))
-        lower[first], upper[last] = blurred[first], blurred[last]
-        blurred = (lower + 2 * blurred + upper) / 4
-    return np.where(np.isfinite(blurred), blurred, values)
-
-
-def _mean(total: np.ndarray[Any, Any], count: np.ndarray[Any, Any], sky: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Mean of the measurements in a block; infinite for a block of sky, NaN for a block of holes."""
-    nothing = np.where(sky > 0, np.inf, np.nan)
-    return np.where(count > 0, total / np.maximum(count, 1), nothing)

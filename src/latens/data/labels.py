@@ -21,27 +21,22 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageSequence
 
-from latens.data.files import reading
 from latens.data.images import IMAGE_ENDINGS
 from latens.data.inputs import files_under
 from latens.data.instances import Collection, Layers, Scene, check_masks, paint, scene_of
-from latens.data.limits import current_limits, hint, too_many_pixels
+from latens.data.label_pages import Page, read_pages
 from latens.data.origins import without_drawn
-from latens.data.stack_writer import MASKS, StackWriter
-from latens.data.stacks import DESCRIPTION, TIFF_ENDINGS, count_frames
-from latens.data.tiff import MAX_FRAMES
-from latens.errors import InputError, LatensError, LimitExceeded, UnreadableInput, UsageError, counted
+from latens.data.stack_writer import StackWriter
+from latens.data.stacks import count_frames
+from latens.errors import InputError, UnreadableInput, UsageError, counted
 from latens.shapes import Int
 
 LABEL_MARK = re.compile(r"(?:[-_.]cp)?[-_.]?(lab|label|labels|mask|masks)$", re.I)  # cellpose writes NAME_cp_masks.png
 IMAGE_MARK = re.compile(r"[-_.]?(img|image|images)$", re.I)
 CELLPOSE_EXTRA = re.compile(r"[-_.](cp[-_.])?(flows|outlines|cellprob|output)$", re.I)  # images that cellpose writes
-MAX_PAGES = 16  # of a file, in images of the largest size
 READINGS = ("auto", "values", "components", "masks", "frames", "frames-components")
 
 logger = logging.getLogger(__name__)
@@ -116,7 +111,7 @@ def read_label_folder(folder: Path, category: str = "cell", how: str = "auto") -
     several = False
     for image, labels in pairs_in(folder):
         name = image.relative_to(folder).as_posix()
-        pages = _pages(labels)
+        pages = read_pages(labels)
         if how.startswith("frames"):
             scenes += _frames(pages, how, image, labels, name)
             continue
@@ -143,7 +138,7 @@ def read_labels(path: Path, how: str = "auto") -> Layers:
     binary mask (0 and 255) in several pieces.
     """
     _check_reading(how)
-    pages = _pages(path)
+    pages = read_pages(path)
     if how.startswith("frames"):
         raise UsageError("a time-lapse is read with its images", where=str(path), hint="use read_label_folder")
     if how == "auto" and not _is_stack_of_masks(pages):
@@ -153,21 +148,16 @@ def read_labels(path: Path, how: str = "auto") -> Layers:
     return _layers(pages, how)
 
 
-class _Page(NamedTuple):
-    values: Int[np.ndarray, "H W"]
-    is_mask: bool  # marked as the mask of one object
-
-
 def _check_reading(how: str) -> None:
     if how not in READINGS:
         raise UsageError(f"'{how}' is not a reading of label maps", hint=f"choose {', '.join(READINGS)}")
 
 
-def _is_stack_of_masks(pages: Sequence[_Page]) -> bool:
+def _is_stack_of_masks(pages: Sequence[Page]) -> bool:
     return all(page.is_mask for page in pages)
 
 
-def _check_one_value_per_page(pages: Sequence[_Page], path: Path) -> None:
+def _check_one_value_per_page(pages: Sequence[Page], path: Path) -> None:
     if len(pages) < 2:
         return
     for number, page in enumerate(pages, start=1):
@@ -176,7 +166,7 @@ def _check_one_value_per_page(pages: Sequence[_Page], path: Path) -> None:
             raise _ambiguous(f"page {number} of {len(pages)} has {count} values", path, "frames", "masks")
 
 
-def _warn_of_values(pages: Sequence[_Page], how: str, path: Path) -> None:
+def _warn_of_values(pages: Sequence[Page], how: str, path: Path) -> None:
     """Log that a chosen reading ignores the values of a label map."""
     count = max((len(np.unique(page.values[page.values != 0])) for page in pages), default=0)
     if count > 1 and (how == "masks" or how.endswith("components")):
@@ -201,7 +191,7 @@ def _ambiguous(what: str, path: Path, *readings: str) -> InputError:
     return InputError(f"ambiguous label map: {what}", where=str(path), hint=f"choose {options}")
 
 
-def _layers(pages: Sequence[_Page], how: str) -> Layers:
+def _layers(pages: Sequence[Page], how: str) -> Layers:
     if how == "masks" or (how == "auto" and len(pages) > 1):
         masks = np.stack([page.values != 0 for page in pages])
         masks = masks if len(masks) > 1 else masks[masks.any(axis=(1, 2))]  # an image without objects has one empty page
@@ -233,104 +223,13 @@ def _pieces(values: np.ndarray) -> int:
     return int(_components(values).max(initial=0))
 
 
-def _frames(pages: Sequence[_Page], how: str, image: Path, labels: Path, name: str) -> list[Scene]:
+def _frames(pages: Sequence[Page], how: str, image: Path, labels: Path, name: str) -> list[Scene]:
     """One scene for every page; images of stacks are named stack.tif#1, stack.tif#2, ..."""
     count = count_frames(image)
     if count != len(pages):
         raise InputError(f"{counted(len(pages), 'label map')} for {counted(count, 'frame')} of {image.name}", where=str(labels))
     names = [name] if count == 1 else [f"{name}#{number}" for number in range(1, count + 1)]
     return [scene_of(_map_layers(page.values, how), each) for page, each in zip(pages, names, strict=True)]
-
-
-def _pages(path: Path) -> list[_Page]:
-    """All pages of a file. Raises InputError unless they have one channel and the same size."""
-    pages = [_Page(_whole_numbers(values, path), marked) for values, marked in _images(path)]
-    if any(page.values.ndim != 2 or page.values.shape != pages[0].values.shape for page in pages):
-        raise InputError("label maps need one channel, and the same size for all pages", where=str(path))
-    return pages
-
-
-def _whole_numbers(values: np.ndarray, path: Path) -> np.ndarray:
-    """Labels as integers from 0: values below 0 (edges of OpenCV's watershed) become 0. Raises InputError for fractions."""
-    if np.issubdtype(values.dtype, np.floating):
-        whole = np.rint(values)
-        if not np.array_equal(whole, values) or np.abs(whole).max(initial=0) > 2**53:
-            raise InputError("a label map holds whole numbers, not fractions", where=str(path), hint="save it as integers")
-        values = whole.astype(np.int64)
-    if values.dtype != np.bool_ and values.min(initial=0) < 0:
-        logger.warning("%s: values below 0 are taken as background", path)
-        values = np.maximum(values, 0)
-    return values
-
-
-def _images(path: Path) -> list[tuple[np.ndarray, bool]]:
-    """The values of all pages, and whether each is marked as the mask of one object."""
-    try:
-        return _by_pillow(path)
-    except UnreadableInput:
-        found = _by_tifffile(path) if path.suffix.lower() in TIFF_ENDINGS else []
-        if not found:
-            raise
-        return found
-
-
-def _by_tifffile(path: Path) -> list[tuple[np.ndarray, bool]]:
-    """Pages that Pillow cannot read, such as those of float64; empty without the package or if they cannot be read."""
-    try:
-        import tifffile
-    except ImportError:
-        return []
-    try:
-        with tifffile.TiffFile(path) as file:
-            if len(file.pages) > MAX_FRAMES:
-                return []
-            size = (file.pages[0].imagewidth, file.pages[0].imagelength)  # type: ignore[union-attr]
-            _check_memory(*size, len(file.pages), path)
-            return [(_array(page, size), False) for page in file.pages]
-    except LimitExceeded:
-        raise
-    except Exception:  # the error of Pillow counts
-        return []
-
-
-def _array(page: Any, size: tuple[int, int]) -> np.ndarray:
-    """The values of a page of tifffile. Raises ValueError for another size or several channels, which were not checked."""
-    if (page.imagewidth, page.imagelength) != size or page.samplesperpixel != 1:
-        raise ValueError("pages of several sizes or channels")
-    return np.asarray(page.asarray())
-
-
-def _check_memory(width: int, height: int, count: int, path: Path) -> None:
-    """Raises LimitExceeded for a page above the limits of images, and for more than MAX_PAGES of the largest pages."""
-    limits = current_limits()
-    limits.check(width, height, "the label map", str(path))
-    if width * height * count > MAX_PAGES * limits.pixels:
-        what = f"{count:,} pages of {width} x {height} pixels are more than {MAX_PAGES} images of the largest size"
-        needed = -(-width * height * count // MAX_PAGES)
-        raise LimitExceeded(what, where=str(path), hint=hint([f"pixels={needed}"]))
-
-
-def _by_pillow(path: Path) -> list[tuple[np.ndarray, bool]]:
-    with reading(path):
-        try:
-            with Image.open(path, formats=("TIFF", "PNG", "BMP", "PPM")) as image:
-                if getattr(image, "n_frames", 1) > MAX_FRAMES:
-                    raise LimitExceeded(f"more than {MAX_FRAMES:,} pages", where=str(path))
-                _check_memory(*image.size, getattr(image, "n_frames", 1), path)
-                size, pages = image.size, list[tuple[np.ndarray, bool]]()
-                for page in ImageSequence.Iterator(image):
-                    if page.size != size:
-                        raise InputError("label maps need the same size for all pages", where=str(path))
-                    tags = getattr(page, "tag_v2", {})
-                    marked = tags.get(DESCRIPTION) == MASKS.rstrip(b"\0").decode()
-                    pages.append((np.array(page), marked))
-                return pages
-        except (LatensError, FileNotFoundError, PermissionError):
-            raise
-        except Image.DecompressionBombError as error:
-            raise too_many_pixels(error, str(path)) from None
-        except Exception as error:  # the tag parser raises many types of errors
-            raise UnreadableInput(f"not a label map ({error})", where=str(path), hint="copy the file again") from None
 
 
 def write_stack(masks: Sequence[np.ndarray] | np.ndarray) -> bytes:
@@ -357,7 +256,7 @@ def read_label_values(path: Path) -> Int[np.ndarray, "H W"]:
 
     Raises InputError for several pages or channels, UnreadableInput for a file that is no label map.
     """
-    pages = _pages(path)
+    pages = read_pages(path)
     if len(pages) != 1:
         raise InputError(f"{len(pages)} pages, but a label map has one", where=str(path))
     return pages[0].values

@@ -40,17 +40,16 @@ from latens.systems.flow.tables import (
     of_images,
     of_points,
 )
+from latens.systems.flow.toy_trials import ToyScale, toy_model
 from latens.systems.flow.trials import (
     FULL_GROWTH,
     ImageScale,
-    ToyScale,
     dense,
     full_training,
     image_source,
     image_training,
     length,
     selected_rows,
-    toy_model,
     trained,
     training_folder,
 )

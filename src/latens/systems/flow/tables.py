@@ -29,12 +29,12 @@ from latens.systems.flow.original import published_for
 from latens.systems.flow.points import ENTROPY
 from latens.systems.flow.predict import DensityModel
 from latens.systems.flow.recipes import FlowTraining
+from latens.systems.flow.toy_trials import ToyScale, toy_excess, toy_model, toy_trainings
 from latens.systems.flow.trials import (
     COUPLINGS,
     FULL_GROWTH,
     SMALL_STEPS,
     ImageScale,
-    ToyScale,
     dense,
     density_table,
     full_training,
@@ -47,9 +47,6 @@ from latens.systems.flow.trials import (
     planned,
     residual,
     selected_rows,
-    toy_excess,
-    toy_model,
-    toy_trainings,
     trained,
 )
 from latens.systems.flow.untrained import ACTIVATIONS, UNTRAINED, report

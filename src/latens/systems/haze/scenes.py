@@ -25,11 +25,11 @@ from latens.data.depth import (
     Depth,
     DepthFormat,
     cityscapes_format,
-    fill_holes,
     measured_depth,
     read_camera,
     read_depth,
 )
+from latens.data.depth_holes import fill_holes
 from latens.data.images import IMAGE_ENDINGS, Pixels, read_image
 from latens.data.inputs import files_under
 from latens.errors import InputError, UnreadableInput
