@@ -208,7 +208,7 @@ def test_options_of_functions(option: str, wrong: list[Any], tmp_path: Path, mon
         ("strength", [0, *WRONG]),
         ("threads", [None, -1, 1.5, *WRONG]),
         ("codec", [5, "mpeg"]),
-        ("encoder_options", [5, "preset=slow", [1]]),
+        ("encoder_options", [5, "preset=slow", [1], {"presets": "slow"}]),
     ],
 )
 def test_options_of_compress_clip(option: str, wrong: list[Any], tmp_path: Path) -> None:

@@ -144,7 +144,11 @@ class ClipWriter:
         self._end = pts + self._durations[pts]
         image.pts, image.time_base = pts, self.time_base
         image.pict_type = 0  # the encoder chooses
-        self._mux(self._stream.encode(image))
+        packets = self._stream.encode(image)
+        if not self.frames and (unknown := self._stream.codec_context.options):  # what opening the encoder has not taken
+            what = f"{self._stream.codec_context.name} has no option {', '.join(map(repr, unknown))}"
+            raise UsageError(what, where="encoder_options", hint="check its spelling, and whether it belongs to this encoder")
+        self._mux(packets)
         self.frames += 1
         if self._sound is not None:
             self._sound.until(time)
