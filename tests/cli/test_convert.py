@@ -107,7 +107,10 @@ def test_images_are_searched_below_the_named_folder(segmented: Path, tmp_path: P
     assert main(words) == 3
     refused = capsys.readouterr().err
     assert "outside the image folder" in refused
-    assert refused.endswith(f": coco:{other},{tmp_path}\n")
+    assert "correct the name in the file" in refused  # no folder of images contains it
+    (other / "c.json").write_text(segmented.read_text().replace('"a.png"', f'"{tmp_path}/found.json"'))
+    assert main(words) == 3
+    assert capsys.readouterr().err.endswith(f": coco:{other},{tmp_path}\n")
     (other / "c.json").write_text((other / "b.json").read_text())
     assert main(words) == 3
     assert "3 annotation files with the same image (b.png)" in capsys.readouterr().err

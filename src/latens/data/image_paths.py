@@ -17,6 +17,7 @@ class OutsideImages(InputError):
     def __init__(self, root: Path, name: str, place: str) -> None:
         what = f"an annotation names an image outside the image folder {root}: {name[:200]}"
         super().__init__(what, hint="if you trust this file, name a folder that contains its images")
+        self.climbs = not os.path.isabs(name)  # with .., so no folder of images contains it
         self.own = os.path.dirname(place)
         self.folder = os.path.commonpath((os.path.abspath(root), self.own))
         if not root.is_absolute():
@@ -25,7 +26,9 @@ class OutsideImages(InputError):
     def named_by(self, source: str, images: Path | None) -> OutsideImages:
         """The error with the source to pass, as KIND:PLACE,IMAGES; `source` is KIND:PLACE, `images` the folder of the user."""
         folder = self.own if images is None else self.folder
-        if os.path.abspath(folder) == os.path.sep:
+        if self.climbs and not source.startswith("labelme:"):  # whose names start at their own files
+            self.hint = "correct the name in the file: it starts at the folder of the images and cannot leave it"
+        elif os.path.abspath(folder) == os.path.sep:
             self.hint = "move the images into one folder"
         else:
             self.hint = f"if you trust this file, name the folder of its images: {one_line(shlex.quote(f'{source},{folder}'))}"
