@@ -122,7 +122,7 @@ def report(one: Packed, reporter: Reporter) -> None:
         logger.warning("%s: %s", one.name, note)
     if reporter.format == "json":
         record = {"file": one.name, "form": one.form, "bytes": one.bytes_after, "file_bytes": one.bytes_before}
-        reporter.result({**record, "webp_bytes": one.webp_bytes}, "")
+        reporter.result({**record, "webp_bytes": one.webp_bytes, "notes": list(one.notes)}, "")
 
 
 class Totals:

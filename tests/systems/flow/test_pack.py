@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import zlib
 from pathlib import Path
@@ -350,8 +351,15 @@ def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     (out / "sub" / "ü 0.png").write_bytes(b"edited")
     assert main(["density", "unpack", str(packed), "-o", str(out), *options]) == 2
     assert (out / "sub" / "ü 0.png").read_bytes() == b"edited"
-    packed.write_bytes(packed.read_bytes()[:-1])
+    (images / "empty.png").write_bytes(b"")
     capsys.readouterr()
+    assert (
+        main(["density", "pack", str(images / "empty.png"), "-o", str(tmp_path / "e.ltp"), *options, "--format", "json"]) == 0
+    )
+    shown = capsys.readouterr()
+    assert json.loads(shown.out.splitlines()[0])["notes"] == ["the file is empty; it is packed as it is"]
+    assert "empty.png: the file is empty" in shown.err
+    packed.write_bytes(packed.read_bytes()[:-1])
     assert main(["density", "unpack", str(packed), "-o", str(tmp_path / "rest"), *options]) == 4
     assert "index" in capsys.readouterr().err
     assert len(list((tmp_path / "rest" / "sub").iterdir())) == 3

@@ -100,6 +100,7 @@ class Packer:
         for i, (source, image) in enumerate(group):
             member, size, webp = smallest(source, image, coded.get(i))
             notes = () if image is None or i in coded else ("verification of the model's stream failed",)
+            notes = notes if source.data else ("the file is empty; it is packed as it is",)
             members.append(member)
             done.append(Packed(source.name, FORMS[member.kind], len(source.data), size, webp, notes))
         return members, done
