@@ -276,15 +276,18 @@ def format_name(ending: str) -> str:
     return Image.EXTENSION.get(f".{ending.lower()}", "")
 
 
-def save_image(job: Job, image: Image.Image, to: str | None = None) -> None:
-    """Write an image to the output of a job. All verbs save images here.
+def save_image(job: Job, image: Image.Image, to: str | None = None) -> list[str]:
+    """Write an image to the output of a job; return notes on what its format cannot hold. All verbs save images here.
 
     The ending of a file selects its format; a pipe or standard output takes the format `to` (an ending, default png).
     """
     from latens.data.files import STANDARD_STREAM, is_special, write_atomic
-    from latens.data.image_output import checked_bytes, write_image
+    from latens.data.image_output import checked_bytes, lost_metadata, write_image
 
-    if job.output == STANDARD_STREAM or is_special(job.output):
-        write_atomic(job.output, checked_bytes(image, format_name(to or "png"), str(job.output)))
+    piped = job.output == STANDARD_STREAM or is_special(job.output)
+    name = format_name((to or "png") if piped else job.output.suffix[1:])
+    if piped:
+        write_atomic(job.output, checked_bytes(image, name, str(job.output)))
     else:
         write_image(job.output, image)
+    return lost_metadata(image, name)

@@ -107,7 +107,7 @@ def decompress_one(
         error.hint = error.hint or next_step(blob, partial=partial)
         raise
     damaged = image.info.pop("latens_damaged", [])
-    save_image(job, image, to)
+    notes = save_image(job, image, to)
     seconds = time.perf_counter() - started
     lost = f"; damaged, lost: {', '.join(map(str, damaged))}" if damaged else ""
     return {
@@ -117,7 +117,8 @@ def decompress_one(
         "model": codec.name,
         "seconds": round(seconds, 3),
         "damaged": list(damaged),
-        "text": f"{job.output}: {image.width} x {image.height}, {seconds:.2f} s{lost}",
+        "notes": notes,
+        "text": f"{job.output}: {image.width} x {image.height}, {seconds:.2f} s{lost}{''.join(f'; {note}' for note in notes)}",
     }
 
 

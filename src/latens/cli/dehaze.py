@@ -200,7 +200,7 @@ def dehaze_image(
     image, notes = haze.remove(loaded, **look, strip=strip, transmission=transmission)
     if maps is not None and transmission is not None:
         write_maps(maps, {"transmission": transmission})
-    save_image(job, image, to)
+    notes = (*notes, *save_image(job, image, to))
     found = record(job, image.width, image.height, look["method"], time.perf_counter() - started, notes)
     return {**look, **found, **({} if maps is None else {"maps": str(maps)})}
 

@@ -176,7 +176,7 @@ def haze(
             refine_depth=refine_depth,
             strip=strip,
         )
-        save_image(job, hazy, to)
+        notes = (*notes, *save_image(job, hazy, to))
         return record(job, hazy.width, hazy.height, how, time.perf_counter() - started, notes)
 
     request = {

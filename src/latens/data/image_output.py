@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,6 @@ from latens.data.images import IMAGE_ENDINGS, LoadedImage, Pixels
 from latens.data.metadata import dpi_of
 from latens.errors import UsageError
 from latens.shapes import UInt8
-
-logger = logging.getLogger(__name__)
 
 WITH_METADATA = frozenset({"PNG", "JPEG", "WEBP", "TIFF", "AVIF"})
 XMP_TAG = 700  # of TIFF
@@ -77,19 +74,22 @@ def write_image(path: Path, image: Image.Image) -> None:
 
 
 def checked_bytes(image: Image.Image, name: str, where: str) -> bytes:
-    """`image_bytes` for the output `where`, with a warning of lost metadata. Raises UsageError if the format cannot hold it."""
+    """`image_bytes` for the output `where`. Raises UsageError if the format cannot hold the image."""
     if image.has_transparency_data and name not in WITH_ALPHA:
         raise UsageError(f"{name} cannot hold this image (it has an alpha channel)", where=where, hint=HINT)
     if image.has_transparency_data and name != "PNG" and image.mode not in ("RGBA", "LA"):
         image = image.convert("RGBA")  # Pillow drops transparent colors of palettes
     try:
-        data = image_bytes(image, name)
+        return image_bytes(image, name)
     except (OSError, ValueError, KeyError) as error:
         what = f"{name} cannot hold this image ({' '.join(str(error).split()) or type(error).__name__})"
         raise UsageError(what, where=where, hint=HINT) from error
-    if name not in WITH_METADATA and (image.info.get("exif") or image.info.get("xmp")):
-        logger.warning("%s: EXIF and XMP left out, which %s cannot hold", where, name)
-    return data
+
+
+def lost_metadata(image: Image.Image, name: str) -> list[str]:
+    """A note on the metadata of an image that the format which Pillow calls `name` cannot hold; empty without any."""
+    lost = name not in WITH_METADATA and (image.info.get("exif") or image.info.get("xmp"))
+    return [f"EXIF and XMP left out, which {name} cannot hold"] if lost else []
 
 
 def image_bytes(image: Image.Image, name: str) -> bytes:
