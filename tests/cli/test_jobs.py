@@ -129,6 +129,31 @@ def test_what_a_job_cannot_do_is_an_error(
     assert told in capsys.readouterr().err
 
 
+def test_missed_targets_and_notes_of_a_job_are_reported(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (photos / "damaged.png").unlink()
+    words = ["compress", "photos/*.png", "--psnr", "90", "-o", "job", "--engine", "local", "--workers", "1"]
+    assert main(words) == 4
+    assert capsys.readouterr().out.count("target missed: 90 dB asked") == 2
+    assert main(words) == 4  # finished before
+    assert main(["jobs", "job"]) == 4
+
+
+def test_parts_of_several_shards_have_their_own_galleries(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (photos / "damaged.png").unlink()
+    assert main(["parts", "photos", "-o", "job", "--engine", "local", "--workers", "1", "--shard", "2"]) == 0
+    assert sorted(path.name for path in (tmp_path / "job").glob("*.png")) == ["a.parts.png", "b.parts.png"]
+    assert len(list((tmp_path / "job" / "shards").rglob("gallery.png"))) == 2
+    for option in (["--clusters", "2"], ["--names", "names", "--find", "tree > 0.1"]):
+        assert main(["parts", "photos", "-o", "other", "--engine", "local", *option]) == 2
+        assert "a job has a part of the inputs at a time" in capsys.readouterr().err
+
+
 def test_an_error_of_the_command_ends_the_job_with_its_status_and_whole_message(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

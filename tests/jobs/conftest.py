@@ -24,8 +24,8 @@ class Place:
             (self.inputs / name).write_text(text)
         return [Input(name, str(self.inputs / name)) for name in texts]
 
-    def begin(self, inputs: list[Input], *, shard: int = 2, whole_folders: bool = False, **settings: object) -> Job:
-        make = jobs.new_job("compress", ["compress"], settings, "/", shard, version="1", whole_folders=whole_folders)
+    def begin(self, inputs: list[Input], *, shard: int = 2, together: bool = False, **settings: object) -> Job:
+        make = jobs.new_job("compress", ["compress"], settings, "/", shard, version="1", together=together)
         return jobs.begin(self.store, make, inputs)[0]
 
     def tasks(self, job: Job) -> list[Task]:

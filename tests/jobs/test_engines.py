@@ -24,6 +24,8 @@ def test_an_input_that_kills_workers_costs_one_row(place: Place, caplog: pytest.
     assert sorted(done) == [Done(0, 1, 1), Done(1, 1, 1)]
     errors = {row.id: row.error for row in jobs.rows(place.store).values()}
     assert errors == {"a.txt": "", "b.txt": "WorkerDied", "c.txt": "", "d.txt": "Corrupt"}
+    assert merge_tables(place.store, job) == ["lengths.csv"]
+    assert (place.out / "lengths.csv").read_text() == "file,length\na.txt,1\nc.txt,1\n"
     assert caplog.text.count("its worker died") == 2
 
 
@@ -37,7 +39,7 @@ def test_failed_inputs_are_worked_on_again(place: Place) -> None:
     job = place.begin(place.write({"a.txt": "a", "b.txt": "bad", "c.txt": "c"}), shard=1)
     with contextlib.closing(LocalEngine(1)) as engine:
         list(drive(engine, place.tasks(job)))
-        assert merge_tables(place.store, 3) == ["lengths.csv"]
+        assert merge_tables(place.store, job) == ["lengths.csv"]
         assert (place.out / "lengths.csv").read_text() == "file,length\na.txt,1\nc.txt,1\n"
         (place.inputs / "b.txt").write_text("better")
         generation, inputs = jobs.retry(place.store, job)
@@ -47,7 +49,7 @@ def test_failed_inputs_are_worked_on_again(place: Place) -> None:
         assert list(drive(engine, list(again))) == [Done(0, 1, 0)]
     assert {row.id: row.state for row in jobs.rows(place.store).values()} == dict.fromkeys(("a.txt", "b.txt", "c.txt"), "done")
     assert jobs.retry(place.store, job) == (2, [])
-    merge_tables(place.store, 3)
+    merge_tables(place.store, job)
     assert (place.out / "lengths.csv").read_text() == "file,length\na.txt,1\nc.txt,1\nb.txt,6\n"
 
 
@@ -67,5 +69,5 @@ def test_lost_results_are_made_again(place: Place) -> None:
             again = jobs.tasks(job, TARGET, place.store.place, inputs, set(), generation)
             assert [done.failed for done in drive(engine, list(again))] == [0]
     assert place.results()[name] == results[name]
-    merge_tables(place.store, 1)
+    merge_tables(place.store, job)
     assert (place.out / "lengths.csv").read_text() == "file,length\nc.txt,1\nb.txt,6\na.txt,1\n"

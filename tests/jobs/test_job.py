@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+from tests.jobs.capitals import TARGET
 
 from latens.errors import Corrupt, OutputExists, UsageError
 from latens.jobs import job as jobs
+from latens.jobs.driver import merge_tables
 from latens.jobs.job import Input, Task
 from latens.jobs.shard import work_on
 
@@ -93,12 +95,30 @@ def test_a_journal_of_another_job_is_not_taken(place: Place) -> None:
         work_on(task._replace(job=task.job._replace(id="0")))
 
 
-def test_whole_folders_stay_together(place: Place) -> None:
+def test_inputs_that_stay_together_are_one_shard_also_in_a_retry(place: Place) -> None:
     names = ["a/1.txt", "a/2.txt", "a/3.txt", "b/1.txt", "c/1.txt"]
-    inputs = place.write(dict.fromkeys(names, "x"))
-    job = place.begin(inputs, shard=2, whole_folders=True)
-    assert [[entry.id for entry in shard] for shard in job.cut(inputs)] == [names[:3], names[3:]]
-    assert [len(shard) for shard in job._replace(whole_folders=False).cut(inputs)] == [2, 2, 1]
+    inputs = place.write(dict.fromkeys(names, "x") | {"a/2.txt": "bad"})
+    job = place.begin(inputs, shard=2, together=True)
+    assert [[entry.id for entry in shard] for shard in job.cut(inputs)] == [names]
+    apart = job._replace(together=False)
+    assert [len(shard) for shard in apart.cut(inputs)] == [2, 2, 1]
+    assert (job.shards, apart.shards) == (1, 3)
+    work_on(place.tasks(job)[0])
+    (place.inputs / "a/2.txt").write_text("better")
+    generation, again = jobs.retry(place.store, job)
+    assert [entry.id for entry in again] == names
+    work_on(next(jobs.tasks(job, TARGET, place.store.place, again, set(), generation)))
+    merge_tables(place.store, job)
+    assert (place.out / "lengths.csv").read_text() == "file,length\n" + "".join(
+        f"{name},{6 if name == 'a/2.txt' else 1}\n" for name in names
+    )
+
+
+def test_the_state_of_earlier_versions_is_read(place: Place) -> None:
+    job = place.begin(place.write(TEXTS), shard=2)
+    state = job._asdict()
+    state["whole_folders"] = state.pop("together")
+    assert jobs.as_job(state) == job
 
 
 def test_tasks_survive_json(place: Place) -> None:

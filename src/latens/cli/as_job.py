@@ -8,7 +8,7 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, is_dataclass, replace
 from inspect import BoundArguments
 from pathlib import Path
@@ -21,16 +21,19 @@ from latens.errors import UsageError, counted
 
 if TYPE_CHECKING:
     from latens.jobs.job import Job, Task
+    from latens.jobs.journal import Row
     from latens.jobs.shard import Ran
     from latens.jobs.store import Store
 
 logger = logging.getLogger(__name__)
 
 SIDE_FOLDERS = frozenset({"save_maps", "save_depth"})  # arguments that name a folder of further results
-WHOLE_FOLDERS = frozenset({"grade"})  # verbs whose results concern several photographs
+TOGETHER = frozenset({"grade"})  # verbs whose results concern several inputs: a lot has several trays and days
+WHOLE_SET = ("clusters", "find")  # arguments whose result concerns all inputs
 APART = frozenset({"inputs", "out", "name", "force"})  # arguments that do not decide the results
 OPTIONS_APART = frozenset({"format", "debug", "device", "threads"})
 SOME_FAILED, PARTIAL = 3, 4
+PARTIAL_IF = ("missed", "damaged", "missing")  # results that are not empty in the record of a partial result
 TARGET = "latens.cli.as_job:run_verb"
 
 
@@ -76,7 +79,7 @@ def run(verb: str, tokens: Sequence[str], bound: BoundArguments, engine: EngineO
         reporter.result(row, row_text(row))
     store = open_store(bound.arguments["out"])
     logger.info("%d done, %d failed; latens jobs %s shows the whole job", states["done"], states["failed"], store.place)
-    return SOME_FAILED if any(row.state == "failed" for row in job_rows(store).values()) else 0  # of earlier runs too
+    return status_of(job_rows(store).values())  # of earlier runs too
 
 
 def check(bound: BoundArguments, engine: EngineOptions) -> None:
@@ -98,6 +101,9 @@ def check(bound: BoundArguments, engine: EngineOptions) -> None:
         raise UsageError("a job needs a folder or an address for its results", hint="name it with -o")
     if given.get("force"):
         raise UsageError("a job replaces no files", where="--force", hint="name another folder with -o")
+    for name in WHOLE_SET:
+        if given.get(name) is not None:
+            raise UsageError("a job has a part of the inputs at a time", where=f"--{name}", hint="leave it or --engine out")
     for name in SIDE_FOLDERS & set(given):
         if given[name] is not None and (Path(given[name]).is_absolute() or ".." in Path(given[name]).parts):
             option = f"--{name.replace('_', '-')} {given[name]}"
@@ -123,7 +129,7 @@ def rows_of(
     store = open_store(bound.arguments["out"])
     found = listed(verb, bound.arguments["inputs"])
     shard = engine.shard_of(len(found), cores())
-    make = new_job(verb, tokens, identity(bound), os.getcwd(), shard, version=__version__, whole_folders=verb in WHOLE_FOLDERS)
+    make = new_job(verb, tokens, identity(bound), os.getcwd(), shard, version=__version__, together=verb in TOGETHER)
     job, inputs = begin(store, make, found)
     before = finished_shards(store)
     if before:
@@ -132,7 +138,7 @@ def rows_of(
         yield from _rows(store, 0, number)
     store.sweep()
     yield from worked(list(tasks(job, TARGET, store.place, inputs, before)), store, engine)
-    driver.merge_tables(store, len(job.cut(inputs)))
+    driver.merge_tables(store, job)
     store.sweep()
 
 
@@ -168,7 +174,18 @@ def _rows(store: Store, generation: int, number: int) -> Iterator[dict[str, Any]
 
 
 def row_text(row: Mapping[str, Any]) -> str:
-    return row["message"] if row["state"] == "failed" else f"{row['id']}: {', '.join(row['outputs']) or 'done'}"
+    if row["state"] == "failed":
+        return str(row["message"])
+    notes = "".join(f"; {note}" for note in row["result"].get("notes", ()))
+    return f"{row['id']}: {', '.join(row['outputs']) or 'done'}{notes}"
+
+
+def status_of(rows: Iterable[Row]) -> int:
+    """The exit status of rows: 3 if some failed, 4 if some are partial."""
+    found = list(rows)
+    if any(row.state == "failed" for row in found):
+        return SOME_FAILED
+    return PARTIAL if any(row.result.get(name) for row in found for name in PARTIAL_IF) else 0
 
 
 def identity(bound: BoundArguments) -> dict[str, Any]:
@@ -213,6 +230,10 @@ def run_verb(job: Job, inputs: Path, outputs: Path) -> Ran:
     if status not in (0, SOME_FAILED, PARTIAL):
         raise FATAL.get(status, RunFailed)(last_message(lines) or f"exit status {status}")
     rows = [row for row in map(json.loads, printed.getvalue().splitlines()) if "input" in row]
+    if job.verb in TOGETHER:  # which print rows of their results, and of failed inputs
+        failed = {row["input"] for row in rows}
+        names = (path.relative_to(inputs).as_posix() for path in inputs.rglob("*") if path.is_file())
+        rows += [{"input": name} for name in names if name not in failed]
     told = "\n".join(row.get("message", "") for row in rows)
     messages_left = [line for line in lines if line.startswith(NAME) and line.removeprefix(NAME) not in told]
     return Ran(rows, _owners(outputs, inputs), messages_left)

@@ -151,7 +151,7 @@ def grade(
             except KeyboardInterrupt:
                 logger.warning("%d of %d photographs are graded; the same command resumes from them", done, len(files))
                 raise
-        return report(result, out, reporter)
+        return report(result, out, reporter, single=len(inputs) == 1 and not Path(inputs[0]).is_dir())
 
     return graded(files) if watch is None else grade_watched(graded, find, watch, out)
 
@@ -190,12 +190,16 @@ def photographs(found: list[Path]) -> list[Path]:
     return files
 
 
-def report(result: Experiment, out: Path, reporter: Reporter) -> int:
-    """Print the lots; return the exit status."""
-    if len(result.failures) == 1 and not result.graded:
+def report(result: Experiment, out: Path, reporter: Reporter, *, single: bool) -> int:
+    """Print the lots, and in JSON the failed photographs; return the exit status. Raises the error of a `single` one."""
+    from latens.cli.batch import report_failure
+    from latens.inference.batch import Failure
+
+    if single and len(result.failures) == 1 and not result.graded:
         raise result.failures[0][1]
-    for _, error in result.failures:
-        logger.error(str(error))
+    for path, error in result.failures:
+        failure = Failure(str(path), type(error).__name__, str(error), error.exit_status)
+        report_failure({"input": str(path), "status": "failed"}, failure, error, reporter)
     notes = [f"lot {lot.name}: {note}" for lot in result.lots for note in lot.notes]
     for text in [*result.general, *notes[:MAX_NOTES]]:
         logger.warning(text)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from cyclopts import Parameter
 
-from latens.cli.as_job import SOME_FAILED, TARGET, row_text, worked
+from latens.cli.as_job import SOME_FAILED, TARGET, row_text, status_of, worked
 from latens.cli.common import OutputOptions, Reporter
 from latens.cli.engines import EngineOptions
 from latens.errors import UnreadableInput, counted
@@ -40,7 +40,7 @@ def jobs(
 
     --retry-failed runs with --engine local unless another one is named. With --verify, it also works on the inputs whose
     results are missing. A changed result is kept: remove it first. Exit status 3: some inputs failed, or some results are
-    missing or changed.
+    missing or changed. Exit status 4: some results are partial.
 
         latens jobs small/
         latens jobs s3://archive/ltn/ --verify
@@ -78,7 +78,7 @@ def jobs(
         "last_finished": round(time.time() - last, 1) if found else None,
     }
     reporter.result(record, _progress(record))
-    return SOME_FAILED if failed else 0
+    return status_of(latest.values())
 
 
 def _progress(record: Mapping[str, Any]) -> str:
@@ -149,5 +149,5 @@ def _retried(store: Store, job: Job, missing: Collection[str], engine: EngineOpt
     if not inputs:
         logger.info("%s: no input failed; with --verify, missing results are made again", store.place)
         return 0
-    driver.merge_tables(store, len(job.cut(inputs)))
+    driver.merge_tables(store, job)
     return SOME_FAILED if failed else 0

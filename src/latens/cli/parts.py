@@ -228,7 +228,7 @@ def summarize(
     report = describe(finder, paths, names, measured, most=most)
     written = write_report(finder, report, paths, out)
     images_of_report = [path for path in written if path.suffix == ".png"]  # so that no verb takes them for inputs
-    Records().finish("done", images_of_report, SUMMARIZING, paths[0], None, {})
+    Records().draw(images_of_report)
     s = report.statistics
     files = ", ".join(path.name for path in written)
     text = f"{out}: {s.active} of {len(s.share)} parts occur in {counted(len(names), 'image')}; {files}"

@@ -11,9 +11,10 @@ from pathlib import Path
 from types import MappingProxyType
 
 from latens.data.csv_files import csv_bytes
+from latens.data.inputs import natural_key
 from latens.errors import DeviceError, InputError, LatensError, ModelError, StorageFull, UsageError
 from latens.jobs.engines import Answer, Engine
-from latens.jobs.job import Task, finished_shards
+from latens.jobs.job import Job, Task, finished_shards
 from latens.jobs.shard import JOINT, Done
 from latens.jobs.store import Store
 
@@ -45,7 +46,7 @@ def drive(engine: Engine, tasks: Sequence[Task]) -> Iterator[Done]:
             raise InputError(
                 f"{GIVEN_UP_AFTER} workers died on shard {task.number}", where=task.place, hint="check their memory"
             )
-        alone = deaths[task.journal] >= ALONE_AFTER
+        alone = deaths[task.journal] >= ALONE_AFTER and not task.job.together
         logger.warning("shard %d: its worker died; it is worked on again%s", task.number, ", input by input" if alone else "")
         waiting.append(task._replace(alone=alone))
 
@@ -56,17 +57,18 @@ def _done(answer: Answer) -> Done:
     return Done(*answer)
 
 
-def merge_tables(store: Store, shards: int) -> list[str]:
+def merge_tables(store: Store, job: Job) -> list[str]:
     """Join the CSV files of finished shards to one of the same name in the output folder; returns the names.
 
-    Tables of retries come last.
+    Tables of retries come last; those of a job whose inputs are together replace the earlier ones.
     """
-    names = sorted(name for name in store.names(JOINT) if name.endswith(".csv"))
+    names = sorted((name for name in store.names(JOINT) if name.endswith(".csv")), key=natural_key)
     found = sorted({name.split("/", 2)[2] for name in names})
-    if len(finished_shards(store)) < shards:
+    if len(finished_shards(store)) < job.shards:
         return []
     for name in found:
         parts = [part for part in names if part.split("/", 2)[2] == name]
+        parts = parts[-1:] if job.together else parts
         with tempfile.TemporaryDirectory() as folder:
             whole = Path(folder) / "table.csv"
             _joined(store, parts, whole)

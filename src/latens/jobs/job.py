@@ -43,20 +43,20 @@ class Job(NamedTuple):
     settings: Mapping[str, Any]
     folder: str  # where the command was given, to which relative paths of options belong
     total: int  # inputs
-    shard: int  # largest number of inputs of a shard; with whole folders, a folder may have more
-    whole_folders: bool  # inputs of one folder stay together
+    shard: int  # largest number of inputs of a shard
+    together: bool  # all inputs are one shard, which a retry works on as a whole
     inputs: str  # SHA-256 of the list
     version: str
 
     def cut(self, inputs: Sequence[Input]) -> list[tuple[Input, ...]]:
         """The shards of a sorted list."""
-        shards: list[list[Input]] = []
-        for entry in inputs:
-            same_folder = self.whole_folders and bool(shards) and _folder(shards[-1][-1]) == _folder(entry)
-            if not shards or (len(shards[-1]) >= self.shard and not same_folder):
-                shards.append([])
-            shards[-1].append(entry)
-        return [tuple(shard) for shard in shards]
+        size = max(len(inputs), 1) if self.together else self.shard
+        return [tuple(inputs[start : start + size]) for start in range(0, len(inputs), size)]
+
+    @property
+    def shards(self) -> int:
+        """Number of shards of the whole list."""
+        return 1 if self.together else -(-self.total // self.shard)
 
 
 class Task(NamedTuple):
@@ -129,7 +129,10 @@ def _list_name(job: Job) -> str:
 
 def as_job(values: Mapping[str, Any]) -> Job:
     """The job of values read from JSON. Raises TypeError, KeyError or ValueError for other ones."""
-    job = Job(**{**values, "words": tuple(map(str, values["words"]))})
+    own = {**values, "words": tuple(map(str, values["words"]))}
+    if "whole_folders" in own:  # of earlier versions
+        own["together"] = own.pop("whole_folders")
+    job = Job(**own)
     for name in ("id", "verb", "folder", "inputs", "version"):
         if not isinstance(getattr(job, name), str):
             raise TypeError(f"{name} is no text")
@@ -214,8 +217,10 @@ def retry(store: Store, job: Job, lost: Collection[str] = ()) -> tuple[int, list
         if len(finished_shards(store, last)) < len(job.cut(listed)):
             return last, listed
     failed = {row.id for row in rows(store).values() if row.state == "failed"}
-    inputs = [entry for entry in read_inputs(store, job) if entry.id in failed or entry.id in lost]
+    every = read_inputs(store, job)
+    inputs = [entry for entry in every if entry.id in failed or entry.id in lost]
     if inputs:
+        inputs = every if job.together else inputs
         store.create(_retry_list(last + 1), _list_data(inputs))
     return last + 1, inputs
 
@@ -257,12 +262,12 @@ def new_job(
     shard: int,
     *,
     version: str,
-    whole_folders: bool = False,
+    together: bool = False,
 ) -> Callable[[str, int], Job]:
     """A maker of jobs for `begin`."""
 
     def make(inputs: str, count: int) -> Job:
-        own = json.dumps([verb, settings, inputs, shard, whole_folders], sort_keys=True, default=str)
+        own = json.dumps([verb, settings, inputs, shard, together], sort_keys=True, default=str)
         return Job(
             id=hashlib.sha256(own.encode()).hexdigest()[:16],
             verb=verb,
@@ -271,7 +276,7 @@ def new_job(
             folder=folder,
             total=count,
             shard=shard,
-            whole_folders=whole_folders,
+            together=together,
             inputs=inputs,
             version=version,
         )

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -120,10 +120,12 @@ def _rows(task: Task, place: Path, store: Store) -> tuple[list[Row], list[Output
 
 
 def _together(job: Job, run: Run, inputs: Path, outputs: Path) -> Ran | None:
-    """Run the command on all inputs at once; None if one of them ended it."""
+    """Run the command on all inputs at once; None if one of them ended it, and they need not be together."""
     try:
         return run(job, inputs, outputs)
     except RunFailed:
+        if job.together:
+            raise
         shutil.rmtree(outputs)
         outputs.mkdir()
         return None
@@ -228,7 +230,22 @@ def _alone(task: Task, entries: Sequence[Input], place: Path) -> Iterator[tuple[
             yield entry, None
             continue
         ran = Ran(**json.loads(done.stdout))
-        for name in ran.owners:  # tables of one input are left out
-            (place / "out" / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.move(folder / "out" / name, place / "out" / name)
-        yield entry, ran
+        left_out = _collect(folder / "out", place / "out", ran.owners)
+        yield entry, ran._replace(messages=[*ran.messages, *(f"{entry.id}: {name} left out" for name in left_out)])
+
+
+def _collect(source: Path, target: Path, owners: Collection[str]) -> list[str]:
+    """Move the files of one input, and add the rows of its tables to those of the others; names of what is left out."""
+    left_out = []
+    for path in sorted(path for path in source.rglob("*") if path.is_file()):
+        name = path.relative_to(source).as_posix()
+        place = target / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if name not in owners and path.suffix != ".csv":  # a report on one input
+            left_out.append(name)
+        elif name in owners or not place.exists():
+            shutil.move(path, place)
+        else:
+            with place.open("ab") as table:
+                table.write(path.read_bytes().partition(b"\n")[2])
+    return left_out

@@ -247,6 +247,42 @@ def test_the_command(model_folder: Path, trays: Path, tmp_path: Path, capsys: py
     assert "--force" in capsys.readouterr().err
 
 
+def test_a_job_gives_the_tables_of_the_plain_command_also_after_a_retry(
+    model_folder: Path, trays: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A lot has trays and days of several folders, and the inputs of a retry are all of its photographs."""
+    photos = [tmp_path / "in" / path.stem.partition("_")[2] / path.name for path in sorted(trays.glob("T*.png"))]
+    for path in photos:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes((trays / path.name).read_bytes())
+    table = tmp_path / "lots.csv"
+    table.write_text("tray,rows,cols,lot,seeds\nT0,1-4,1-6,A,24\nT1,1-4,1-6,A,24\n")
+    words = ["grade", str(tmp_path / "in"), "--rows", "4", "--cols", "6", "--lots", str(table), "--model", str(model_folder)]
+    assert main([*words, "-o", str(tmp_path / "plain")]) == 0
+    whole = photos[0].read_bytes()
+    photos[0].write_bytes(whole[:3000])
+    job = [*words, "-o", str(tmp_path / "job"), "--engine", "local", "--workers", "1", "--shard", "1"]
+    capsys.readouterr()
+    assert main([*job, "--format", "json"]) == 3
+    rows = {row["id"]: row["state"] for row in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert rows == {path.relative_to(tmp_path / "in").as_posix(): "done" for path in photos} | {"day5/T0_day5.png": "failed"}
+    photos[0].write_bytes(whole)
+    assert main(["jobs", str(tmp_path / "job"), "--retry-failed", "--workers", "1"]) == 0
+    for name in ("lots.csv", "plants.csv"):
+        assert (tmp_path / "job" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()
+
+
+def test_failed_photographs_are_rows_of_the_json(
+    model_folder: Path, trays: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "T9_day5.png").write_bytes(b"damaged")
+    words = ["grade", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--model", str(model_folder), "--format", "json"]
+    assert main(words) == 3
+    row = json.loads(capsys.readouterr().out)
+    assert (Path(row["input"]).name, row["status"], row["error"]) == ("T9_day5.png", "failed", "UnreadableInput")
+
+
 def test_the_bundled_model_names_its_simulated_training_data(
     model_folder: Path, trays: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
