@@ -94,10 +94,10 @@ def test_a_file_cut_at_any_byte_is_read_up_to_the_cut() -> None:
             assert found[whole:], "a cut that is not reported"
 
 
-def test_a_flipped_bit_damages_one_section_and_is_detected() -> None:
+def test_a_flipped_bit_damages_one_section_or_the_index_and_is_detected() -> None:
     data = written(GROUPS)
     places = [entry.offset for entry in read_index(io.BytesIO(data))] + [len(written(GROUPS, close=False))]
-    for place in range(START, places[-1]):
+    for place in range(START, len(data)):
         damaged = bytearray(data)
         damaged[place] ^= 1 << (place % 8)
         hit = max(number for number, start in enumerate(places) if start <= place)
@@ -112,6 +112,11 @@ def test_header_damage_is_detected(place: int) -> None:
     damaged[place] ^= 64
     with pytest.raises((Corrupt, NotOurFile, UnsupportedVersion, Truncated)):
         read(bytes(damaged))
+
+
+def test_bytes_after_the_end_are_reported() -> None:
+    data = written(GROUPS)
+    assert read(data + b"12345") == [*GROUPS, ClipDamage(len(data), "5 bytes follow the end of the file")]
 
 
 def test_a_damaged_index_does_not_matter() -> None:

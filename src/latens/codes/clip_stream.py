@@ -209,8 +209,7 @@ def read_sections(
             continue
         section, length, crc = entry
         if section.kind == INDEX:
-            if len(stream.read(length + FOOT_BYTES)) < length + FOOT_BYTES:
-                yield ClipDamage(place, "the file ends within its index", cut=True)
+            yield from _damage_of_end(stream, place, length, crc)
             return
         _check_kind(section, known_kinds)
         payload = stream.read(length)
@@ -225,6 +224,19 @@ def read_sections(
         elif known_kinds is None or section.kind in known_kinds:
             yield section._replace(payload=payload)
         place += HEAD_BYTES + length
+
+
+def _damage_of_end(stream: ByteStream, place: int, length: int, crc: int) -> Iterator[ClipDamage]:
+    """Damage of the index, whose head at `place` was read, of the end of the file, and bytes after it."""
+    data = stream.read(length + FOOT_BYTES)
+    end = stream.tell()
+    more = stream.seek(0, 2) - end
+    if len(data) < length + FOOT_BYTES:
+        yield ClipDamage(place, "the file ends within its index", cut=True)
+    elif zlib.crc32(data[:length]) != crc or not _is_checked(data[length:]):
+        yield ClipDamage(place, "the index is damaged, which no frame needs")
+    elif more:
+        yield ClipDamage(end, f"{more:,} bytes follow the end of the file")
 
 
 def _parse_head(head: bytes) -> tuple[ClipSection, int, int] | None:
