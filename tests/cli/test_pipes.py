@@ -55,6 +55,12 @@ def test_segment_writes_one_product_named_by_the_user(pipe: Pipe, cell_model: Pa
     assert (status, made, (tmp_path / "out" / "slide.json").is_file()) == (0, b"", True)
 
 
+@pytest.mark.parametrize("name", ["out", "out/out", "x" * 255])
+def test_every_name_of_a_file_is_taken(name: str, pipe: Pipe, cell_model: Path) -> None:
+    status, made, shown = pipe(["segment", "-", "--model", str(cell_model), "--name", name], png())
+    assert (status, Path(name).name) == (0, json.loads(made)["images"][0]["file_name"]), shown
+
+
 def test_a_pipe_refuses_what_its_format_cannot_hold(pipe: Pipe) -> None:
     buffer = io.BytesIO()
     Image.new("RGBA", (60, 40), (200, 200, 200, 128)).save(buffer, "PNG")
@@ -80,6 +86,7 @@ def test_pages_of_a_stack_from_a_pipe_are_segmented(pipe: Pipe, cell_model: Path
         (["segment", "a.png", "--emit", "json"], "add -o -"),
         (["segment", "a.png", "--name", "x"], "add - as an input"),
         (["compress", "-", "--name", "../x"], "not a file name"),
+        (["segment", "-", "--name", "a/" + "x" * 256], "at most 255 bytes"),
         (["density", "a.png", "--name", "x"], "add - as an input"),
         (["dehaze", "a.png", "--raw", "8x8"], "standard input alone"),
         (["dehaze", "-", "--raw", "8x8", "--to", "png"], "standard input alone"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import io
 import json
+import shutil
 import struct
 import sys
 import zlib
@@ -20,6 +21,7 @@ from tests.conftest import image
 from tests.serve.conftest import Running
 
 import latens
+from latens.catalogue import MODELS
 from latens.cli import as_request, request_worker
 from latens.cli.as_request import OPTIONS, endpoint, served_models
 from latens.cli.main import main
@@ -74,14 +76,14 @@ def test_every_option_of_a_verb_is_served_or_refused(verb: str) -> None:
     assert set(OPTIONS[verb]) <= {*names, "channel"}
     paths = {name for name, hint in get_type_hints(as_request._function(verb)).items() if "Path" in str(hint)}
     assert paths & set(OPTIONS[verb]) == set()
-    assert {option.name for option in endpoint(verb, ["m"], []).options} == {
+    assert {option.name for option in endpoint(verb, {"m": "m"}, []).options} == {
         *(name.replace("_", "-") for name in OPTIONS[verb]),
         "model",
     }
 
 
 def test_queries_become_command_lines() -> None:
-    found = endpoint("haze", ["haze"], ["--threads", "1"])
+    found = endpoint("haze", {"haze": "haze"}, ["--threads", "1"])
     words = found.words([("visibility", "80"), ("airlight", "1,0.9,0.8"), ("strip", ""), ("max-depth", "60")])
     assert words[:5] == ["haze", "./-", "-o", "./-", "--format"]
     assert words[6:] == [
@@ -112,15 +114,15 @@ def test_queries_become_command_lines() -> None:
 )
 def test_wrong_queries_are_usage_errors(name: str, value: str, sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
-        endpoint("haze", ["haze"], []).words([(name, value)])
+        endpoint("haze", {"haze": "haze"}, []).words([(name, value)])
     with pytest.raises(UsageError, match="twice"):
-        endpoint("haze", ["haze"], []).words([("beta", "0.1"), ("beta", "0.1")])
+        endpoint("haze", {"haze": "haze"}, []).words([("beta", "0.1"), ("beta", "0.1")])
 
 
 @pytest.mark.parametrize("damaged", [False, True])
 def test_scores_of_a_batch_are_those_of_single_requests(damaged: bool, tmp_path: Path) -> None:
     """Up to the last digit: sums of a network may have another order in a batch."""
-    words = endpoint("density", ["flow"], ["--device", "cpu"]).words([("draws", "1")])
+    words = endpoint("density", {"flow": "flow"}, ["--device", "cpu"]).words([("draws", "1")])
     found: list[tuple[list[str], list[str], list[float]]] = []
     for name, sides in (("batch", (40, 64)), ("alone", (40, 64))):
         tasks: list[dict[str, Any]] = []
@@ -142,6 +144,16 @@ def test_scores_of_a_batch_are_those_of_single_requests(damaged: bool, tmp_path:
     assert (request_worker.scored_together(tasks) is None) == damaged
 
 
+def test_a_record_that_is_too_long_for_a_header_keeps_its_notes() -> None:
+    rows = [{"parts": [0.123] * 2000, "share": [0.5] * 2000, "seconds": 1.5, "notes": ["frame 1 of 2 taken"]}]
+    found = json.loads(request_worker._header(rows, ["latens: stdin: frame 1 of 2 taken"]))
+    kept = {"seconds": 1.5, "notes": ["frame 1 of 2 taken"], "warnings": ["stdin: frame 1 of 2 taken"]}
+    assert found == {**kept, "omitted": ["parts", "share"]}
+    pages = [{"objects": [1], "notes": [f"page {number}: no cells" for number in range(500)]}]
+    found = json.loads(request_worker._header(pages, ["latens: stdin: page 1: no cells"]))
+    assert found == {"objects": [1], "warnings": ["stdin: page 1: no cells"], "omitted": ["notes"]}
+
+
 def test_models_by_system_name_and_unknown_ones() -> None:
     found = served_models(["image_codec", "amodal", "haze", "cells"])
     codecs = ["image_codec_joint", "image_codec_perceptual", "image_codec_context", "image_codec"]
@@ -151,6 +163,18 @@ def test_models_by_system_name_and_unknown_ones() -> None:
         served_models(["nowhere"])
     with pytest.raises(UsageError, match="video_codec are not served"):
         served_models(["video_codec"])
+
+
+def test_a_folder_is_found_by_workers_that_run_in_another_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(MODELS["cells"].folder, tmp_path / "runs" / "mine")
+    monkeypatch.chdir(tmp_path)
+    found = served_models(["cells", "runs/mine"])
+    monkeypatch.chdir("/")
+    segment = as_request.endpoints(found, [])[0]
+    assert next(option for option in segment.options if option.name == "model").choices == ("cells", "runs/mine")
+    assert segment.words([])[-1] == "--model=cells"
+    assert segment.words([("model", "runs/mine")])[-1] == f"--model={tmp_path}/runs/mine"
+    assert latens.load(found[1].place, device="cpu").model_id == MODELS["cells"].sha256
 
 
 @needs_packages

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,3 +53,9 @@ def test_a_worker_that_the_system_refuses_later_is_started_again(tmp_path: Path)
     pool = Failing(SETTINGS, tmp_path)
     pool.failures = (2,)
     assert asyncio.run(replaced(pool)) == 1
+
+
+def test_a_worker_whose_service_ends_at_once_says_nothing() -> None:
+    words = [sys.executable, "-m", "latens.serve.worker", SETTINGS.target]
+    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

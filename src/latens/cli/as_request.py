@@ -6,11 +6,12 @@ import functools
 import importlib
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from cyclopts import Parameter
 
-from latens.catalogue import default_model, system_of
+from latens.catalogue import ALIASES, MODELS, SYSTEMS, default_model, system_of
 from latens.cli.common import ImageOptions
 from latens.data.media_types import image_media_type
 from latens.errors import UsageError, did_you_mean
@@ -54,7 +55,8 @@ CACHED = 256  # command lines whose arguments are kept
 class Served(NamedTuple):
     """A model that the service has, with the verbs that use it."""
 
-    model: str
+    model: str  # as requests name it
+    place: str  # the same, or the absolute path of a folder: workers run in another folder
     system: str
     verbs: tuple[str, ...]
 
@@ -69,7 +71,9 @@ def served_models(names: Iterable[str]) -> list[Served]:
                 f"models of {system} are not served", where=f"--models {name}", hint=f"known: {', '.join(VERBS_OF)}"
             )
         for model in MODELS_OF.get(name, (default_model(name) if name == system and name != "haze" else name,)):
-            found.setdefault(model, Served(model, system, VERBS_OF[system]))
+            known = model in MODELS or model in SYSTEMS or model in ALIASES
+            place = model if known else str(Path(model).absolute())
+            found.setdefault(model, Served(model, place, system, VERBS_OF[system]))
     if not found:
         raise UsageError("no model is named", where="--models", hint=f"known: {', '.join(VERBS_OF)}")
     return list(found.values())
@@ -78,18 +82,19 @@ def served_models(names: Iterable[str]) -> list[Served]:
 def endpoints(models: Sequence[Served], settings: Sequence[str]) -> list[Endpoint]:
     """The endpoints of these models. `settings` are words of every command line, such as --limit."""
     named = dict.fromkeys(verb for each in models for verb in each.verbs)
-    return [endpoint(verb, [each.model for each in models if verb in each.verbs], settings) for verb in named]
+    return [endpoint(verb, {each.model: each.place for each in models if verb in each.verbs}, settings) for verb in named]
 
 
-def endpoint(verb: str, models: Sequence[str], settings: Sequence[str]) -> Endpoint:
-    """The endpoint of a verb; the first of the models is the default."""
+def endpoint(verb: str, models: Mapping[str, str], settings: Sequence[str]) -> Endpoint:
+    """The endpoint of a verb, with the places of its models by name; the first is the default."""
     function = _function(verb)
     found = {name: option for name, option in options_of(function) if name.replace("-", "_") in OPTIONS[verb]}
     if "emit" in found:
         products = tuple(_module(verb).PRODUCTS)
         found["emit"] = Option(name="emit", help=f"The result.  [default: {products[0]}]", kind="string", choices=products)
-    found["model"] = Option(name="model", help=f"The model.  [default: {models[0]}]", kind="string", choices=tuple(models))
-    cached = functools.lru_cache(CACHED)(functools.partial(words_of, verb, found, settings))
+    default = next(iter(models))
+    found["model"] = Option(name="model", help=f"The model.  [default: {default}]", kind="string", choices=tuple(models))
+    cached = functools.lru_cache(CACHED)(functools.partial(words_of, verb, found, models, settings))
     return Endpoint(
         name=verb,
         help=next(line for line in inspect.getdoc(function).splitlines() if line),  # type: ignore[union-attr]
@@ -128,22 +133,23 @@ def options_of(function: Callable[..., Any]) -> Iterator[tuple[str, Option]]:
         yield word, Option(name=word, help=text, kind=kind, choices=choices)
 
 
-def words_of(verb: str, options: Mapping[str, Option], settings: Sequence[str], query: Query) -> list[str]:
+def words_of(
+    verb: str, options: Mapping[str, Option], models: Mapping[str, str], settings: Sequence[str], query: Query
+) -> list[str]:
     """The command line of a query, checked by the parser of the command line. Raises UsageError."""
     from latens.cli import main
 
     words = [verb, "./-", "-o", "./-", "--format", "json", *settings]
-    given: set[str] = set()
+    given: dict[str, str] = {}
     for name, value in query:
         if name not in options:
             hint = did_you_mean(name, options, f"known: {', '.join(options)}")
             raise UsageError(f"{verb} has no option {name} here", where=name, hint=hint)
         if name in given:
             raise UsageError("this option is given twice", where=name, hint="give it once")
-        given.add(name)
+        given[name] = value
         words += _words(options[name], value)
-    if "model" not in given:
-        words.append(f"--model={options['model'].choices[0]}")
+    words.append(f"--model={models[given.get('model', next(iter(models)))]}")
     main.parsed(words)
     return words
 
@@ -151,9 +157,11 @@ def words_of(verb: str, options: Mapping[str, Option], settings: Sequence[str], 
 def _words(option: Option, value: str) -> list[str]:
     if "\0" in value or not (value or option.kind == "boolean"):
         raise UsageError("this option has no value", where=option.name, hint="give one, or leave the option out")
-    if option.name == "model" and value not in option.choices:
-        hint = f"served: {', '.join(option.choices)} (latens serve --models)"
-        raise UsageError(f"the model {value} is not served", where="model", hint=hint)
+    if option.name == "model":
+        if value not in option.choices:
+            hint = f"served: {', '.join(option.choices)} (latens serve --models)"
+            raise UsageError(f"the model {value} is not served", where="model", hint=hint)
+        return []  # its place is the last word
     if option.kind == "boolean":
         if value.lower() not in ("", "1", "true", "0", "false"):
             raise UsageError(f"'{value}' is not true or false", where=option.name)

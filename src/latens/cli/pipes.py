@@ -23,8 +23,8 @@ Run = Callable[[list[str], Path | None], int]  # inputs and OUT of a verb -> exi
 
 
 def check_name(name: str | None, inputs: Sequence[str]) -> None:
-    """Raise UsageError for a --name without standard input, and for one that leaves the folder of the results."""
-    from latens.data.files import STANDARD_STREAM
+    """Raise UsageError for a --name without standard input, and for one that is too long or leaves the folder of results."""
+    from latens.data.files import MAX_NAME, STANDARD_STREAM
 
     if name is None:
         return
@@ -33,6 +33,9 @@ def check_name(name: str | None, inputs: Sequence[str]) -> None:
     path = PurePath(name)
     if path.is_absolute() or ".." in path.parts or not path.name or "\0" in name:
         raise UsageError("this is not a file name", where=f"--name {name}", hint="give a name such as photo.jpg")
+    if any(len(os.fsencode(part)) > MAX_NAME for part in path.parts):
+        what = f"a file name has at most {MAX_NAME} bytes"
+        raise UsageError(what, where=f"--name {path.name[:20]}...", hint="give a shorter name")
 
 
 def through_pipe(
@@ -59,17 +62,18 @@ def through_pipe(
         raise UsageError("a pipe takes one image", where="-", hint="give one image, and a folder with -o for several")
     with tempfile.TemporaryDirectory(prefix="latens-") as place:
         folder = Path(place)
+        results = folder / ("out" if PurePath(name or "").parts[:1] != ("out",) else "results")  # another place than the input
         with without_path(folder):
             source = [str(spool(folder, name))] if entering[0] else list(inputs)
-            status = run(source, folder / "out" if leaving else out)
+            status = run(source, results if leaving else out)
         if leaving:
-            send(folder / "out", products, emit or next(iter(products)), status)
+            send(results, products, emit or next(iter(products)), status)
     return status
 
 
 def spool(folder: Path, name: str | None) -> Path:
     """Standard input as a file with this name, because verbs read a file several times. A TIFF gets its ending."""
-    from latens.data.files import STANDARD_STREAM, read_bytes
+    from latens.data.files import STANDARD_STREAM, fitting_name, read_bytes
     from latens.data.limits import current_limits
     from latens.data.stacks import TIFF_ENDINGS
     from latens.data.tiff import TIFF_START
@@ -77,7 +81,7 @@ def spool(folder: Path, name: str | None) -> Path:
     data = read_bytes(STANDARD_STREAM, limit=current_limits().file_bytes)
     path = folder / (name or "stdin")
     if data[:4] in TIFF_START and path.suffix.lower() not in TIFF_ENDINGS:
-        path = path.with_name(f"{path.name}.tif")
+        path = path.with_name(fitting_name(path.name, ".tif"))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
     return path

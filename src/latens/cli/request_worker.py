@@ -146,12 +146,20 @@ def _json(line: str) -> dict[str, Any] | None:
 
 
 def _header(rows: Sequence[dict[str, Any]], lines: Sequence[str]) -> str:
-    """The record of a result as ASCII JSON, with warnings; without long values if it would be too long for a header."""
+    """The record of a result as ASCII JSON, with warnings.
+
+    A record that is too long for a header loses its longest values, but short notes and warnings last; `omitted` names them.
+    """
     record = {name: value for row in rows for name, value in row.items() if name not in ("input", "output", "status", "files")}
     warned = [line.removeprefix(NAME) for line in lines if line.startswith(NAME)]
     if warned:
         record["warnings"] = warned
-    text = json.dumps(record)
-    if len(text) <= LONGEST_RESULT:
-        return text
-    return json.dumps({name: value for name, value in record.items() if isinstance(value, int | float | bool)})
+    omitted: list[str] = []
+    while len(text := json.dumps({**record, **({"omitted": omitted} if omitted else {})})) > LONGEST_RESULT and record:
+        sizes = {name: len(json.dumps(value)) for name, value in record.items()}
+        last = max(
+            sizes, key=lambda name: (name not in ("notes", "warnings") or sizes[name] > LONGEST_RESULT // 2, sizes[name])
+        )
+        omitted.append(last)
+        del record[last]
+    return text

@@ -112,7 +112,7 @@ def prepared(
     settings = Settings(
         target=as_request.TARGET,
         prepare={
-            "models": [[each.model, each.system] for each in served],
+            "models": [[each.place, each.system] for each in served],
             "device": options.device,
             "threads": threads,
         },

@@ -30,8 +30,11 @@ def serve(target: str) -> None:
         answers.flush()
 
     with contextlib.suppress(BrokenPipeError):
+        line = sys.stdin.readline()
+        if not line:  # the service ended before it sent anything
+            return
         try:
-            answer = opened(target, json.loads(sys.stdin.readline()))
+            answer = opened(target, json.loads(line))
         except LatensError as error:
             say({"error": type(error).__name__, "message": str(error)})
             return
