@@ -19,7 +19,8 @@ from latens.data.folders import note_request
 from latens.errors import OutputExists, UsageError
 from latens.systems.seedlings.config import GridOptions
 from latens.systems.seedlings.grading import COLUMNS, grade_folder
-from latens.systems.seedlings.predict import GradedTray, SeedlingGrader
+from latens.systems.seedlings.graphs import graphs
+from latens.systems.seedlings.predict import GradedTray, SeedlingGrader, load
 from latens.systems.seedlings.simulator.photograph import photograph
 
 GRID = GridOptions(rows=4, cols=6)
@@ -58,6 +59,19 @@ def test_curves_come_from_first_seen_days(grader: SeedlingGrader, trays: Path, t
     first, second = (one.seen for one in result.graded)
     expected = [100 * first.mean(), 100 * (first | second).mean()]
     assert result.lots[0].cumulative == pytest.approx(expected)
+
+
+def test_a_model_of_grades_alone_sees_plants_by_their_leaf_area(model_folder: Path, trays: Path, tmp_path: Path) -> None:
+    """Its output for emergence was random, and emergence, T50 and the other indices were computed from it."""
+    shutil.copytree(model_folder, tmp_path / "graded")
+    config = json.loads((tmp_path / "graded" / "config.json").read_text())
+    del config["seen"]
+    (tmp_path / "graded" / "config.json").write_text(json.dumps(config))
+    grader = load(tmp_path / "graded", device="cpu")
+    tray = grader.grade(trays / "T0_day6.png", grid=GRID)
+    area = tray.areas * (64 / tray.lattice.pitch) ** 2
+    np.testing.assert_allclose(tray.p_seen, area / (area + config["area_threshold"]))
+    assert [graph.outputs for graph in graphs(grader)] == [("classes",)]
 
 
 def test_duplicates_unknown_days_and_bad_files(grader: SeedlingGrader, trays: Path, tmp_path: Path) -> None:
@@ -293,7 +307,7 @@ def test_the_bundled_model_names_its_simulated_training_data(
     assert [json.loads(line)["trained_on"].partition(" on ")[0] for line in shown.out.splitlines()] == [
         "88 simulated trays"
     ] * 2
-    assert (tmp_path / "bundled/report.html").read_text().count("the grades and verdicts are not") == 1
+    assert (tmp_path / "bundled/report.html").read_text().count("emergence, grades and verdicts are not") == 1
     assert main([*words, "-o", str(tmp_path / "own"), "--model", str(model_folder)]) == 0
     shown = capsys.readouterr()
     assert "trained on" not in shown.err + (tmp_path / "own/report.html").read_text()

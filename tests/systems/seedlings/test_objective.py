@@ -299,6 +299,8 @@ def test_export_by_hand() -> None:
     data.tensors = lambda indices: {"crops": crops_of(4, 1)}  # type: ignore[method-assign]
     objective = grading(data)
     made = objective.export(Known(), batches(day=-1))  # type: ignore[arg-type]
+    unweighted = GradingObjective(GradingLossConfig(seen_weight=0), data)  # type: ignore[arg-type]
+    assert "seen" not in unweighted.export(Known(), batches(day=-1)).config  # type: ignore[arg-type]
     logits = np.stack([np.zeros(4), SUCCESS], 1)
     fitted = fit_temperature(logits, np.array(LABELS), objective.shift)
     assert made.config["classes"] == ["failure", "success"]

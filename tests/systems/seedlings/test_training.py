@@ -182,6 +182,25 @@ def test_folders_of_trays_and_of_classes(tmp_path: Path, caplog: pytest.LogCaptu
         open_crops([Source("simulated", "harder")], GraderConfig(), config)
     with pytest.raises(InputError, match="no photograph"):
         open_crops([source, Source("labels", str(trays / "grades.csv"))], GraderConfig(), config)
+    (tmp_path / "classes" / "beet" / "bad.png").write_text("no image")
+    open_crops([source], GraderConfig(channels=3), config)
+    assert f"left out: {tmp_path / 'classes' / 'beet' / 'bad.png'}" in caplog.text
+
+
+def test_photographs_without_a_day_do_not_train_the_input_of_the_day(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """An unknown day was read as the first day of the model, and the weights of the other days stayed random."""
+    pixels = photograph(3, 0, 6, rows=4, cols=6, preset="easy").pixels
+    Image.fromarray(pixels).save(tmp_path / "T_2024-03-07.png")
+    (tmp_path / "grades.csv").write_text("tray,row,col,grade\nT,1,1,6\nT,1,2,1\n")
+    source, config = Source("", str(tmp_path)), CropsConfig(rows=4, cols=6)
+    with pytest.raises(InputError, match="no photograph has a day in its name"):
+        open_crops([source], GraderConfig(days=(4, 5, 6)), config)
+    assert open_crops([source], GraderConfig(), config).size == 2
+    Image.fromarray(pixels).save(tmp_path / "T_day6.png")
+    Image.fromarray(pixels).save(tmp_path / "T_day9.png")
+    assert open_crops([source], GraderConfig(days=(4, 5, 6)), config).day.tolist() == [6, 6]
+    assert "left out: 2 crops of photographs without a day" in caplog.text
+    assert "T_day9.png: day 9 is not one of the days [4, 5, 6, 7]" in caplog.text
 
 
 def test_too_few_trays_are_refused() -> None:

@@ -17,12 +17,13 @@ from torch import Tensor
 from latens.data.images import IMAGE_ENDINGS
 from latens.data.inputs import files_under
 from latens.data.labeled import open_labeled
+from latens.data.notes import left_out
 from latens.data.origins import without_drawn
 from latens.data.source import Source
-from latens.errors import InputError, LatensError, UsageError
+from latens.errors import InputError, LatensError, UsageError, counted
 from latens.systems.seedlings.config import CropsConfig, GraderConfig
 from latens.systems.seedlings.crops import NO_DAY, UNKNOWN, Crops, Part, concatenate, load_pack, split
-from latens.systems.seedlings.model import normalized
+from latens.systems.seedlings.model import GRADES, normalized
 from latens.systems.seedlings.names import identify
 from latens.systems.seedlings.simulator.photograph import Place, TrayPhotograph, draw_camera, photograph
 from latens.systems.seedlings.simulator.plants import Preset
@@ -57,7 +58,13 @@ def open_crops(sources: Sequence[Source], model: GraderConfig, config: CropsConf
     if found.pixels.shape[1] != model.size:
         found = found._replace(pixels=resize(found.pixels, model.size))
     if (found.day != NO_DAY).any():
+        of_no_day = int((found.day == NO_DAY).sum())
+        if of_no_day:
+            logger.warning("left out: %s of photographs without a day; name them TRAY_dayN", counted(of_no_day, "crop"))
         found = found.of_days(config.days)
+    elif model.days and found.classes == GRADES:
+        what = "no photograph has a day in its name, and the day is an input of the model"
+        raise InputError(what, where="--data", hint="name photographs TRAY_dayN, or set model.days=[]")
     if not found.size:
         raise InputError(
             f"the data have no crops of the days {', '.join(map(str, config.days))}",
@@ -99,7 +106,7 @@ def class_folders(source: Source, size: int, channels: int) -> Crops:
         try:
             image = Image.fromarray(found.read(index)).convert(mode)
         except LatensError as error:
-            logger.warning("left out: %s", error.what)
+            left_out(error)
             continue
         resized = image.resize((size, size), Image.Resampling.BILINEAR)
         pixels.append(np.asarray(resized, np.uint8).reshape(size, size, channels))
@@ -141,10 +148,13 @@ def read_tray_crops(folder: Path, tables: Sequence[Path], size: int, config: Cro
         if shot.tray not in trays:
             logger.warning("left out: %s: no table of grades has the tray '%s'", path, shot.tray)
             continue
+        if shot.day is not None and shot.day not in config.days:
+            logger.warning("left out: %s: day %d is not one of the days %s", path, shot.day, list(config.days))
+            continue
         try:
             reading = read_tray(path, rows=config.rows, cols=config.cols, method=method, day=shot.day, size=size)
         except LatensError as error:
-            logger.warning("left out: %s", str(error).splitlines()[0])
+            left_out(error)
             continue
         cells = [(shot.tray, index // config.cols + 1, index % config.cols + 1) for index in range(config.rows * config.cols)]
         label = np.array([int(grades[cell] in SUCCESSES) if cell in grades else UNKNOWN for cell in cells])
@@ -154,7 +164,7 @@ def read_tray_crops(folder: Path, tables: Sequence[Path], size: int, config: Cro
             )
         )
     if not parts:
-        hint = "name photographs TRAY_dayN.png, with TRAY as in grades.csv"
+        hint = f"name photographs TRAY_dayN.png, with TRAY as in {tables[0].name}, and set rows, cols and days with --set"
         raise InputError("no photograph of a graded tray could be read", where=str(folder), hint=hint)
     found = concatenate(parts)
     return found.take(found.label != UNKNOWN)

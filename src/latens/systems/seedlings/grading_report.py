@@ -18,7 +18,7 @@ CAPTION = (
     " for the model's errors; 95 %: its interval. Verdict: accept where the whole interval is at least {limit:g} %, reject"
     " where the whole interval is below, undecided otherwise."
 )
-ELSEWHERE = "on photographs the grid and the areas are usable, the grades and verdicts are not"
+ELSEWHERE = "on photographs the grid and the areas are usable, emergence, grades and verdicts are not"
 LEGEND = (
     "Frame of a cell: blue, success is predicted (grade 5 or 6); orange, failure; green, grades are withheld because the crops"
     " are unlike the training crops. A red cross marks a cell without a visible plant. Yellow lines are outlines of leaves."

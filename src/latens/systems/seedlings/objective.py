@@ -94,7 +94,7 @@ class GradingObjective:
                 called = probabilities(logits[chosen], fitted)[:, 1] >= 0.5
                 config["rates"][name] = rates(called, label[chosen] == 1, tray[chosen])
         known = truth != UNKNOWN
-        if seen is not None and known.any():
+        if seen is not None and known.any() and self.config.seen_weight:
             fitted = fit_temperature(seen[known], truth[known], (0.0, 0.0))
             config["seen"] = {"shift": [0.0, 0.0], "temperature": fitted.temperature}
         config["area_threshold"] = self.area_threshold

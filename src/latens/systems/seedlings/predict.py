@@ -46,7 +46,7 @@ class CropPrediction(NamedTuple):
     """Predictions for n crops."""
 
     classes: np.ndarray  # (n, K) calibrated probabilities
-    seen: np.ndarray | None  # (n,) probability of having emerged
+    seen: np.ndarray | None  # (n,) probability of having emerged; None for a model that was not trained on emergence
     outlier_score: np.ndarray  # (n,) distance from the training crops; 1 is its 99.5 % quantile
 
 
@@ -106,6 +106,8 @@ class SeedlingGrader:
         self.calibrations = {day: _calibration(one) for day, one in config["calibration"].items()}
         self.rates = {day: Rates(**one) for day, one in config.get("rates", {}).items()}
         self.seen_calibration = _calibration(config["seen"]) if "seen" in config else None
+        if self.seen_calibration is None:
+            self.network.seen = None  # grades alone do not train this output
         self.calibration(None), self.rates_of(None)  # raise for days that cannot be used
         self.area_threshold = float(config.get("area_threshold", 20.0))
 
@@ -191,8 +193,9 @@ class SeedlingGrader:
     ) -> GradedTray:
         """Grades a photograph of one tray. Without `day`, the day is that of the file name (see `names.identify`).
 
-        Raises UsageError for a model of other classes and for options of a wrong type, InputError if no grid fits or several
-        trays are found, and the exceptions of `read_image`.
+        A date needs `sown`. `grid` has the rows and columns of the tray; `reference` helps to place the grid of a tray with few
+        plants. Raises UsageError for a model of other classes and for options of a wrong type, InputError if no grid fits or
+        several trays are found, and the exceptions of `read_image`.
         """
         return self.grade_trays(image, day=day, sown=sown, grid=grid, reference=reference)[0]
 
