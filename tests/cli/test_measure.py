@@ -10,6 +10,8 @@ import pytest
 
 from latens import catalogue
 from latens.catalogue import ModelEntry
+from latens.cli import doctor
+from latens.cli.common import ComputeOptions
 from latens.cli.main import main
 from latens.hub import load_model
 
@@ -51,10 +53,26 @@ def test_doctor_finds_other_weights(entry: ModelEntry, monkeypatch: pytest.Monke
 def test_doctor_finds_missing_weights(
     entry: ModelEntry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    put(replace(entry, folder=tmp_path), monkeypatch)
+    missing = replace(entry, folder=tmp_path, name="missing")
+    monkeypatch.setattr("latens.catalogue.MODELS", {"missing": missing, "image_codec": entry})
     status, found = examine(capsys, "--device", "cpu")
-    assert (status, found["models"]) == (6, "fail")
+    assert (status, found["model missing"], found["model image_codec"]) == (6, "fail", "ok")
     assert found["disk"] == "ok"
+
+
+def test_doctor_names_a_temporary_folder_that_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", "/nonexistent")
+    monkeypatch.setattr("tempfile.tempdir", None)
+    found = [(finding.status, finding.detail) for finding in doctor.disk(ComputeOptions())]
+    assert [status for status, _ in found] == ["ok", "warn"]
+    assert "TMPDIR=/nonexistent" in found[1][1]
+
+
+def test_doctor_names_what_an_extra_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = {"fastapi", *(module for extra, modules in doctor.EXTRAS.items() for module in modules if extra != "serve")}
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name if name in there else None)
+    found = {finding.name: finding.detail for finding in doctor.installation(ComputeOptions())}
+    assert found["extras"].startswith("not installed: serve (without h11, prometheus_client, uvicorn); pip install")
 
 
 def test_doctor_finds_inexact_arithmetic(entry: ModelEntry, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:

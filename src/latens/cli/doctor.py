@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from latens.systems.image_codec.predict import ImageCodec
 
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "sve")
-EXTRAS = {  # and a module of each that no other requirement brings
-    "app": "gradio",
-    "cloud": "obstore",
-    "cluster": "ray",
-    "export": "onnxruntime",
-    "heic": "pi_heif",
-    "metrics": "ssimulacra2",
-    "micro": "roifile",
-    "serve": "uvicorn",
+EXTRAS = {  # and the modules of each
+    "app": ("gradio", "starlette"),
+    "cloud": ("obstore",),
+    "cluster": ("ray",),
+    "export": ("onnx", "onnxruntime", "onnxscript"),
+    "heic": ("pi_heif",),
+    "metrics": ("ssimulacra2",),
+    "micro": ("roifile", "tifffile"),
+    "serve": ("fastapi", "h11", "prometheus_client", "starlette", "uvicorn"),
 }
 SMALL_MEMORY = 4_000_000_000
 MIN_PSNR = 20  # dB; any trained model is far above
@@ -100,8 +100,13 @@ def installation(options: ComputeOptions) -> Iterator[Finding]:
 
     gpu = torch.cuda.is_available() or Path("/dev/nvidia0").exists()
     yield Finding("torch build", "ok", torch_advice(cuda=torch.version.cuda is not None, gpu=gpu, system=platform.system()))
-    absent = [extra for extra, module in EXTRAS.items() if importlib.util.find_spec(module) is None]
-    detail = f"not installed: {', '.join(absent)}; pip install 'latens[{','.join(absent)}]'" if absent else "all are installed"
+    absent: dict[str, str] = {}
+    for extra, modules in EXTRAS.items():
+        missing = [module for module in modules if importlib.util.find_spec(module) is None]
+        if missing:
+            absent[extra] = extra if len(missing) == len(modules) else f"{extra} (without {', '.join(missing)})"
+    pip = f"pip install 'latens[{','.join(absent)}]'"
+    detail = f"not installed: {', '.join(absent.values())}; {pip}" if absent else "all are installed"
     yield Finding("extras", "ok", detail)
 
 
@@ -171,7 +176,12 @@ def weights(options: ComputeOptions) -> Iterator[Finding]:
     from latens.hub import load_model
 
     for entry in MODELS.values():
-        found = load_model(entry.folder).sha256
+        try:
+            found = load_model(entry.folder).sha256
+        except LatensError as error:
+            what = f"{error.where or entry.folder}: {error.what}; install latens again"
+            yield Finding(f"model {entry.name}", "fail", what, error.exit_status)
+            continue
         if found == entry.sha256:
             yield Finding(f"model {entry.name}", "ok", f"sha256 {found[:12]}, {human_size(entry.size)}")
         else:
@@ -191,6 +201,9 @@ def disk(options: ComputeOptions) -> Iterator[Finding]:
             yield Finding("disk", "fail", f"a file written to {folder} has other contents when it is read", 5)
         free = shutil.disk_usage(folder).free
         yield Finding("disk", "ok", f"files can be written; {human_size(free)} free for temporary files")
+    asked, used = os.environ.get("TMPDIR"), tempfile.gettempdir()
+    if asked and os.path.realpath(asked) != os.path.realpath(used):
+        yield Finding("disk", "warn", f"no file can be written to TMPDIR={asked}; temporary files are in {used}")
 
 
 def arithmetic(options: ComputeOptions) -> Iterator[Finding]:
