@@ -71,6 +71,12 @@ def test_an_interrupt_is_one_line_and_130(capsys: Capture) -> None:
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
+def test_a_whole_number_may_have_a_point_and_others_a_fraction(tmp_path: Path, capsys: Capture) -> None:
+    words = ["density", str(tmp_path / "0.5"), "--draws", "2.0", "--temperature", "0.5"]
+    assert main(words) == errors.InputError.exit_status
+    assert "no such file" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -90,6 +96,8 @@ def test_an_interrupt_is_one_line_and_130(capsys: Capture) -> None:
         (["train", "image_codec", "--max-time", "soon"], "30m"),
         (["train", "image_codec", "--set", "lr"], "key=value"),
         (["bench", "photographs"], "image_codec"),
+        (["density", "a.png", "--draws", "1.5"], '"1.5" for --draws. Must be a whole number.\nsee `latens density --help`'),
+        (["density", "pack", "a", "-o", "b", "--threads=1.5"], '"1.5" for --threads. Must be a whole number'),
     ],
 )
 def test_usage_errors_end_with_2_and_a_hint(words: list[str], expected: str, capsys: Capture) -> None:

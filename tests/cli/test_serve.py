@@ -115,6 +115,8 @@ def test_queries_become_command_lines() -> None:
 def test_wrong_queries_are_usage_errors(name: str, value: str, sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         endpoint("haze", {"haze": "haze"}, []).words([(name, value)])
+    with pytest.raises(UsageError, match="whole number"):
+        endpoint("density", {"flow": "flow"}, []).words([("draws", "1.5")])
     with pytest.raises(UsageError, match="twice"):
         endpoint("haze", {"haze": "haze"}, []).words([("beta", "0.1"), ("beta", "0.1")])
 

@@ -26,6 +26,7 @@ from latens import __version__
 from latens.cli.common import NAME, ImageOptions, OutputOptions, ReadOptions, messages, say
 from latens.cli.engines import EngineOptions
 from latens.cli.waiting import set_waiting
+from latens.cli.whole_numbers import has_fraction, refuse_fractions
 from latens.errors import InputError, LatensError, LimitExceeded, StorageFull, UsageError, one_line
 
 USAGE, INTERNAL_ERROR, INTERRUPTED, BROKEN_PIPE = 2, 70, 130, 141
@@ -165,8 +166,17 @@ def parsed(tokens: Sequence[str]) -> tuple[Callable[..., Any], BoundArguments]:
 
 
 def _parsed(tokens: Sequence[str]) -> tuple[Callable[..., Any], BoundArguments]:
-    command, bound, _ = build_app(asked_verb(tokens)).parse_args(tokens, print_error=False, exit_on_error=False)
+    app, verb = build_app(asked_verb(tokens)), asked_verb(tokens)
+    command, bound, _ = app.parse_args(tokens, print_error=False, exit_on_error=False)
+    if any(map(has_fraction, tokens)):
+        refuse_fractions(verb, tokens, _arguments(app, verb))
     return command, bound
+
+
+def _arguments(app: App, verb: str) -> ArgumentCollection:
+    for word in verb.split():
+        app = app[word]
+    return app.assemble_argument_collection()
 
 
 def or_job(command: Callable[..., Any], bound: BoundArguments, tokens: Sequence[str]) -> Callable[..., Any]:
@@ -344,7 +354,4 @@ def _options_but(verb: str) -> Iterator[tuple[str, set[str]]]:
     """All verbs but this one, with their options."""
     for other in VERBS:
         if other.name != verb:
-            app = build_app(other.name)
-            for word in other.name.split():
-                app = app[word]
-            yield other.name, option_names(app.assemble_argument_collection())
+            yield other.name, option_names(_arguments(build_app(other.name), other.name))
