@@ -188,6 +188,16 @@ def test_a_failed_job_leaves_no_claim_on_its_output(tmp_path: Path) -> None:
     assert job.output.read_text() == "mine"
 
 
+def test_a_failed_job_with_force_replaces_nothing_and_does_not_say_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    job = Job(tmp_path / "a.png", tmp_path / "a.up", named=True)
+    for path in job.input, job.output:
+        path.write_text("mine")
+    with pytest.raises(InputError):
+        run_batch([job], bad, force=True)
+    assert job.output.read_text() == "mine"
+    assert "replaced" not in caplog.text
+
+
 def test_a_killed_segmentation_may_be_run_again(tmp_path: Path) -> None:
     """Killed between two renames: some files have their names, and the JSON, renamed last, is a temporary file."""
     (tmp_path / "a.masks.tif").write_bytes(b"ours")

@@ -174,12 +174,13 @@ def _judged(job: Job, work: Callable[[Job], Record], results: Results, *, force:
     if verdict.do == "skip" and not force:
         return Outcome(job, "skipped", note=verdict.why, missed=verdict.missed)
     lost = results.lost(job) if force else []
+    record = _run(lambda job: results.made(job, work), job)
     if lost:
         names = ", ".join(path.name for path in lost)
         logger.warning("%s: replaced by --force: %s, which latens did not write or which changed since", job.output, names)
-    elif force and verdict.do == "refuse":
+    elif verdict.do == "refuse":
         logger.warning("%s: replaced by --force: %s", job.output, verdict.why)
-    return Outcome(job, "done", record=_run(lambda job: results.made(job, work), job), note=verdict.why)
+    return Outcome(job, "done", record=record, note=verdict.why if verdict.do == "work" else "")
 
 
 def _run(work: Callable[[Job], Record], job: Job) -> Record:

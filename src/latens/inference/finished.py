@@ -162,7 +162,7 @@ class Results:
             return f"this is the result of {entry.what} a stream, which cannot be compared"
         if os.path.abspath(entry.input) == os.path.abspath(job.input):
             files = "the input" if len(self.request.sources(job)) == 1 else "it or a file that belongs to it"
-            return f"this is the result of {entry.what} an earlier content of {entry.input}; {files} has changed since"
+            return f"this is the result of {entry.what} {entry.input}; {files} has changed since"
         return f"this is the result of {entry.what} {entry.input}, not {job.input}"
 
     def _aside(self, job: Job) -> Verdict:
