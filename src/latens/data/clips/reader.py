@@ -152,7 +152,9 @@ def open_container(path: Path) -> Any:
 
     timed = timed_gif(path)
     source: Any = str(path) if timed is None else io.BytesIO(timed)
-    return av.open(source, options={"format_whitelist": DEMUXERS}, metadata_errors="replace")
+    # From version 19 on, PyAV keeps text in other encodings as surrogates; before, it raised an error by default.
+    text = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
+    return av.open(source, options={"format_whitelist": DEMUXERS}, **text)  # type: ignore[call-overload]
 
 
 def _short(error: Exception) -> str:
@@ -252,7 +254,7 @@ class _FileReader:
                 for frame in packet.decode():
                     any_frame = True
                     yield frame
-            except av.FFmpegError:
+            except (av.FFmpegError, ValueError):  # ValueError for a codec that PyAV does not know
                 self.damaged += 1
             if not any_frame and self.damaged > MAX_SILENT:
                 return

@@ -106,6 +106,7 @@ class ClipWriter:
         self._durations: dict[int, int] = {}
         self._last, self._end = -1, 0  # start and end of the last frame, in units of the time base
         self._first: tuple[int, int] | None = None  # presentation and decoding time of the first packet
+        self._decoded: int | None = None  # decoding time of the last packet so far
         self._constant = 1 / info.rate if kind == "avi" else None
         self._stream = self._add_stream(info, coding, threads)
 
@@ -156,6 +157,7 @@ class ClipWriter:
     def _mux(self, packets: Any) -> None:
         for packet in packets:
             self._first = self._first or (packet.pts, packet.dts)
+            self._decoded = packet.dts
             packet.duration = self._durations.pop(packet.pts, packet.duration)  # otherwise the last duration is lost
             self._container.mux(packet)
 
@@ -166,7 +168,8 @@ class ClipWriter:
         """
         last, (shown, decoded) = packets[-1], self._first or (packets[0].pts, packets[0].dts)
         end, own = self._end - (shown - decoded), self._durations.get(last.pts, last.duration)
-        last.dts = max(last.dts, min(last.pts, end - own))
+        before = packets[-2].dts if len(packets) > 1 else self._decoded
+        last.dts = max(last.dts if before is None else before + 1, min(last.pts, end - own))
         self._durations[last.pts] = max(own, end - last.dts)
 
     def finish(self) -> None:
