@@ -3,13 +3,15 @@ PYTHON ?= python3
 VENV   ?= .venv
 REPORT ?= demo-report
 JOBS   ?= 2
+# Of pip; empty: the newest versions that pyproject.toml allows.
+CONSTRAINTS ?= --constraint constraints.txt
 FRESH  ?= /tmp/latens-dist
 # Of make fuzz, kill and diskfault: time for every verb, and the choice of files and faults.
 SECONDS_EACH ?= 60
 SEED         ?= 0
 
 BIN      := $(VENV)/bin
-PIP      := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP      := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS)
 SOURCES  := src tests docs $(wildcard examples) $(wildcard benchmarks)
 STAMP    := $(VENV)/.latens
 SHAPED   := tests/codes tests/nn tests/training
@@ -57,7 +59,7 @@ dist: dev
 
 dist-check: dist
 	rm -rf $(FRESH) && $(PYTHON) -m venv $(FRESH)
-	$(FRESH)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt dist/*.whl
+	$(FRESH)/bin/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) dist/*.whl
 	cd $(FRESH) && bin/latens demo -o report --force
 
 # The site, in site/. The same build runs in the tests.
