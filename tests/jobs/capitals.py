@@ -1,12 +1,13 @@
 """A command for tests of jobs: every text of the inputs in capitals, and a table of lengths.
 
-Texts that are commands: `bad` fails, `crash` ends with an internal error, `die` kills the process.
+Texts that are commands: `bad` fails, `crash` ends with an internal error, `die` kills the process, `wait` takes a minute.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ def run(job: Job, inputs: Path, outputs: Path) -> Ran:
         name, text = path.relative_to(inputs).as_posix(), path.read_text()
         if text == "die":
             os.kill(os.getpid(), signal.SIGKILL)
+        if text == "wait":
+            time.sleep(60)
         if text == "crash":
             raise RunFailed("internal error")
         if text == "bad":

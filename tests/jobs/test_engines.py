@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import time
+from pathlib import Path
 
 import pytest
 from tests.jobs.capitals import TARGET
@@ -11,7 +13,7 @@ from latens.errors import InputError
 from latens.jobs import job as jobs
 from latens.jobs.driver import drive, merge_tables
 from latens.jobs.engines import LocalEngine
-from latens.jobs.shard import Done
+from latens.jobs.shard import OPEN, Done
 
 from .conftest import Place
 
@@ -27,6 +29,17 @@ def test_an_input_that_kills_workers_costs_one_row(place: Place, caplog: pytest.
     assert merge_tables(place.store, job) == ["lengths.csv"]
     assert (place.out / "lengths.csv").read_text() == "file,length\na.txt,1\nc.txt,1\n"
     assert caplog.text.count("its worker died") == 2
+
+
+def test_a_stopped_driver_leaves_no_folder_of_a_shard(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (task,) = place.tasks(place.begin(place.write({"a.txt": "wait"})))
+    with contextlib.closing(LocalEngine(1)) as engine:
+        engine.submit(task)
+        while not list(tmp_path.glob(f"{OPEN}*/in/a.txt")):
+            time.sleep(0.01)
+    assert list(tmp_path.glob(f"{OPEN}*")) == []
 
 
 def test_an_error_of_the_job_ends_it(place: Place) -> None:

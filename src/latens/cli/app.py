@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import logging
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from latens.cli.common import OutputOptions, Reporter, parse_size
+from latens.cli.stopping import until_stopped
 
 logger = logging.getLogger(__name__)
 
@@ -41,31 +39,7 @@ def app(
 
     if not is_loopback(host):
         logger.warning("the page has no password: everybody who reaches %s can use it", host)
-    with ended_by_signals(), served(host=host, port=port, largest=parse_size(largest, "--largest")) as address, until_stopped():
+    with served(host=host, port=port, largest=parse_size(largest, "--largest")) as address, until_stopped():
         Reporter(options).result({"address": address}, f"the page is at {address} (end it with Ctrl-C)")
         while True:
             time.sleep(3600)
-
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
-
-
-@contextmanager
-def ended_by_signals() -> Iterator[None]:
-    """End as with Ctrl-C when the process is terminated or its terminal is closed, so that no private file remains."""
-    earlier = [signal.signal(one, signal.default_int_handler) for one in SIGNALS]
-    try:
-        yield
-    finally:
-        for one, handler in zip(SIGNALS, earlier, strict=True):
-            signal.signal(one, handler)
-
-
-@contextmanager
-def until_stopped() -> Iterator[None]:
-    """Ignore further signals once the block has ended: files are being removed."""
-    try:
-        yield
-    finally:
-        for one in SIGNALS:
-            signal.signal(one, signal.SIG_IGN)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from latens.cli.app import LOOPBACK, ended_by_signals
+from latens.cli.app import LOOPBACK
 from latens.cli.common import ReadComputeOptions, Reporter
 from latens.durations import parse_duration
 from latens.errors import InputError, UsageError
@@ -75,8 +75,7 @@ def serve(
         text = f"the service is at {address} ({', '.join(each.name for each in offered)}); end it with Ctrl-C"
         Reporter(options).result({"address": address, "verbs": [each.name for each in offered]}, text)
 
-    with ended_by_signals():
-        answered = server.run(service, offered, sock, say)
+    answered = server.run(service, offered, sock, say)
     logger.info("the service has ended; %s", "all accepted requests are answered" if answered else "requests were cut off")
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 
 from latens.errors import UsageError
 from latens.jobs.job import Task
+from latens.jobs.shard import sweep
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +92,7 @@ class LocalEngine:
         for process in [*self._idle, *self._busy.values()]:
             _end(process)
         self._selector.close()
+        sweep()
 
 
 def _end(process: subprocess.Popen[str]) -> None:

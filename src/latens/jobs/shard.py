@@ -69,7 +69,7 @@ def work_on(task: Task) -> Done:
     if data is not None:  # a worker that outlived its driver finished it
         return _done(task, Journal.parse(data, task.journal).of(task.job.id, task.journal))
     started = time.time()
-    _sweep()
+    sweep()
     with tempfile.TemporaryDirectory(prefix=f"{OPEN}{os.getpid()}-") as place:
         rows, joint, messages = _rows(task, Path(place), store)
         journal = Journal(
@@ -88,7 +88,7 @@ def work_on(task: Task) -> Done:
             return Done(task.number, 0, 0, str(error))
 
 
-def _sweep() -> None:
+def sweep() -> None:
     """Remove the folders of killed workers of this machine."""
     for path in Path(tempfile.gettempdir()).glob(f"{OPEN}*-*"):
         pid = path.name.removeprefix(OPEN).partition("-")[0]

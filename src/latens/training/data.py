@@ -123,6 +123,7 @@ def as_bytes(images: Tensor) -> Tensor | None:
 def ignore_interrupts(worker: int) -> None:
     """Ctrl-C reaches all processes; the training ends its step first and then stops the workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # of the training, which ends the workers with it
 
 
 class Prefetch:
