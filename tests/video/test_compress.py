@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 
@@ -126,6 +127,16 @@ def test_tracking_saves_masks_and_runs_once_for_a_size(clip: Path, tmp_path: Pat
     assert done.trials > 1
     assert len(calls) <= 10
     assert len(list((tmp_path / "masks").glob("*.png"))) == 10
+
+
+def test_notes_are_logged_once_and_not_for_every_trial(clip: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cv2.imwrite(str(tmp_path / "mask.png"), np.full((SIZE[1] // 2, SIZE[0] // 2), 255, np.uint8))
+    for out in ("a.mp4", "b.mp4"):
+        caplog.clear()
+        assert compress_clip(clip, tmp_path / out, roi=tmp_path / "mask.png", size=15_000, threads=1).trials > 1
+        notes = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        assert sum("scaled to 192 x 128" in note for note in notes) == 1
+        assert len(set(notes)) == len(notes)
 
 
 def test_rectangles_cover_every_block_once() -> None:

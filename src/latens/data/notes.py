@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -34,6 +35,24 @@ def readable(items: Iterable[T], read: Callable[[T], R]) -> Iterator[R]:
             yield read(item)
         except (InputError, LimitExceeded) as error:
             left_out(error)
+
+
+@contextmanager
+def logged_once() -> Iterator[None]:
+    """Log each note once, while a file is read in several passes."""
+    logged: set[str] = set()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        new = text not in logged
+        logged.add(text)
+        return new
+
+    logger.addFilter(is_new)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_new)
 
 
 def note_once(notes: list[str], where: Path, text: str) -> None:

@@ -19,6 +19,7 @@ from latens.data.clips.reader import Clip, ClipFrame, open_clip
 from latens.data.clips.writer import ClipWriter, Coding, open_writer
 from latens.data.files import replace_durably, temporary_beside
 from latens.data.folders import check_apart
+from latens.data.notes import logged_once
 from latens.data.placing import only_new
 from latens.data.regions.masks import Weights
 from latens.data.regions.pairing import Regions, open_regions
@@ -145,7 +146,7 @@ def compress_clip(
     masks = MaskFiles(saved, force=force) if saved is not None else None
     if masks is not None and roi is None:
         raise UsageError("there are no masks to save without a region", where="--save-masks", hint="add --roi")
-    with only_new(() if force else [request.out]):
+    with only_new(() if force else [request.out]), logged_once():
         if size is None and kbps is None:
             factor = request.codec.rate_factor(DEFAULT_QUALITY if quality is None else quality)
             done, trials, note = _encode(request, factor, request.out, masks), 1, None

@@ -20,6 +20,7 @@ from latens.codes.gains import lambda_at
 from latens.data.clips.memory import FramesLike
 from latens.data.clips.reader import Clip
 from latens.data.files import reading
+from latens.data.notes import logged_once
 from latens.errors import Corrupt, ModelError, ModelMismatch, UsageError
 from latens.hub import fitting, load_network, locate
 from latens.inference.device import choose_device, in_plain_torch, plain_torch, transform_precision
@@ -161,7 +162,8 @@ class VideoCodec:
         if size is None and kbps is None:
             done = self._pass(source, out, setting, notes)
         else:
-            done = self._to_size(source, out, gain, size, kbps, notes)
+            with logged_once():
+                done = self._to_size(source, out, gain, size, kbps, notes)
         return done._replace(seconds=round(time.perf_counter() - started, 3))
 
     def _to_size(
