@@ -89,8 +89,10 @@ def test_text_becomes_settings(changes: dict[str, str], found: dict[str, Any]) -
     ("path", "text", "said"),
     [
         ("dayz", "7", "did you mean 'days'?"),
-        ("gear.sped", "7", "did you mean 'speed'?"),
-        ("who.nam", "7", "did you mean 'name'?"),
+        ("gear.sped", "7", "did you mean 'gear.speed'?"),
+        ("gaer.speed", "7", "did you mean 'gear.speed'?"),
+        ("patience", "0.5", "did you mean 'gear.patience'?"),
+        ("who.nam", "7", "did you mean 'who.name'?"),
         ("days", "0", "--set days: 0 does not fit"),
         ("days", "1.5", "--set days"),
         ("days", "many", "'many' does not fit"),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import difflib
 import functools
 import json
 import math
@@ -254,8 +255,13 @@ def _field_types(cls: Any) -> Mapping[str, Any]:
 
 
 def _unknown(path: str, name: str, cls: type, where: str) -> SettingsError:
-    names = list(field_types(cls))
-    hint = did_you_mean(name, names, f"known here: {', '.join(names)}")
+    """The error for `name`, one of the names in the dotted `path`, which `cls` lacks."""
+    known, names = field_types(cls), path.split(".")
+    inside = [f"{group}.{name}" for group, hint in known.items() for part in _classes(hint) if name in field_types(part)]
+    close = inside or difflib.get_close_matches(name, known, n=1)
+    if close:
+        names[names.index(name)] = close[0]
+    hint = f"did you mean '{'.'.join(names)}'?" if close else f"known here: {', '.join(known)}"
     return SettingsError(f"no setting '{path}'", where=where, hint=hint)
 
 

@@ -58,7 +58,7 @@ def test_a_folder_does_not_get_the_name_of_a_file(
     named = [*words[:-1], others.get(words[-1], words[-1])]
     for ending in ("png", "json", "mp4", "zip"):
         assert main([*named, "-o", f"out.{ending}"]) == 2
-        assert "the name of one" in capsys.readouterr().err
+        assert "the name of a file" in capsys.readouterr().err
     assert sorted(album.rglob("*")) == before
 
 

@@ -210,8 +210,10 @@ def test_services_that_cannot_start(
 
 @needs_packages
 @pytest.mark.parametrize(
-    "settings", [{"workers": 0}, {"queue": -1}, {"batch": 0}, {"threads": 0}, {"deadline": float("nan")}, {"token": ""}]
-)
+    "settings",
+    [{"workers": 0}, {"queue": -1}, {"batch": 0}, {"threads": 0}, {"deadline": float("nan")}, {"token": ""}, {"workers": "2"},
+     {"deadline": "60s"}],
+)  # fmt: skip
 def test_applications_that_cannot_be_made(settings: dict[str, Any]) -> None:
     with pytest.raises(InputError if "token" in settings else UsageError, match=next(iter(settings))):
         latens.service(["cells"], **settings)

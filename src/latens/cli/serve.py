@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from latens.arguments import real, whole
 from latens.cli.app import LOOPBACK
 from latens.cli.common import ReadComputeOptions, Reporter
 from latens.durations import parse_duration
@@ -147,9 +148,9 @@ def service(
     short token, and ModelMissing.
     """
     for name, value, least in (("workers", workers, 1), ("queue", queue, 0), ("batch", batch, 1), ("threads", threads, 1)):
-        if value < least:
+        if whole(value, name) < least:
             raise UsageError(f"the least number of {name} is {least}", where=f"latens.service({name}={value})")
-    if not deadline > 0:
+    if not real(deadline, "deadline") > 0:
         raise UsageError("a deadline is longer than 0 s", where=f"latens.service(deadline={deadline})")
     if token is not None:
         check_token(token, "latens.service(token=...)")

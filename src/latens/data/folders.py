@@ -51,7 +51,7 @@ def check_writable(folder: Path) -> None:
 def refuse_file_name(folder: Path) -> None:
     """Raise UsageError if a new folder has the name of a file: `-o out.png` for several images made a folder of this name."""
     if folder.suffix.lower() in FILE_ENDINGS and not os.path.lexists(folder):
-        what = "the results are several files, but this is the name of one"
+        what = "the results go into a folder, but this is the name of a file"
         raise UsageError(what, where=str(folder), hint="name a folder with -o, or make one of this name first")
 
 
