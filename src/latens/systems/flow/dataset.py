@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from latens.data.labeled import LabeledImages, open_labeled
-from latens.data.notes import first_line
+from latens.data.notes import first_line, left_out
 from latens.data.source import Source
 from latens.data.splits import place_of
 from latens.data.squares import center_square
@@ -232,17 +232,21 @@ class ImageData:
         return [as_batch(self.held_out[start : start + VALIDATION_BATCH]) for start in starts]
 
 
-def read_squares(found: LabeledImages, size: int, channels: int) -> tuple[UInt8[np.ndarray, "n C S S"], np.ndarray]:
-    """Center squares of all readable images, and the indices of these; unreadable images are logged.
+def read_squares(
+    found: LabeledImages, size: int, channels: int, failures: list[str] | None = None
+) -> tuple[UInt8[np.ndarray, "n C S S"], np.ndarray]:
+    """Center squares of all readable images, and the indices of these.
 
-    Raises UnreadableInput where no image can be read.
+    Unreadable images are logged, and added to `failures`. Raises UnreadableInput where no image can be read.
     """
     pixels, good, resized = [], [], 0
     for i in range(len(found)):
         try:
             image = found.read(i)
         except LatensError as error:
-            logger.warning("left out: %s", first_line(error))
+            line = left_out(error)
+            if failures is not None:
+                failures.append(line)
             continue
         resized += image.shape[:2] != (size, size)
         pixels.append(in_channels(center_square(image, size), channels))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
+from latens.data.duplicates import digest_of
 from latens.data.images import read_image
 from latens.data.labeled import open_labeled
 from latens.data.samples import photographs
@@ -23,12 +22,10 @@ from latens.settings import Count, Natural, settings, to_dict
 from latens.systems.flow.config import ImageFlow, PointsConfig, VectorFlow
 from latens.systems.flow.dataset import TableData, in_channels, open_points, points_name, read_squares, require_images
 from latens.systems.flow.gaussian import fit_gaussian
-from latens.systems.flow.points import ENTROPY, draw, log_density
+from latens.systems.flow.points import ENTROPY, PointsName, draw, log_density
 from latens.systems.flow.predict import DensityModel, as_images
 from latens.systems.flow.scoring import mean_and_error
 from latens.systems.flow.unusual import complexity
-
-logger = logging.getLogger(__name__)
 
 NAME, JOURNAL = "evaluation", "evaluation.jsonl"
 TILE = 96  # side in pixels of the tiles of photographs that are scored without --data
@@ -57,47 +54,58 @@ def evaluate(flow: DensityModel, sources: Sequence[Source], options: FlowEvaluat
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
     journal = Journal(None if folder is None else folder / JOURNAL)
-    key = {"model": flow.model_id, "data": [str(source) for source in sources], "options": to_dict(options)}
-    found = next((record["value"] for record in journal.read() if record.get("key") == key), None)
-    if found is None:
-        measure = _rows if isinstance(flow.config, VectorFlow) else _images
-        found = measure(flow, sources, options)
-        journal.append([{"key": key, "value": found}])
-        found = json.loads(json.dumps(found))
-    return _report(flow, found)
+    open_data, measure = (_rows, _nats) if isinstance(flow.config, VectorFlow) else (_images, _bits)
+    data = open_data(flow, sources, options)
+    contents = digest_of(*(array for array in (data.held_out, data.fitted, data.labels) if array is not None))
+    key = {"model": flow.model_id, "data": data.name, "contents": contents, "options": to_dict(options)}
+    found = {"data": data.name, "images": len(data.held_out)} | journal.once(key, lambda: measure(flow, data, options))
+    return _report(flow, found, data.failures)
 
 
-def _images(flow: DensityModel, sources: Sequence[Source], options: FlowEvaluation) -> dict[str, Any]:
+class HeldOut(NamedTuple):
+    """Images (n, C, S, S) or rows (n, d) that are scored, and those that the Gaussian is fitted to."""
+
+    name: str
+    held_out: np.ndarray
+    fitted: np.ndarray | None = None
+    labels: np.ndarray | None = None
+    points: PointsName | None = None  # a distribution whose density is known
+    failures: tuple[str, ...] = ()
+
+
+def _images(flow: DensityModel, sources: Sequence[Source], options: FlowEvaluation) -> HeldOut:
     config = flow.config
     assert isinstance(config, ImageFlow)
-    rows: list[tuple[str, np.ndarray]] = []
-    labels = None
-    if sources:
-        require_images(sources)
-        test = open_labeled(sources[0], "test").first_few(options.images).distinct()
-        pixels, kept = read_squares(test, config.size, config.channels)
-        labels, name = test.labels[kept], test.name
-        if options.gaussian:
-            train = open_labeled(sources[0], "train").first_few(options.gaussian_images)
-            gaussian = fit_gaussian(read_squares(train, config.size, config.channels)[0])
-            rows.append(("Gaussian, full covariance", gaussian.bits_per_dim(pixels)))
-    else:
-        pixels, name = photograph_tiles(config, options.images), "photographs (tiles)"
+    if not sources:
+        return HeldOut("photographs (tiles)", photograph_tiles(config, options.images))
+    require_images(sources)
+    failures: list[str] = []
+    test = open_labeled(sources[0], "test").first_few(options.images).distinct()
+    pixels, kept = read_squares(test, config.size, config.channels, failures)
+    fitted = None
+    if options.gaussian:
+        train = open_labeled(sources[0], "train").first_few(options.gaussian_images)
+        fitted = read_squares(train, config.size, config.channels, failures)[0]
+    return HeldOut(test.name, pixels, fitted, test.labels[kept], failures=tuple(dict.fromkeys(failures)))
+
+
+def _bits(flow: DensityModel, data: HeldOut, options: FlowEvaluation) -> dict[str, Any]:
+    pixels = data.held_out
     scores = flow.scores(torch.from_numpy(pixels), draws=options.draws, bounds=True)
-    rows.append((flow.name, scores.mean))
-    rows.append(("WebP lossless, one file an image", np.array([complexity(one) for one in pixels])))
-    ours = scores.mean
-    table = []
-    for title, bits in rows:
-        mean, error = mean_and_error(bits)
-        difference, paired = mean_and_error(bits - ours)
-        table.append([title, mean, error, difference, paired])
-    found: dict[str, Any] = {"data": name, "images": len(pixels), "rows": table}
+    rows = [(flow.name, scores.mean), ("WebP lossless, one file an image", np.array([complexity(one) for one in pixels]))]
+    if data.fitted is not None:
+        rows.insert(0, ("Gaussian, full covariance", fit_gaussian(data.fitted).bits_per_dim(pixels)))
+    found: dict[str, Any] = {"rows": _compared(rows, scores.mean)}
     found["truncation"] = float(scores.tail.mean())
     found["reconstruction"] = reconstruction(flow, pixels[:BATCH])
-    if scores.logits is not None and labels is not None and len(flow.classes):
-        found["accuracy"] = float((scores.logits.argmax(1).numpy() == labels).mean())
+    if scores.logits is not None and data.labels is not None and len(flow.classes):
+        found["accuracy"] = float((scores.logits.argmax(1).numpy() == data.labels).mean())
     return found
+
+
+def _compared(rows: Sequence[tuple[str, np.ndarray]], ours: np.ndarray) -> list[list[Any]]:
+    """Title, mean and standard error of every row, and those of its difference from ours."""
+    return [[title, *mean_and_error(values), *mean_and_error(values - ours)] for title, values in rows]
 
 
 def photograph_tiles(config: ImageFlow, most: int) -> np.ndarray:
@@ -127,34 +135,26 @@ def reconstruction(flow: DensityModel, pixels: np.ndarray) -> dict[str, float]:
     }
 
 
-def _rows(flow: DensityModel, sources: Sequence[Source], options: FlowEvaluation) -> dict[str, Any]:
+def _rows(flow: DensityModel, sources: Sequence[Source], options: FlowEvaluation) -> HeldOut:
     name = points_name(sources) if sources else None
     if name is not None:
         points = draw(name, options.rows, np.random.default_rng([options.seed, 2**20]))
-        ours = -flow.log_prob(points)
-        truth = -log_density(name, points)
-        gaussian = gaussian_nats(draw(name, options.rows, np.random.default_rng([options.seed, 2**21])), points)
-        rows = [
-            ("Gaussian, full covariance", gaussian),
-            (flow.name, ours),
-            (f"true density (entropy {ENTROPY[name]:.4f})", truth),
-        ]
-        title = str(name)
-    else:
-        if sources:
-            data = open_points(sources, PointsConfig(), options.seed)
-            assert isinstance(data, TableData)
-            held_out, kept = data.table.rows[data.held_out], data.table.rows[data.kept]
-            title = str(sources[0])
-        else:
-            samples = flow.sample(2 * min(options.rows, 10_000), seed=options.seed)
-            held_out, kept, title = samples[::2], samples[1::2], "samples of the model"
-        ours = -flow.log_prob(held_out)
-        rows = [("Gaussian, full covariance", gaussian_nats(kept, held_out)), (flow.name, ours)]
-    table = []
-    for label, nats in rows:
-        table.append([label, *mean_and_error(nats), *mean_and_error(nats - ours)])
-    return {"data": title, "images": len(ours), "rows": table, "nats": True}
+        return HeldOut(str(name), points, draw(name, options.rows, np.random.default_rng([options.seed, 2**21])), points=name)
+    if sources:
+        data = open_points(sources, PointsConfig(), options.seed)
+        assert isinstance(data, TableData)
+        return HeldOut(str(sources[0]), data.table.rows[data.held_out], data.table.rows[data.kept])
+    samples = flow.sample(2 * min(options.rows, 10_000), seed=options.seed)
+    return HeldOut("samples of the model", samples[::2], samples[1::2])
+
+
+def _nats(flow: DensityModel, data: HeldOut, options: FlowEvaluation) -> dict[str, Any]:
+    assert data.fitted is not None
+    ours = -flow.log_prob(data.held_out)
+    rows = [("Gaussian, full covariance", gaussian_nats(data.fitted, data.held_out)), (flow.name, ours)]
+    if data.points is not None:
+        rows.append((f"true density (entropy {ENTROPY[data.points]:.4f})", -log_density(data.points, data.held_out)))
+    return {"rows": _compared(rows, ours), "nats": True}
 
 
 def gaussian_nats(fitted: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -166,7 +166,7 @@ def gaussian_nats(fitted: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return nats
 
 
-def _report(flow: DensityModel, found: dict[str, Any]) -> Report:
+def _report(flow: DensityModel, found: dict[str, Any], failures: Sequence[str]) -> Report:
     unit = "nats" if found.get("nats") else "bits/dim"
     rows = [[title, *(f"{value:.4f}" for value in values)] for title, *values in found["rows"]]
     unit_of = "row" if found.get("nats") else "image"
@@ -184,4 +184,4 @@ def _report(flow: DensityModel, found: dict[str, Any]) -> Report:
             facts.append(["accuracy", f"{100 * found['accuracy']:.2f} %"])
         blocks.append(Table(["measured", "value"], facts, ""))
     about = f"{flow.name} on {found['data']}, {found['images']} {'rows' if found.get('nats') else 'images'}"
-    return Report(name=NAME, title="Density", about=about, blocks=blocks, facts={"measured": found})
+    return Report(name=NAME, title="Density", about=about, blocks=blocks, facts={"measured": found}, failures=failures)
