@@ -249,6 +249,7 @@ def evaluate(
     """
     from latens.contract import open_system
     from latens.data.folders import check_request, check_writable, noting_request
+    from latens.data.notes import collecting_left_out
     from latens.data.source import parse_sources
     from latens.experiments.report import Report
     from latens.inference.device import kept_randomness, plain_torch
@@ -264,13 +265,13 @@ def evaluate(
     announce(loaded)
     request = {"system": system, "model": loaded.model_id, "data": places_of(data), "options": to_dict(options)}
     if folder is None:
-        with plain_torch(), kept_randomness(loaded.device):
-            return opened.evaluation.run(loaded, parse_sources(data), options, None)
+        with plain_torch(), kept_randomness(loaded.device), collecting_left_out() as lines:
+            return opened.evaluation.run(loaded, parse_sources(data), options, None).with_failures(lines)
     results = [*Report.files(opened.evaluation.name), *opened.evaluation.files]
     check_request(folder, "evaluation", request, results=results, force=force)
     noting = noting_request(folder, "evaluation", request, results=results)
-    with noting, plain_torch(), kept_randomness(loaded.device):
-        report = opened.evaluation.run(loaded, parse_sources(data), options, folder)
+    with noting, plain_torch(), kept_randomness(loaded.device), collecting_left_out() as lines:
+        report = opened.evaluation.run(loaded, parse_sources(data), options, folder).with_failures(lines)
         report.save(folder)
     return report
 

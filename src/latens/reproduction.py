@@ -95,6 +95,7 @@ def example_data(system: str, folder: Path) -> list[str]:
 def _reproduced(wanted: _Request, folder: Path, *, force: bool, device: str, threads: int | None) -> Iterator[Report]:
     from latens.contract import open_system
     from latens.data.folders import MADE_WITH, check_request, check_writable, noting_request
+    from latens.data.notes import collecting_left_out
     from latens.experiments.lab import JOURNAL
     from latens.experiments.report import Report
     from latens.experiments.trainings import with_trainings
@@ -124,11 +125,11 @@ def _reproduced(wanted: _Request, folder: Path, *, force: bool, device: str, thr
     open_model = _opener(opened, wanted.model, device, threads)
     for each, artifact in artifacts.items():
         noting = noting_request(folder, each, requests[each], results=[*Report.files(each), JOURNAL])
-        with noting, plain_torch(), kept_randomness(choose_device(device, threads)):
+        with noting, plain_torch(), kept_randomness(choose_device(device, threads)), collecting_left_out() as lines:
             lab = _lab_of(opened, open_model, wanted, scales[each], folder, device, threads)
             made = with_trainings(artifact.make(lab), artifact.trainings(scales[each]))
             request = {**wanted._asdict(), "what": f"{system}/{each}", "model": wanted.model and str(wanted.model)}
-            report = replace(made, facts={**made.facts, "system": system, "request": request})
+            report = replace(made, facts={**made.facts, "system": system, "request": request}).with_failures(lines)
             report.save(folder)
         yield report
 

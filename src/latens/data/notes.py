@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,10 +22,27 @@ def first_line(error: LatensError) -> str:
     return str(error).splitlines()[0]
 
 
+_collected: ContextVar[list[str] | None] = ContextVar("collected", default=None)
+
+
+@contextmanager
+def collecting_left_out() -> Iterator[list[str]]:
+    """Context with the lines of `left_out` in it, each once, for a result that names all omitted inputs."""
+    lines: list[str] = []
+    token = _collected.set(lines)
+    try:
+        yield lines
+    finally:
+        _collected.reset(token)
+
+
 def left_out(error: LatensError, name: str = "") -> str:
     """Log that an unreadable input is omitted. Returns the line for the result: the error, or `name` and its message."""
     line = f"{name}: {error.what}" if name else first_line(error)
     logger.warning("left out: %s", line)
+    collected = _collected.get()
+    if collected is not None and line not in collected:
+        collected.append(line)
     return line
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -35,6 +35,10 @@ class Report:
     def exit_status(self) -> int:
         """0, or the status of InputError if an input was left out."""
         return InputError.exit_status if self.failures else 0
+
+    def with_failures(self, lines: Sequence[str]) -> Report:
+        """The report with further inputs that were left out."""
+        return replace(self, failures=tuple(dict.fromkeys([*self.failures, *lines])))
 
     def table(self) -> str:
         """Text for a terminal: the tables, and titles and captions of figures."""

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from latens.cli.main import main
 from latens.data.source import Source
 from latens.systems.amodal.cells.fields import read_collection_fields, read_fields
 from latens.systems.amodal.dataset import open_source
@@ -64,3 +65,10 @@ def test_the_reader_of_the_cells_leaves_it_out(folders: Path, caplog: pytest.Log
     assert len(read_collection_fields(f"labelme:{folders / 'labelme'}")) == COUNT - 2
     assert len(read_fields(folders / "labels")) == COUNT - 2
     assert caplog.text.count("left out") == 4
+
+
+def test_an_evaluation_reports_what_it_leaves_out(folders: Path, tmp_path: Path) -> None:
+    words = ["evaluate", "amodal", "--model", "embryo", "--data", f"labels:{folders / 'labels'}", "-o", str(tmp_path)]
+    assert main([*words, "--device", "cpu"]) == 3
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert {"2.png", "3.png"} == {Path(line.partition(": ")[0]).name for line in report["failures"]}

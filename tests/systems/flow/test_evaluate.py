@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from latens.data.notes import collecting_left_out
 from latens.data.source import Source
 from latens.experiments.report import Report
 from latens.systems.flow.evaluate import FlowEvaluation, evaluate
@@ -26,7 +27,8 @@ def test_changed_images_are_measured_again_and_unreadable_ones_are_reported(
     (data / "damaged.png").write_bytes((data / "0.png").read_bytes()[:60])
 
     def measured() -> Report:
-        return evaluate(images, [Source("", str(data))], FlowEvaluation(), out)
+        with collecting_left_out() as lines:
+            return evaluate(images, [Source("", str(data))], FlowEvaluation(), out).with_failures(lines)
 
     first = measured()
     assert first.exit_status == 3

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from latens.data.labeled import LabeledImages, open_labeled
-from latens.data.notes import first_line, left_out
+from latens.data.notes import left_out
 from latens.data.source import Source
 from latens.data.splits import place_of
 from latens.data.squares import center_square
@@ -135,7 +135,7 @@ def colors_of(found: LabeledImages, seed: int) -> NumberTable:
         try:
             pixels = found.read(i).reshape(-1, 3)
         except LatensError as error:
-            logger.warning("left out: %s", first_line(error))
+            left_out(error)
             continue
         chosen = pixels[rng.permutation(len(pixels))[:share]]
         rows.append((chosen + rng.random(chosen.shape)) / 256)
@@ -195,7 +195,7 @@ class ImageData:
         try:
             image = found.read(index)
         except LatensError as error:
-            logger.warning("left out: %s", first_line(error))
+            left_out(error)
             return None
         self.resized += image.shape[:2] != (self.size, self.size)
         return Square(in_channels(center_square(image, self.size), self.channels), int(self.labels[place]))
@@ -232,21 +232,17 @@ class ImageData:
         return [as_batch(self.held_out[start : start + VALIDATION_BATCH]) for start in starts]
 
 
-def read_squares(
-    found: LabeledImages, size: int, channels: int, failures: list[str] | None = None
-) -> tuple[UInt8[np.ndarray, "n C S S"], np.ndarray]:
-    """Center squares of all readable images, and the indices of these.
+def read_squares(found: LabeledImages, size: int, channels: int) -> tuple[UInt8[np.ndarray, "n C S S"], np.ndarray]:
+    """Center squares of all readable images, and the indices of these; unreadable images are logged.
 
-    Unreadable images are logged, and added to `failures`. Raises UnreadableInput where no image can be read.
+    Raises UnreadableInput where no image can be read.
     """
     pixels, good, resized = [], [], 0
     for i in range(len(found)):
         try:
             image = found.read(i)
         except LatensError as error:
-            line = left_out(error)
-            if failures is not None:
-                failures.append(line)
+            left_out(error)
             continue
         resized += image.shape[:2] != (size, size)
         pixels.append(in_channels(center_square(image, size), channels))

@@ -59,7 +59,7 @@ def evaluate(flow: DensityModel, sources: Sequence[Source], options: FlowEvaluat
     contents = digest_of(*(array for array in (data.held_out, data.fitted, data.labels) if array is not None))
     key = {"model": flow.model_id, "data": data.name, "contents": contents, "options": to_dict(options)}
     found = {"data": data.name, "images": len(data.held_out)} | journal.once(key, lambda: measure(flow, data, options))
-    return _report(flow, found, data.failures)
+    return _report(flow, found)
 
 
 class HeldOut(NamedTuple):
@@ -70,7 +70,6 @@ class HeldOut(NamedTuple):
     fitted: np.ndarray | None = None
     labels: np.ndarray | None = None
     points: PointsName | None = None  # a distribution whose density is known
-    failures: tuple[str, ...] = ()
 
 
 def _images(flow: DensityModel, sources: Sequence[Source], options: FlowEvaluation) -> HeldOut:
@@ -79,14 +78,13 @@ def _images(flow: DensityModel, sources: Sequence[Source], options: FlowEvaluati
     if not sources:
         return HeldOut("photographs (tiles)", photograph_tiles(config, options.images))
     require_images(sources)
-    failures: list[str] = []
     test = open_labeled(sources[0], "test").first_few(options.images).distinct()
-    pixels, kept = read_squares(test, config.size, config.channels, failures)
+    pixels, kept = read_squares(test, config.size, config.channels)
     fitted = None
     if options.gaussian:
         train = open_labeled(sources[0], "train").first_few(options.gaussian_images)
-        fitted = read_squares(train, config.size, config.channels, failures)[0]
-    return HeldOut(test.name, pixels, fitted, test.labels[kept], failures=tuple(dict.fromkeys(failures)))
+        fitted = read_squares(train, config.size, config.channels)[0]
+    return HeldOut(test.name, pixels, fitted, test.labels[kept])
 
 
 def _bits(flow: DensityModel, data: HeldOut, options: FlowEvaluation) -> dict[str, Any]:
@@ -166,7 +164,7 @@ def gaussian_nats(fitted: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return nats
 
 
-def _report(flow: DensityModel, found: dict[str, Any], failures: Sequence[str]) -> Report:
+def _report(flow: DensityModel, found: dict[str, Any]) -> Report:
     unit = "nats" if found.get("nats") else "bits/dim"
     rows = [[title, *(f"{value:.4f}" for value in values)] for title, *values in found["rows"]]
     unit_of = "row" if found.get("nats") else "image"
@@ -184,4 +182,4 @@ def _report(flow: DensityModel, found: dict[str, Any], failures: Sequence[str]) 
             facts.append(["accuracy", f"{100 * found['accuracy']:.2f} %"])
         blocks.append(Table(["measured", "value"], facts, ""))
     about = f"{flow.name} on {found['data']}, {found['images']} {'rows' if found.get('nats') else 'images'}"
-    return Report(name=NAME, title="Density", about=about, blocks=blocks, facts={"measured": found}, failures=failures)
+    return Report(name=NAME, title="Density", about=about, blocks=blocks, facts={"measured": found})
