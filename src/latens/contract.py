@@ -69,12 +69,18 @@ class Example:
     light: Mapping[str, str] = field(default_factory=dict)  # settings with which every recipe is built in seconds
 
 
+def measures_all(loaded: Any, source: Source) -> bool:
+    """False, the default of `Evaluation.holds_out`."""
+    return False
+
+
 @dataclass(frozen=True)
 class Evaluation(Generic[L, O]):
     """Evaluation of a model. `options` are the defaults, which `--set` changes; `quick` are the options of a short run.
 
     `run` takes the model, the data (none: the bundled data), the options, and a folder for journals and images or None. `name`
-    is that of its report, and `files` are patterns for the other files that it writes into the folder.
+    is that of its report, and `files` are patterns for the other files that it writes into the folder. `holds_out` is true for
+    a source of which `run` measures only what a training leaves out.
     """
 
     options: O
@@ -82,6 +88,7 @@ class Evaluation(Generic[L, O]):
     quick: O | None = None
     name: str = "evaluation"
     files: tuple[str, ...] = ()
+    holds_out: Callable[[L, Source], bool] = measures_all
 
 
 def nothing_trained(scale: Any) -> Mapping[str, AnyTrainConfig]:

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_RECIPE = "cpu"
 NO_CHANGES: Mapping[str, str] = MappingProxyType({})
+SEEN = "the model was trained on images of these data"
 
 
 class Plan(NamedTuple):
@@ -264,16 +266,38 @@ def evaluate(
     loaded = opened.load(model or default_model(system), device=device, threads=threads)
     announce(loaded)
     request = {"system": system, "model": loaded.model_id, "data": places_of(data), "options": to_dict(options)}
-    if folder is None:
+    sources = parse_sources(data)
+    seen = (
+        model is not None
+        and _is_training_data(model, data)
+        and not all(opened.evaluation.holds_out(loaded, s) for s in sources)
+    )
+    if seen:
+        logger.warning("%s: keep some out of the training to measure what it has learned", SEEN)
+
+    def measured() -> Report:
         with plain_torch(), kept_randomness(loaded.device), collecting_left_out() as lines:
-            return opened.evaluation.run(loaded, parse_sources(data), options, None).with_failures(lines)
+            report = opened.evaluation.run(loaded, sources, options, folder).with_failures(lines)
+        return replace(report, about=f"{report.about}; {SEEN}") if seen else report
+
+    if folder is None:
+        return measured()
     results = [*Report.files(opened.evaluation.name), *opened.evaluation.files]
     check_request(folder, "evaluation", request, results=results, force=force)
-    noting = noting_request(folder, "evaluation", request, results=results)
-    with noting, plain_torch(), kept_randomness(loaded.device), collecting_left_out() as lines:
-        report = opened.evaluation.run(loaded, parse_sources(data), options, folder).with_failures(lines)
+    with noting_request(folder, "evaluation", request, results=results):
+        report = measured()
         report.save(folder)
     return report
+
+
+def _is_training_data(model: str | Path, data: Sequence[str | Path]) -> bool:
+    """True if a model in a run folder was trained on all of these data."""
+    try:
+        environment = json.loads((Path(os.path.realpath(model)).parent / "environment.json").read_text())
+        trained_on = places_of([located_source(str(word), environment.get("folder")) for word in environment["data"]])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+    return bool(data) and set(places_of(data)) <= set(trained_on)
 
 
 def announce(loaded: Loaded) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+import latens
 from latens.catalogue import recipe_of
 from latens.cli.main import main
 from latens.errors import UsageError
-from latens.launch import earlier_run, plan_training
+from latens.launch import SEEN, earlier_run, plan_training
 from latens.settings import override, to_dict
 
 Capture = pytest.CaptureFixture[str]
@@ -100,6 +102,12 @@ def test_train_stop_resume_and_use(album: Path, capsys: Capture) -> None:
     assert main(["train", "image_codec", "--resume", *common]) == 0
     assert "finished" in capsys.readouterr().out
     assert main(["compress", str(photos / "0.png"), "--model", str(run / "best"), "-o", str(run / "0.ltn")]) == 0
+    new = album.parent / "new"
+    new.mkdir()
+    shutil.copy(photos / "0.png", new)
+    for data, seen in ((photos, True), (new, False)):  # a report on training images looked like one on held-out images
+        report = latens.evaluate("image_codec", model=run / "best", data=data, settings={"qualities": "[1, 2]"})
+        assert report.about.endswith(f"; {SEEN}") is seen
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from latens.data.labeled import LabeledImages, Split, open_labeled
+from latens.data.labeled import LabeledImages, Split, has_test_split, open_labeled
 from latens.data.source import parse_source
 from latens.data.squares import Squares, center_square, readable, shrink
 from latens.errors import InputError, UnreadableInput
@@ -336,6 +336,15 @@ def test_images_of_classes_without_a_folder_are_reported(tmp_path: Path, caplog:
     (tmp_path / "TrainImages.txt").write_text("attic/0.jpg\nbar/0.jpg\n")
     assert len(open_set(f"indoor67:{tmp_path}")) == 1
     assert "1 of 2 images" in caplog.text
+
+
+def test_sets_that_an_evaluation_splits(tmp_path: Path) -> None:
+    """Without classes, the images of a training are those of the evaluation."""
+    for place in ("plain", "classes/a", "classes/b", "splits/train", "splits/test"):
+        for number in range(10):
+            save(tmp_path / place / f"{number}.png", number)
+    found = [has_test_split(parse_source(tmp_path / name)) for name in ("plain", "classes", "splits")]
+    assert found == [False, True, True]
 
 
 def test_fingerprints_distinguish_sets(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from latens.data.public import imagenet32_folder, log_version, read_imagenet32, 
 from latens.data.source import Source
 from latens.errors import UnreadableInput
 
-__all__ = ["NAMED", "LabeledImages", "Split", "open_labeled"]
+__all__ = ["NAMED", "LabeledImages", "Split", "has_test_split", "open_labeled"]
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +57,11 @@ def open_labeled(source: Source, split: Split = "train", *, hold_out: bool = Tru
         return _not_empty(from_folder(path, split, hold_out=hold_out), source)
     hint = f"give a folder of images, an .npz pack, or {', '.join(f'{known}:PATH' for known in NAMED)}"
     raise UnreadableInput("no such data set", where=str(source), hint=hint)
+
+
+def has_test_split(source: Source) -> bool:
+    """True for a labeled set and for a folder with train/: the test split of other folders is all of their images."""
+    return bool(open_labeled(source).classes) or (source.path / "train").is_dir()
 
 
 def _not_empty(found: LabeledImages, source: Source) -> LabeledImages:

@@ -22,8 +22,10 @@ from latens.reproduction import reproduce
 from latens.systems.amodal.batches import AmodalData
 from latens.systems.amodal.config import BackboneConfig, network_scale
 from latens.systems.amodal.dataset import View, open_source
+from latens.systems.amodal.evaluate import holds_out
 from latens.systems.amodal.official import official
 from latens.systems.amodal.pipeline import Backbone
+from latens.systems.amodal.predict import load
 from latens.systems.amodal.pretrained import load_backbone
 from latens.systems.amodal.recipes import paper, tiny
 
@@ -163,3 +165,10 @@ def test_files_with_code_and_other_weights_are_refused(tmp_path: Path, capsys: p
     with pytest.raises(UsageError, match="frozen"):
         load_backbone(Backbone(BackboneConfig()), BackboneConfig(), tmp_path / "c.safetensors")
     assert "code of the file" not in capsys.readouterr().out
+
+
+def test_sets_whose_training_images_are_not_evaluated(sets: Path) -> None:
+    """The test file of a published set, and images that are drawn; annotations of one's own are measured whole."""
+    model = load("embryo", device="cpu")
+    kept = [f"kins:{sets / 'kins'}", "simulated:0.5", "simulated", f"coco:{sets / 'kins' / 'a.json'}", f"labels:{sets}"]
+    assert [holds_out(model, parse_source(word)) for word in kept] == [True, True, True, False, False]

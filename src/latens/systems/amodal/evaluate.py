@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from latens.data.convert import READABLE
 from latens.data.duplicates import Distinct, digest_of
 from latens.data.image_output import write_image
 from latens.data.instances import Sample, Scene, check_classes, scene_of
@@ -92,6 +93,13 @@ def evaluate(
         blocks=[Table(["measure", "value"], rows, f"Test set {found.digest[:12]}.")],
         facts={**facts, **({"compared_classes": classes} if names_differ else {})},
     )
+
+
+def holds_out(segmenter: Segmenter[Found], source: Source) -> bool:
+    """True if `evaluate` measures only images of this source that are in no training."""
+    if source.kind == "labels" and not isinstance(segmenter, AmodalSegmenter):
+        return True  # its test fields
+    return source.kind not in READABLE or official(source).test is not None
 
 
 def measure(segmenter: Segmenter[Found], samples: HeldOut, folder: Path | None = None) -> Measured:

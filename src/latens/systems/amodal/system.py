@@ -27,7 +27,7 @@ from latens.systems.amodal.cells.config import StarConfig
 from latens.systems.amodal.config import EmbryoConfig
 from latens.systems.amodal.dataset import View, common_classes, open_source
 from latens.systems.amodal.demo import section
-from latens.systems.amodal.evaluate import AmodalEvaluation, evaluate
+from latens.systems.amodal.evaluate import AmodalEvaluation, evaluate, holds_out
 from latens.systems.amodal.graphs import graphs
 from latens.systems.amodal.objective import AmodalObjective
 from latens.systems.amodal.official import official
@@ -170,6 +170,7 @@ SYSTEM = System[AmodalTraining | CellsTraining, Any](
         quick=AmodalEvaluation(images=3, size=64),
         name="report",
         files=("image-*.png",),
+        holds_out=holds_out,
     ),
     cases=cases,
     artifacts=TABLES,

@@ -11,7 +11,7 @@ import torch
 
 from latens.data.duplicates import digest_of
 from latens.data.images import read_image
-from latens.data.labeled import open_labeled
+from latens.data.labeled import has_test_split, open_labeled
 from latens.data.samples import photographs
 from latens.data.source import Source, one_source
 from latens.data.squares import center_square
@@ -60,6 +60,11 @@ def evaluate(flow: DensityModel, sources: Sequence[Source], options: FlowEvaluat
     key = {"model": flow.model_id, "data": data.name, "contents": contents, "options": to_dict(options)}
     found = {"data": data.name, "images": len(data.held_out)} | journal.once(key, lambda: measure(flow, data, options))
     return _report(flow, found)
+
+
+def holds_out(flow: DensityModel, source: Source) -> bool:
+    """True if `evaluate` measures only rows and images of this source that are in no training."""
+    return isinstance(flow.config, VectorFlow) or has_test_split(source)
 
 
 class HeldOut(NamedTuple):

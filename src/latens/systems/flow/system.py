@@ -16,7 +16,7 @@ from latens.experiments.bench import Case
 from latens.systems.flow.build import build
 from latens.systems.flow.config import ImageFlow, VectorFlow
 from latens.systems.flow.demo import section
-from latens.systems.flow.evaluate import FlowEvaluation, evaluate
+from latens.systems.flow.evaluate import FlowEvaluation, evaluate, holds_out
 from latens.systems.flow.figures import FIGURES
 from latens.systems.flow.gaussian import fit_gaussian
 from latens.systems.flow.outliers import UNUSUAL
@@ -89,7 +89,11 @@ SYSTEM = System[FlowTraining, DensityModel](
     load=load,
     apply=apply,
     evaluation=Evaluation(
-        options=FlowEvaluation(), run=evaluate, quick=FlowEvaluation(images=6, draws=1), files=("evaluation.jsonl",)
+        options=FlowEvaluation(),
+        run=evaluate,
+        quick=FlowEvaluation(images=6, draws=1),
+        files=("evaluation.jsonl",),
+        holds_out=holds_out,
     ),
     cases=cases,
     artifacts={**TABLES, **FIGURES, **UNUSUAL},

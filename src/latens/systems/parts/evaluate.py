@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latens.data.labeled import LabeledImages, open_labeled
+from latens.data.labeled import LabeledImages, has_test_split, open_labeled
 from latens.data.source import Source, one_source
 from latens.data.squares import Squares, readable
 from latens.errors import UsageError, counted
@@ -77,6 +77,11 @@ def evaluate(parts: Parts, sources: Sequence[Source], options: PartsEvaluation, 
     if options.probes:
         raise UsageError("probes need labeled images", where="--set probes", hint="name a data set with --data")
     return _report(parts, _simulated(parts, options.scenes))
+
+
+def holds_out(parts: Parts, source: Source) -> bool:
+    """True if `evaluate` measures only images of this source that are in no training."""
+    return has_test_split(source)
 
 
 def _simulated(parts: Parts, count: int) -> Measured:

@@ -28,7 +28,7 @@ from latens.systems.parts.config import (
 )
 from latens.systems.parts.dataset import ImageData
 from latens.systems.parts.demo import section
-from latens.systems.parts.evaluate import PartsEvaluation, evaluate
+from latens.systems.parts.evaluate import PartsEvaluation, evaluate, holds_out
 from latens.systems.parts.figures import FIGURES
 from latens.systems.parts.graphs import graphs
 from latens.systems.parts.model import VAE, BetaVAE, PatchVAE
@@ -145,7 +145,7 @@ SYSTEM = System[PartsTraining, Parts](
     build=build,
     load=load,
     apply=apply,
-    evaluation=Evaluation(options=PartsEvaluation(), run=evaluate, files=("probes.jsonl",)),
+    evaluation=Evaluation(options=PartsEvaluation(), run=evaluate, files=("probes.jsonl",), holds_out=holds_out),
     cases=cases,
     artifacts={**TABLES, **FIGURES},
     graphs=graphs,
