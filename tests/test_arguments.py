@@ -223,7 +223,7 @@ def test_numbers_and_ids_of_numpy_for_clips(tmp_path: Path) -> None:
     codec, quality = latens.load("video_codec", device="cpu"), cast("float", np.float32(3))
     masks = np.full((32, 40), 3, np.uint8)
     plain = codec.compress([PIXELS], quality=3, roi=masks, roi_ids=frozenset({3}))
-    assert codec.compress([PIXELS], quality=quality, roi=masks, roi_ids=[np.int64(3)]) == plain
+    assert codec.compress([PIXELS], quality=quality, roi=masks, roi_ids=[np.int64(3)]) == plain  # type: ignore[list-item]
     assert compress_clip([PIXELS], tmp_path / "a.mp4", quality=quality, roi=masks, roi_ids=[3]).frames == 1
 
 

@@ -6,13 +6,14 @@ import copy
 import json
 import pickle
 import re
+import typing
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import latens
-from latens.catalogue import MODELS, ModelEntry, package_of, recipe_of, system_of
+from latens.catalogue import MODELS, SYSTEMS, ModelEntry, package_of, recipe_of, system_of
 from latens.errors import ModelMissing, UsageError
 from latens.hub import load_model
 
@@ -32,6 +33,13 @@ def test_numbers_of_the_table_are_those_of_the_model_card(entry: ModelEntry) -> 
     numbers = {float(word.replace(",", "")) for word in re.findall(r"(?<![\w.])-?[\d,]*\.?\d+", card)}
     missing = {name: value for name, value in entry.metrics.items() if not {value, -value} & numbers}
     assert missing == {}
+
+
+def test_load_declares_the_type_of_every_bundled_model() -> None:
+    """`load("video_codec")` and `load("haze_physical")` had no type for editors and type checkers."""
+    declared = [each.__annotations__["name_or_path"] for each in typing.get_overloads(latens.load)]
+    names = {name for hint in declared[:-1] for name in re.findall(r"'(\w+)'", hint.replace('"', "'"))}
+    assert names == {*MODELS, *SYSTEMS} - {"flow_pack"}  # `density pack` alone uses this model
 
 
 @pytest.mark.parametrize("made", [copy.deepcopy, lambda entry: pickle.loads(pickle.dumps(entry))], ids=["copy", "pickle"])

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from latens.systems.image_codec.predict import ImageCodec
     from latens.systems.parts.predict import Parts
     from latens.systems.seedlings.predict import SeedlingGrader
+    from latens.systems.video_codec.predict import VideoCodec
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "batch", "catalogue", "errors", "evaluate", "flow", "load", "models", "reproduce", "service", "train"]
@@ -60,7 +61,12 @@ def load(
 
 
 @overload
-def load(name_or_path: Literal["haze"], *, device: str | torch.device = "auto", threads: int | None = None) -> Haze: ...
+def load(
+    name_or_path: Literal["haze", "haze_physical", "haze_mmd", "haze_dehazenet"],
+    *,
+    device: str | torch.device = "auto",
+    threads: int | None = None,
+) -> Haze: ...
 
 
 @overload
@@ -68,7 +74,18 @@ def load(name_or_path: Literal["parts"], *, device: str | torch.device = "auto",
 
 
 @overload
-def load(name_or_path: Literal["flow"], *, device: str | torch.device = "auto", threads: int | None = None) -> DensityModel: ...
+def load(
+    name_or_path: Literal["video_codec"], *, device: str | torch.device = "auto", threads: int | None = None
+) -> VideoCodec: ...
+
+
+@overload
+def load(
+    name_or_path: Literal["flow", "flow_moons", "flow_circles", "flow_checkerboard"],
+    *,
+    device: str | torch.device = "auto",
+    threads: int | None = None,
+) -> DensityModel: ...
 
 
 @overload
