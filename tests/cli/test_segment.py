@@ -35,6 +35,20 @@ def test_images_stacks_and_bad_files(cell_model: Path, tmp_path: Path, capsys: p
     assert sorted(again) == ["failed", "skipped", "skipped"]
 
 
+def test_conversions_and_lost_channels_are_notes(cell_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 4), dtype=np.uint8)
+    transparent, ink = Image.fromarray(pixels), Image.fromarray(pixels[..., :3]).convert("CMYK")
+    transparent.save(tmp_path / "a.png")
+    transparent.save(tmp_path / "b.tif", save_all=True, append_images=[transparent])
+    ink.save(tmp_path / "c.jpg")
+    words = ["segment", str(tmp_path), "-o", str(tmp_path / "out"), "--model", str(cell_model), "--device", "cpu"]
+    assert main([*words, "--format", "json"]) == 0
+    rows = {Path(row["input"]).name: row for row in map(json.loads, capsys.readouterr().out.splitlines())}
+    converted = "CMYK converted to RGB without color management"
+    assert [rows[name]["notes"][:1] for name in ("a.png", "b.tif", "c.jpg")] == [["transparency ignored"]] * 2 + [[converted]]
+    assert rows["b.tif"]["notes"].count("transparency ignored") == 1
+
+
 def test_rois_that_are_left_out_are_one_line_and_a_field(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -206,13 +206,13 @@ def map_one(finder: Parts, job: Job, maps: Path | None) -> tuple[dict[str, Any],
         write_maps(maps, {f"part {n}": values for n, values in enumerate(code.occurrence)})
     save_image(job, Image.fromarray(occurrence_sheet(image.pixels, code)))
     found, seconds = code.present(), time.perf_counter() - started
-    notes = "".join(f"; {note}" for note in image.notes)
+    notes = image.notes_without_alpha()
     record = {
         "parts": found,
         "probability": [round(float(code.occurrence[n].max()), 4) for n in found],
         "seconds": round(seconds, 3),
-        "notes": list(image.notes),
-        "text": f"{job.output}: {counted(len(found), 'part')}, {seconds:.2f} s{notes}",
+        "notes": list(notes),
+        "text": "; ".join([f"{job.output}: {counted(len(found), 'part')}, {seconds:.2f} s", *notes]),
     }
     return record | ({} if maps is None else {"maps": str(maps)}), measured
 

@@ -149,13 +149,14 @@ def name_one(namer: Namer, job: Job, sure: float) -> tuple[dict[str, Any], Entry
     write_atomic(job.output, label_png(found.labels, len(namer.distinct)))
     shares, seconds = _shares(namer, entry), time.perf_counter() - started
     there = sorted((name for name in shares if shares[name] >= PRESENT), key=lambda name: -shares[name])
-    notes = "".join(f"; {note}" for note in image.notes)
+    notes = image.notes_without_alpha()
+    shown = ", ".join(f"{name} {100 * shares[name]:.0f} %" for name in there)
     record = {
         "shares": {name: round(share, 5) for name, share in shares.items()},
         "certainty": round(entry.certainty, 4),
         "seconds": round(seconds, 3),
-        "notes": list(image.notes),
-        "text": f"{job.output}: {', '.join(f'{name} {100 * shares[name]:.0f} %' for name in there)}, {seconds:.2f} s{notes}",
+        "notes": list(notes),
+        "text": "; ".join([f"{job.output}: {shown}, {seconds:.2f} s", *notes]),
     }
     return record, entry
 

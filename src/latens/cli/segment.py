@@ -156,9 +156,10 @@ def segment_one(segmenter: Segmenter[Any], job: Job, score: float, maps: Path | 
     count = count_frames(job.input)
     planes = iter(read_planes(job.input))
     warned: list[str] = []
+    notes: list[str] = []  # on conversions
 
     def segmented(soft: SoftMaps | None) -> Iterator[Frame]:
-        frames = segmenter.segment_frames(job.input, least_score=score, maps=soft is not None)
+        frames = segmenter.segment_frames(job.input, least_score=score, maps=soft is not None, notes=notes)
         for number, (pixels, found) in enumerate(frames, start=1):
             place = f"page {number}: " if count > 1 else ""
             warned.extend(f"{place}{text}" for text in found.facts.get("warnings", ()))
@@ -174,6 +175,7 @@ def segment_one(segmenter: Segmenter[Any], job: Job, score: float, maps: Path | 
         written = write_outputs(segmented(soft), job.output, source, count=count, info=info, as_label_maps=labels)
     seconds = time.perf_counter() - started
     note = None if job.input.suffix.lower() in TIFF_ENDINGS else frames_note(job.input)  # all pages of a TIFF are segmented
+    notes = list(dict.fromkeys([*([note] if note else []), *notes]))
     for text in warned[:SHOWN]:
         logger.warning("%s: %s", job.input, text)
     if len(warned) > SHOWN:
@@ -187,6 +189,6 @@ def segment_one(segmenter: Segmenter[Any], job: Job, score: float, maps: Path | 
         **({} if maps is None else {"maps": str(maps)}),
         "left_out": list(written.left_out),
         "seconds": round(seconds, 3),
-        "notes": [*([note] if note else []), *warned],
-        "text": f"{job.output}: {shown}, {seconds:.2f} s" + (f"; {note}" if note else ""),
+        "notes": [*notes, *warned],
+        "text": "; ".join([f"{job.output}: {shown}, {seconds:.2f} s", *notes]),
     }

@@ -30,6 +30,10 @@ class LoadedImage(NamedTuple):
     notes: tuple[str, ...]  # conversions of the source, for people
     metadata: Metadata = Metadata()
 
+    def notes_without_alpha(self) -> tuple[str, ...]:
+        """The notes for a result in which transparency has no part."""
+        return self.notes if self.alpha is None else (*self.notes, "transparency ignored")
+
 
 def check_size(width: int, height: int, where: str | None, limits: ImageLimits) -> None:
     """Raises UnreadableInput for an empty image and LimitExceeded above the limits."""

@@ -22,7 +22,7 @@ from PIL import Image, UnidentifiedImageError
 from latens.data.channels import current_channel, pick
 from latens.data.files import reading
 from latens.data.image_arrays import array_of, check_size, image_array, is_tensor
-from latens.data.images import ImageLike, ImageLimits, Pixels, decoding, read_image
+from latens.data.images import ImageLike, ImageLimits, LoadedImage, Pixels, decoding, read_image
 from latens.data.limits import current_limits, too_many_pixels
 from latens.data.planes import channel_frames
 from latens.data.tiff import (
@@ -52,26 +52,26 @@ HINT = "copy the file again; the extra `micro` reads more kinds of TIFF: pip ins
 # ---------------------------------------------------------------------------------------------------------- reading
 
 
-def read_frames(path: Path, limits: ImageLimits | None = None) -> Iterator[Pixels]:
+def read_frames(path: Path, limits: ImageLimits | None = None, notes: list[str] | None = None) -> Iterator[Pixels]:
     """Yield the pages of a TIFF stack, or the single image of any other file, as uint8 (H, W, 3).
 
     Values of more than 8 bits are stretched from the 0.1 to the 99.9 percentile, because microscopes use only part of the
     range. Pyramid levels, thumbnails and masks of other pages are no frames. Raises the errors of `read_image`, InputError for
     pages of 2 or more than 4 channels (gray with alpha is read; `channels.chosen_channel` chooses one), and LimitExceeded for
-    too many pages.
+    too many pages. Notes on conversions and on lost channels are added to `notes`, each once.
     """
-    limits = limits or current_limits()
+    limits, notes = limits or current_limits(), [] if notes is None else notes
     if path.suffix.lower() not in TIFF_ENDINGS:
-        yield read_frame(path, limits)
+        yield read_frame(path, limits, notes)
         return
     with reading(path):
         if _needs_tifffile(path):
-            yield from _by_tifffile(path, limits)
+            yield from _by_tifffile(path, limits, notes)
             return
         with _open_tiff(path) as image:
             _checked_count(getattr(image, "n_frames", 1), path)
             for number in full_pages(image):
-                yield _page(image, number, path, limits)
+                yield _page(image, number, path, limits, notes)
 
 
 def count_frames(path: Path) -> int:
@@ -88,29 +88,35 @@ def count_frames(path: Path) -> int:
             return _checked_count(len(pages if stack is None else stack) if chosen is None else len(chosen), path)
 
 
-def read_frame(path: Path, limits: ImageLimits | None = None) -> Pixels:
+def read_frame(path: Path, limits: ImageLimits | None = None, notes: list[str] | None = None) -> Pixels:
     """The image of a file, the first page of a TIFF, or page N of stack.tif#N, as uint8 (H, W, 3), stretched as in stacks.
 
-    Raises the errors of `read_frames`, and UnreadableInput for a page that does not exist.
+    Raises the errors of `read_frames`, and UnreadableInput for a page that does not exist. `notes` as there.
     """
-    limits = limits or current_limits()
+    limits, notes = limits or current_limits(), [] if notes is None else notes
     place = frame_place(path)
     if place is not None:
-        page = next(itertools.islice(read_frames(place[0], limits), place[1] - 1, None), None)
+        page = next(itertools.islice(read_frames(place[0], limits, notes), place[1] - 1, None), None)
         if page is None:
             raise UnreadableInput(f"there is no page {place[1]}", where=str(place[0]))
         return page
     if path.suffix.lower() in TIFF_ENDINGS:
-        return next(read_frames(path, limits))
+        return next(read_frames(path, limits, notes))
     deep = False
     if current_channel() is not None:
-        return read_image(path, limits=limits).pixels
+        return _noted(read_image(path, limits=limits), notes)
     with contextlib.suppress(Exception), Image.open(path, formats=("PNG", "PPM")) as image:  # reads only the header
         deep = image.mode in GRAY_DEEP and image.width * image.height <= limits.pixels
     if not deep:
-        return read_image(path, limits=limits).pixels
+        return _noted(read_image(path, limits=limits), notes)
     with reading(path), Image.open(path, formats=("PNG", "PPM")) as image:
-        return _page(image, 0, path, limits)
+        return _page(image, 0, path, limits, notes)
+
+
+def _noted(image: LoadedImage, notes: list[str]) -> Pixels:
+    """The pixels of an image, whose notes are added to `notes`."""
+    notes += [note for note in image.notes_without_alpha() if note not in notes]
+    return image.pixels
 
 
 def memory_frame(image: ImageLike, limits: ImageLimits | None = None) -> Pixels:
@@ -237,7 +243,7 @@ def _open_tiff(path: Path) -> Image.Image:
         raise UnreadableInput(f"not a readable TIFF file ({error})", where=str(path), hint=HINT) from None
 
 
-def _page(image: Image.Image, number: int, path: Path, limits: ImageLimits) -> Pixels:
+def _page(image: Image.Image, number: int, path: Path, limits: ImageLimits, notes: list[str]) -> Pixels:
     try:
         image.seek(number)
         _check_page(image.width, image.height, number, limits)
@@ -248,7 +254,7 @@ def _page(image: Image.Image, number: int, path: Path, limits: ImageLimits) -> P
         if image.mode in GRAY_DEEP:
             values = np.asarray(image)
             return stretch(values if kind is None else kind.black_is_zero(values))
-        return read_image(image.copy(), limits=limits).pixels
+        return _noted(read_image(image.copy(), limits=limits), notes)
     except LatensError as error:
         raise error.at(str(path)) from None
     except Exception as error:  # parsers raise many types of errors for damaged data
@@ -321,7 +327,7 @@ def _has_hidden_pages(file: Any) -> bool:
         return False
 
 
-def _by_tifffile(path: Path, limits: ImageLimits) -> Iterator[Pixels]:
+def _by_tifffile(path: Path, limits: ImageLimits, notes: list[str]) -> Iterator[Pixels]:
     with _tifffile(path) as (file, stack, pages):
         count = _checked_count(len(pages if stack is None else stack), path)
         kind = page_kind(file.pages[0].tags.valueof)
@@ -336,6 +342,12 @@ def _by_tifffile(path: Path, limits: ImageLimits) -> Iterator[Pixels]:
                 else:
                     values = kind.black_is_zero(np.asarray(stack[number]))
                     values = values if channel is None else pick(values, channel, kind.names)
+                if (
+                    values.ndim == 3
+                    and values.shape[2] in (2, 4)
+                    and (text := f"channel {values.shape[2]} ignored") not in notes
+                ):
+                    notes.append(text)
                 yield shown(values, number)
             except LatensError as error:
                 raise error.at(str(path)) from None

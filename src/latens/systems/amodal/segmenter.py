@@ -104,10 +104,13 @@ class Segmenter(ABC, Generic[F]):
         return many(self.segment, images, on_error, options)
 
     def segment_frames(
-        self, path: str | Path, *, least_score: float = SCORE_THRESHOLD, maps: bool = False
+        self, path: str | Path, *, least_score: float = SCORE_THRESHOLD, maps: bool = False, notes: list[str] | None = None
     ) -> Iterator[tuple[np.ndarray, F]]:
-        """Yield (pixels uint8 (H, W, 3), objects) for every page of a TIFF stack, or for the image of any other file."""
-        for pixels in read_frames(Path(path)):
+        """Yield (pixels uint8 (H, W, 3), objects) for every page of a TIFF stack, or for the image of any other file.
+
+        Notes on conversions and on lost channels are added to `notes`.
+        """
+        for pixels in read_frames(Path(path), notes=notes):
             yield pixels, self.segment_pixels(pixels, least_score=least_score, maps=maps)
 
 

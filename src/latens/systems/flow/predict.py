@@ -282,13 +282,11 @@ def one_square(image: ImageLike, config: ImageFlow) -> Square:
         refuse_table(image, config.size)
         raise
     height, width = loaded.pixels.shape[:2]
-    notes = list(loaded.notes)
+    notes = list(loaded.notes_without_alpha())
     where = str(image) if isinstance(image, str | Path) else None
     if max(height, width) > MAX_ASPECT * min(height, width):
         what = f"the image of {width} x {height} pixels has an aspect ratio above {MAX_ASPECT}"
         raise InputError(what, where=where, hint="crop the image")
-    if loaded.alpha is not None:
-        notes.append("transparency ignored")
     if loaded.gray and config.channels == 3:
         notes.append("gray repeated in three channels")
     if not loaded.gray and config.channels == 1:

@@ -64,7 +64,7 @@ def read_trays(
     image = read_image(source)
     where = str(source) if isinstance(source, str | Path) else None
     foreground = find_leaves(image)
-    notes = list(image.notes)
+    notes = list(image.notes_without_alpha())
     try:
         if corners is not None:
             lattices = [from_corners(np.asarray(corners, float).reshape(4, 2), rows, cols)]
