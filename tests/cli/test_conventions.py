@@ -93,7 +93,8 @@ def prints_in(path: Path) -> list[str]:
 def test_only_the_reporter_prints() -> None:
     printing = {path.relative_to(PACKAGE).as_posix(): prints_in(path) for path in PACKAGE.rglob("*.py")}
     printing = {name: calls for name, calls in printing.items() if calls}
-    assert set(printing) == {"cli/common.py", "jobs/worker.py"}  # the worker answers with lines on a pipe
+    # A worker answers with lines on a pipe; the script may be stopped while the reporter is imported.
+    assert set(printing) == {"cli/common.py", "jobs/worker.py", "__main__.py"}
 
 
 @pytest.fixture(scope="module")
