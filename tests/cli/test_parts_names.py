@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from latens.cli.main import main
-from latens.errors import InputError
+from latens.errors import InputError, StorageFull
 from latens.systems.parts.naming.outputs import cvat_stems
 
 Capture = pytest.CaptureFixture[str]
@@ -63,6 +63,28 @@ def test_images_are_named_selected_and_exported(photos: Path, capsys: Capture) -
     assert main([*again, "--format", "json"]) == 0
     record = json.loads(capsys.readouterr().out.splitlines()[0])
     assert record["shares"]["sky"] == pytest.approx(found["0.png", "sky"], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("work", "options"),
+    [("latens.cli.parts.map_one", []), ("latens.cli.parts_names.name_one", ["--clusters", "2"])],
+    ids=["parts", "names"],
+)
+def test_a_full_disk_ends_the_work(
+    work: str, options: list[str], photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """Images that were not tried are no results that cannot be read, and there is no summary of them."""
+
+    def full(*_: object) -> None:
+        raise StorageFull("the disk is full")
+
+    words = ["parts", "photos", *options, "-o", "out", "--device", "cpu"]
+    with monkeypatch.context() as patch:
+        patch.setattr(work, full)
+        assert main(words) == 5
+    assert "0 done, 1 failed, 4 not tried" in capsys.readouterr().err.splitlines()[-1]
+    assert [path.name for path in Path("out").iterdir()] == ["failures.jsonl"]
+    assert main(words) == 0
 
 
 @pytest.mark.parametrize("name", ["names.csv", "images.csv", "labels.txt", "names.html", "names"])

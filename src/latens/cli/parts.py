@@ -153,6 +153,8 @@ def parts(
     maps = map_files(save_maps)
     asked = Request("mapping parts of", request, lambda job: [*maps(job), job.output], is_ours=lambda job: earlier, needed=maps)
     report = batch.run(work, asked)
+    if report.stopped is not None:
+        return report.exit_status
     failed = {failure.input for failure in report.failed}
     kept = {job.input: job.relative for job in batch.jobs if str(job.input) not in {*failed, "-"}}
     skipped = [

@@ -104,6 +104,8 @@ def name_images(
     if naming.export == "cvat":
         cvat_stems((job.relative or job.input.name for job in batch.jobs), namer.distinct)
     report = batch.run(work, Request(NAMING, settings, outputs=lambda job: [job.output, arrays(job)]))
+    if report.stopped is not None:
+        return report.exit_status
     failed = {failure.input for failure in report.failed}
     good = [job for job in batch.jobs if str(job.input) not in failed]
     for job in good:
