@@ -65,6 +65,25 @@ def test_images_are_named_selected_and_exported(photos: Path, capsys: Capture) -
     assert record["shares"]["sky"] == pytest.approx(found["0.png", "sky"], abs=1e-4)
 
 
+def test_marks_that_cannot_be_trusted_are_one_error(photos: Path, capsys: Capture) -> None:
+    words = ["parts", "photos", "--teach", "marked", "-o", "out", "--device", "cpu"]
+    listing, marks = Path("marked/labels.txt"), Path("marked/m_label.png")
+    listing.write_bytes("1 sky\n2 ground\n".encode("utf-16"))
+    assert main(words) == 3
+    assert "marked/labels.txt: the text is not UTF-8" in capsys.readouterr().err
+    listing.write_bytes(b"\xef\xbb\xbf1 sky\n7 ground\n")  # with the mark of Windows
+    assert main(words) == 2
+    told = capsys.readouterr().err
+    assert "labels.txt: values without a name are unmarked: 2" in told
+    assert "marked: sky marked in 1 image" in told
+    listing.write_text("1 sky\n2 ground\n")
+    with Image.open(marks) as image:
+        image.crop((0, 0, 100, 80)).save(marks)
+    assert main(words) == 3
+    assert "the image has 128 x 96 pixels, its marks 100 x 80" in capsys.readouterr().err
+    assert not Path("out").exists() or not list(Path("out").iterdir())
+
+
 @pytest.mark.parametrize(
     ("work", "options"),
     [("latens.cli.parts.map_one", []), ("latens.cli.parts_names.name_one", ["--clusters", "2"])],

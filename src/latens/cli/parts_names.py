@@ -13,7 +13,7 @@ from latens.cli.batch import FileBatch
 from latens.cli.common import ImageComputeOptions
 from latens.cli.parts import without_results
 from latens.cli.watching import WatchOptions
-from latens.errors import OutputExists, UsageError, counted
+from latens.errors import OutputExists, UsageError, counted, one_line
 from latens.launch import announce
 from latens.progress import OnProgress
 
@@ -131,7 +131,8 @@ def _namer(naming: Naming, files: list[Path], finder: Parts) -> Namer:
         return load_namer(naming.names, finder)
     if naming.teach is not None:
         examples = read_examples(naming.teach)
-        logger.info("%s: %s marked in %s", naming.teach, ", ".join(examples.names), counted(len(examples.marked), "image"))
+        names = ", ".join(map(one_line, examples.names))
+        logger.info("%s: %s marked in %s", naming.teach, names, counted(len(examples.marked), "image"))
         return teach(finder, examples.marked, examples.names)
     return cluster(finder, files, naming.clusters or 0)
 

@@ -82,6 +82,9 @@ def _label_maps(folder: Path) -> Examples:
         if len(named) < len(listed):
             missing = [name for value, name in listed.items() if value not in named]
             logger.warning("%s: in no label map: %s", folder / LABELS, ", ".join(missing))
+        unnamed = [str(value) for value in there if value > 0 and value not in named]
+        if unnamed:
+            logger.warning("%s: values without a name are unmarked: %s", folder / LABELS, ", ".join(unnamed))
     names = _checked(tuple(dict.fromkeys(named.values())), folder)
     marked = []
     for image, values in read:
@@ -93,9 +96,13 @@ def _label_maps(folder: Path) -> Examples:
 
 
 def read_names(path: Path) -> dict[int, str]:
-    """Names of label values. Raises InputError for a value that is named twice."""
+    """Names of label values. Raises InputError for a value that is named twice, and for a file that is not UTF-8."""
     named: dict[int, str] = {}
-    lines = [line.strip() for line in read_bytes(path, limit=MAX_TEXT).decode("utf-8", "replace").splitlines()]
+    try:
+        text = read_bytes(path, limit=MAX_TEXT).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError("the text is not UTF-8", where=str(path), hint="save it again as UTF-8") from error
+    lines = [line.strip() for line in text.splitlines()]
     for number, line in enumerate([line for line in lines if line and not line.startswith("#")], start=1):
         first, _, rest = line.replace(",", " ", 1).replace(":", " ", 1).partition(" ")
         value, name = (int(first), rest.strip()) if first.isdecimal() and rest.strip() else (number, line)

@@ -132,14 +132,23 @@ def load_namer(folder: Path, parts: Parts) -> Namer:
 def teach(
     parts: Parts, marked: Iterable[Marked], names: Sequence[str], *, kinds: tuple[Kind, ...] = KINDS, penalty: float = PENALTY
 ) -> Namer:
-    """Fit names to marked images. Raises InputError if a name is marked nowhere, UsageError for fewer than two names."""
+    """Fit names to marked images.
+
+    Raises InputError if a name is marked nowhere, or marks have another size than their image. Raises UsageError for fewer than
+    two names.
+    """
     if not 2 <= len(names) <= MAX_NAMES:
         what = f"{counted(len(names), 'name')} given; between 2 and {MAX_NAMES} are needed"
         raise UsageError(what, where="names", hint="mark at least two kinds of things, such as tree and other")
     finder = parts.at(max(RESOLUTION, parts.resolution))
     cells, shares = [], []
     for one in marked:
-        features = features_of(finder, read_image(one.path).pixels, kinds)
+        pixels = read_image(one.path).pixels
+        if pixels.shape[:2] != one.labels.shape:
+            (height, width), (rows, columns) = pixels.shape[:2], one.labels.shape
+            what = f"the image has {width} x {height} pixels, its marks {columns} x {rows}"
+            raise InputError(what, where=str(one.path), hint="mark this image, or put the marked one there")
+        features = features_of(finder, pixels, kinds)
         share = marked_shares(one.labels, len(names), (features.shape[0], features.shape[1]))
         there = share.sum(-1) > 0
         cells.append(features[there])
