@@ -98,6 +98,7 @@ def write_clip(path: Path, masks: Path) -> None:
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=25)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.thread_count = 1  # as in clip_maker
         for number in range(FRAMES):
             disk = (rows - height // 2) ** 2 + (columns - 40 - 3 * number) ** 2 < 20**2
             pixels = np.where(disk[..., None], (230, 200, 120), np.roll(pattern, number, axis=1)).astype(np.uint8)

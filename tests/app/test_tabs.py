@@ -315,6 +315,7 @@ def write_clip(path: Path, frames: list[np.ndarray]) -> None:
         stream = clip.add_stream("libx264", rate=8)
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = "yuv420p"
+        stream.thread_count = 1  # as in clip_maker
         for pixels in frames:
             clip.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")))
         clip.mux(stream.encode())

@@ -45,6 +45,7 @@ def make_clip(
         stream = container.add_stream(library, rate=1 / base if base.denominator < 200 else 25)
         assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = *size, format
+        stream.thread_count = 1  # threads that convert frames would not survive a fork of the tests
         stream.time_base = stream.codec_context.time_base = base
         fine: dict[str, object] = {"crf": "6", "bf": "0"} if library == "libx264" else {}
         stream.options = fine | (options or {})
@@ -65,7 +66,7 @@ def make_clip(
             pixels = image(number, *size) if images is None else images[number]
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
             if format != "rgb24":
-                frame = frame.reformat(format=format, dst_colorspace="ITU709", dst_color_range="MPEG")
+                frame = frame.reformat(format=format, dst_colorspace="ITU709", dst_color_range="MPEG", threads=1)
             frame.pts, frame.time_base = time, base
             if matrix is None:
                 frame.colorspace, frame.color_range = 2, 0

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import subprocess
 import sys
+import warnings
 from fractions import Fraction
 from pathlib import Path
 
@@ -163,7 +165,7 @@ def test_hdr_is_kept_by_h265_and_tone_mapped_for_h264(tmp_path: Path) -> None:
     _, original = taken(source)
     assert np.abs(frames[0].rgb().astype(int) - original[0].rgb()).mean() < 8  # both are tone mapped
     bare = av.open(str(source))
-    curve = next(bare.decode(video=0)).to_ndarray(format="rgb24")
+    curve = next(bare.decode(video=0)).reformat(format="rgb24", threads=1).to_ndarray()
     bare.close()
     assert np.abs(original[0].rgb().astype(int) - curve).mean() > 10  # which is not what the curve of PQ shows
 
@@ -230,6 +232,25 @@ def test_rewriting_says_that_depth_is_reduced(format: str, transfer: int | None,
     )
     done = rewrite_clip(made, tmp_path / "b.mp4", lambda frames: frames)
     assert any(note in text for text in done.notes)
+
+
+def test_clips_are_read_and_written_after_a_fork(tmp_path: Path) -> None:
+    """As by the processes that prepare the batches of a training. Threads of the parent do not exist in its child."""
+    source = make_clip(tmp_path / "a.mkv", times=range(3), size=(512, 512))
+
+    def used() -> None:
+        copied(source, tmp_path / "b.mp4")
+        for frame in taken(source)[1]:
+            frame.rgb()
+
+    used()
+    child = multiprocessing.get_context("fork").Process(target=used)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of Python 3.12, for a fork with threads
+        child.start()
+    child.join(timeout=60)
+    child.kill()
+    assert child.exitcode == 0
 
 
 def test_sound_without_video_is_refused(tmp_path: Path) -> None:

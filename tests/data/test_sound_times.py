@@ -37,7 +37,8 @@ def with_click(path: Path, library: str, codec: str) -> Path:
         frame.sample_rate, frame.pts, frame.time_base = RATE, 0, Fraction(1, RATE)
         packets = [*sound.encode(frame), *sound.encode(None)]
         for number in range(10):
-            picture = av.VideoFrame.from_ndarray(image(number, 64, 64), format="rgb24").reformat(format="yuv420p")
+            picture = av.VideoFrame.from_ndarray(image(number, 64, 64), format="rgb24")
+            picture = picture.reformat(format="yuv420p", threads=1)
             picture.pts, picture.time_base = number, Fraction(1, 25)
             packets += stream.encode(picture)
         for packet in sorted([*packets, *stream.encode(None)], key=lambda packet: (packet.dts or 0) * packet.time_base):

@@ -9,6 +9,7 @@ from typing import Any
 import av
 import numpy as np
 
+from latens.data.clips.color import THREADS
 from latens.errors import UsageError
 from latens.video.blocks import RegionSideData
 
@@ -43,7 +44,8 @@ def _encoded(library: str, options: dict[str, str], format: str, outside: float)
     side_data = RegionSideData(0.0, outside) if outside else None
     found = b""
     for number in range(FRAMES):
-        frame = av.VideoFrame.from_ndarray(np.roll(pixels, number, axis=1), format="rgb24").reformat(format=format)
+        frame = av.VideoFrame.from_ndarray(np.roll(pixels, number, axis=1), format="rgb24")
+        frame = frame.reformat(format=format, threads=THREADS)
         frame = side_data(frame, weights) if side_data else frame
         frame.pts, frame.time_base = number, Fraction(1, 25)
         found += b"".join(bytes(packet) for packet in context.encode(frame))

@@ -18,6 +18,7 @@ PQ, HLG = 16, 18
 LIMITED, FULL = 1, 2
 HD_HEIGHT = 720  # untagged clips of at least this height are assumed to be BT.709, as players do
 TONE_MAP = "scale", "out_color_matrix=bt709:out_primaries=bt709:out_transfer=bt709:out_range=tv:intent=perceptual"
+THREADS = 1  # of a conversion, which takes about 1 ms: after a fork, waiting for a pool of threads never ends
 _SWS = {BT709: "ITU709", 5: "ITU601", BT601: "ITU601", 7: "SMPTE240M", 4: "FCC"}
 
 
@@ -79,7 +80,7 @@ def bits_of(frame: Any) -> int:
 def has_alpha(frame: Any) -> bool:
     """True if some pixel of the frame is not opaque; only RGBA formats are inspected."""
     if frame.format.name in ("rgba", "bgra", "argb", "abgr", "pal8"):
-        return bool((frame.to_ndarray(format="rgba")[..., 3] < 255).any())
+        return bool((frame.reformat(format="rgba", threads=THREADS).to_ndarray()[..., 3] < 255).any())
     return str(frame.format.name).startswith("yuva")
 
 
@@ -92,21 +93,22 @@ def to_rgb(frame: Any) -> Pixels:
     PQ, HLG and BT.2020 are tone mapped to BT.709. The matrix of untagged frames is guessed from the height.
     """
     if is_rgb(frame):
-        return cast(Pixels, frame.to_ndarray(format="rgb24"))
+        return cast(Pixels, frame.reformat(format="rgb24", threads=THREADS).to_ndarray())
     color = guessed(color_of(frame), frame.height)
     if color.wide:
         frame, color = tone_map(frame), REC709
     source = _SWS.get(color.matrix)
     if source is None:  # BT.2020 matrix with other primaries: FFmpeg reads the tag
-        return cast(Pixels, frame.to_ndarray(format="rgb24"))
+        return cast(Pixels, frame.reformat(format="rgb24", threads=THREADS).to_ndarray())
+    range_ = _sws_range(color.range)
     return cast(
-        Pixels, frame.reformat(format="rgb24", src_colorspace=source, src_color_range=_sws_range(color.range)).to_ndarray()
+        Pixels, frame.reformat(format="rgb24", src_colorspace=source, src_color_range=range_, threads=THREADS).to_ndarray()
     )
 
 
 def rgb_to_yuv(frame: Any, format: str) -> Any:
     """Convert an RGB frame to YUV: BT.709, limited range, tagged."""
-    return tag(frame.reformat(format=format, dst_colorspace="ITU709", dst_color_range="MPEG"), REC709)
+    return tag(frame.reformat(format=format, dst_colorspace="ITU709", dst_color_range="MPEG", threads=THREADS), REC709)
 
 
 def change_format(frame: Any, format: str, color: Color) -> Any:
@@ -115,7 +117,12 @@ def change_format(frame: Any, format: str, color: Color) -> Any:
         return frame
     matrix, range_ = _SWS.get(color.matrix, "ITU709"), _sws_range(color.range)
     made = frame.reformat(
-        format=format, src_colorspace=matrix, dst_colorspace=matrix, src_color_range=range_, dst_color_range=range_
+        format=format,
+        src_colorspace=matrix,
+        dst_colorspace=matrix,
+        src_color_range=range_,
+        dst_color_range=range_,
+        threads=THREADS,
     )
     return tag(made, color)
 

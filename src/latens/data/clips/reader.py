@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from latens.arguments import real
-from latens.data.clips.color import REC709, Color, bits_of, color_of, guessed, has_alpha, is_rgb, to_rgb, upright
+from latens.data.clips.color import REC709, THREADS, Color, bits_of, color_of, guessed, has_alpha, is_rgb, to_rgb, upright
 from latens.data.clips.damage import Expected
 from latens.data.clips.formats import CLIP_ENDINGS, DEMUXERS
 from latens.data.clips.gif import is_cut_gif, timed_gif
@@ -292,7 +292,7 @@ class _FileReader:
             return frame
         limit_size(self.path, frame.width, frame.height)
         clip.note("frames of another size were scaled to the size of the first frame")
-        return frame.reformat(width=clip.info.width, height=clip.info.height)
+        return frame.reformat(width=clip.info.width, height=clip.info.height, threads=THREADS)
 
 
 # --------------------------------------------------------------------------------------------------------------- folders
