@@ -10,7 +10,8 @@ from typing import Any
 import av
 import numpy as np
 
-from latens.data.clips.reader import Clip, ClipFrame, open_clip
+from latens.data.clips.clip import Clip, ClipFrame
+from latens.data.clips.reader import open_clip
 
 WIDTH, HEIGHT = 96, 64
 

@@ -18,7 +18,8 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parent))
 from clip_maker import HEIGHT, WIDTH, image, make_clip, taken
 
-from latens.data.clips.reader import gaps_in, is_frame_folder, open_clip
+from latens.data.clips.frame_folder import gaps_in, is_frame_folder
+from latens.data.clips.reader import open_clip
 from latens.data.clips.rewrite import rewrite_clip
 from latens.data.clips.writer import Coding, open_writer
 from latens.errors import InputError, UnreadableInput, UsageError

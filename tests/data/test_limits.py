@@ -13,7 +13,7 @@ from PIL import Image
 
 from latens.cli.common import ReadOptions
 from latens.cli.main import VERBS, main
-from latens.data.clips.reader import limit_size
+from latens.data.clips.clip import limit_size
 from latens.data.depth import read_depth
 from latens.data.exr import read_exr
 from latens.data.images import read_image

@@ -273,7 +273,7 @@ def neural_record(done: EncodedClip, job: Job) -> dict[str, Any]:
 def clip_inputs(words: list[str], out: Path | None = None, *, folders: bool = True) -> list[Any]:
     """Clips named by the arguments: files, all clips in folders and patterns; with `folders`, a folder of images is a clip."""
     from latens.data.clips.formats import CLIP_ENDINGS
-    from latens.data.clips.reader import is_frame_folder
+    from latens.data.clips.frame_folder import is_frame_folder
     from latens.data.inputs import InputFile, find_inputs
 
     of_images = [Path(word) for word in words if folders and is_frame_folder(Path(word))]

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from latens.arguments import byte_size, optional_real, path
-from latens.data.clips.reader import Clip, ClipFrame, open_clip
+from latens.data.clips.clip import Clip, ClipFrame
+from latens.data.clips.reader import open_clip
 from latens.data.clips.writer import ClipWriter, Coding, open_writer
 from latens.data.files import replace_durably, temporary_beside
 from latens.data.folders import check_apart

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from latens.data.clips.reader import Clip, ClipFrame
+from latens.data.clips.clip import Clip, ClipFrame
 from latens.data.files import write_atomic
 from latens.data.image_arrays import plain_array
 from latens.data.image_output import png_bytes

@@ -12,8 +12,9 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 
+from latens.data.clips.clip import FOLDER_RATE, Clip, ClipFrame, ClipInfo, frame_rate, limit_size
 from latens.data.clips.color import REC709
-from latens.data.clips.reader import FOLDER_RATE, Clip, ClipFrame, ClipInfo, frame_rate, limit_size, open_clip
+from latens.data.clips.reader import open_clip
 from latens.data.images import LoadedImage, read_each_frame
 from latens.errors import InputError
 

@@ -11,9 +11,10 @@ from typing import NamedTuple
 import av
 import numpy as np
 
+from latens.data.clips.clip import Clip, ClipInfo
 from latens.data.clips.color import REC709
 from latens.data.clips.formats import container_of
-from latens.data.clips.reader import Clip, ClipInfo, open_clip
+from latens.data.clips.reader import open_clip
 from latens.data.clips.writer import Coding, open_writer
 from latens.data.images import Pixels
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import av
 import av.filter
 
+from latens.data.clips.clip import ClipInfo
 from latens.data.clips.color import (
     REC709,
     Chain,
@@ -28,7 +29,6 @@ from latens.data.clips.color import (
     tone_map,
 )
 from latens.data.clips.formats import APPLE_ENDINGS, ENCODERS, Encoder, check_container
-from latens.data.clips.reader import ClipInfo
 from latens.data.clips.sound import AUDIBLE, SoundCopy, fitting_streams
 from latens.data.files import prepare_folder, replace_durably, temporary_beside, write_error
 from latens.data.notes import note_once

@@ -12,8 +12,10 @@ from typing import Protocol, TypeAlias
 
 import numpy as np
 
+from latens.data.clips.clip import Clip, ClipFrame
 from latens.data.clips.formats import CLIP_ENDINGS
-from latens.data.clips.reader import Clip, ClipFrame, images_in, open_clip
+from latens.data.clips.frame_folder import images_in
+from latens.data.clips.reader import open_clip
 from latens.data.files import reading
 from latens.data.notes import note_once
 from latens.data.regions.masks import MaskReader, Weights, draw

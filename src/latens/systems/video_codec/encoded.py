@@ -6,7 +6,7 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 from latens.codes.clip_stream import ClipSection, ClipWriter
-from latens.data.clips.reader import Clip, ClipFrame
+from latens.data.clips.clip import Clip, ClipFrame
 from latens.data.regions.pairing import Regions
 from latens.systems.video_codec.exact import AMPLIFIER_STEPS, QUALITY_STEPS
 from latens.systems.video_codec.format import FRAMES, VideoHeader, pack_qualities, pack_times

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from latens.data.clips.reader import images_in, open_clip
+from latens.data.clips.frame_folder import images_in
+from latens.data.clips.reader import open_clip
 from latens.data.images import read_image
 from latens.data.regions.masks import MaskReader
 from latens.data.samples import photographs

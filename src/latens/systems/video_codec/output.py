@@ -15,9 +15,9 @@ from typing import BinaryIO, NamedTuple
 
 from PIL import Image
 
+from latens.data.clips.clip import ClipInfo
 from latens.data.clips.color import REC709
 from latens.data.clips.formats import CLIP_ENDINGS, container_of
-from latens.data.clips.reader import ClipInfo
 from latens.data.clips.writer import Coding, open_writer
 from latens.data.files import prepare_folder, temporary_beside, write_error
 from latens.data.image_output import write_image

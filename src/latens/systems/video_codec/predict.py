@@ -17,8 +17,8 @@ from latens.arguments import byte_size, optional_real, path, real, whole
 from latens.codes.byte_stream import check_readable, check_writable
 from latens.codes.clip_stream import ClipHeader, ClipSection, ClipWriter
 from latens.codes.gains import lambda_at
+from latens.data.clips.clip import Clip
 from latens.data.clips.memory import FramesLike
-from latens.data.clips.reader import Clip
 from latens.data.files import reading
 from latens.data.notes import logged_once
 from latens.errors import Corrupt, ModelError, ModelMismatch, UsageError

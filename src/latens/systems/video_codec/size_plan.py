@@ -13,7 +13,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, NamedTuple
 
 from latens.codes.clip_stream import ENTRY_BYTES, HEAD_BYTES
-from latens.data.clips.reader import Clip
+from latens.data.clips.clip import Clip
 from latens.errors import UsageError
 from latens.systems.video_codec.exact import QUALITY_STEPS
 from latens.systems.video_codec.format import SOUND_PIECE

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from latens.data.clips.clip import Clip
 from latens.data.clips.memory import FramesLike, open_frames
-from latens.data.clips.reader import Clip
 from latens.data.regions.pairing import Regions, open_regions
 from latens.data.regions.words import Shape
 from latens.errors import UsageError
