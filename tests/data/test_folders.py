@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from latens.data.folders import MADE_WITH, check_request, check_writable, note_request
+from latens.data.folders import MADE_WITH, check_request, check_writable, note_request, noting_request
 from latens.errors import OutputExists, UsageError
 
 
@@ -68,6 +68,22 @@ def test_files_of_unknown_origin_are_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(OutputExists, match="no record of its request"):
         check_request(tmp_path, "demo", {}, results=["index.html"])
     check_request(tmp_path, "demo", {}, results=["index.html"], force=True)
+
+
+def test_changed_results_are_not_replaced(tmp_path: Path) -> None:
+    table, journal = tmp_path / "evaluation.csv", tmp_path / "evaluation.jsonl"
+    with noting_request(tmp_path, "evaluation", REQUEST, results=["evaluation.*"]):
+        table.write_text("1")
+        journal.write_text("1")
+    journal.write_text("2")  # by another request of the same folder
+    check_request(tmp_path, "evaluation", REQUEST)
+    table.write_text("mine")
+    with pytest.raises(OutputExists, match="has changed since") as caught:
+        check_request(tmp_path, "evaluation", REQUEST)
+    assert caught.value.where == str(table)
+    check_request(tmp_path, "evaluation", REQUEST, force=True)
+    note_request(tmp_path, "evaluation", REQUEST)  # of a run that was killed while it wrote its results
+    check_request(tmp_path, "evaluation", REQUEST)
 
 
 @pytest.mark.parametrize("content", ["{", '{"tool": "mine"}', "[1]", None])

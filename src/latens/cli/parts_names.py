@@ -70,7 +70,7 @@ def name_images(
     options: ImageComputeOptions,
 ) -> int:
     """Write label maps, tables, a page and the names. Returns the exit status."""
-    from latens.data.folders import check_request, check_writable, note_request
+    from latens.data.folders import check_request, check_writable, note_request, note_results
     from latens.data.images import IMAGE_ENDINGS
     from latens.data.inputs import find_inputs
     from latens.inference.batch import plan_jobs
@@ -98,7 +98,8 @@ def name_images(
         return record
 
     settings = {"names": namer.fingerprint(), "sure": naming.sure, **options.choice()}
-    check_request(out, NAMING, settings, results=[TABLE, IMAGES, PAGE, LABELS, NAMES], force=force)
+    results = [TABLE, IMAGES, PAGE, LABELS, NAMES]
+    check_request(out, NAMING, settings, results=results, force=force)
     if naming.export is not None:
         check_export(naming.export, out, force=force)
     if naming.export == "cvat":
@@ -115,6 +116,7 @@ def name_images(
         note_request(out, NAMING, settings)
         namer.save(out / NAMES)
         summarize(namer, good, entries, out, naming, question, batch)
+        note_results(out, NAMING, results)
     return report.exit_status
 
 

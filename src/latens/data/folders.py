@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from latens.data.duplicates import digest_of_files
 from latens.data.files import STANDARD_STREAM, discard, sweep_stale, temporary_beside, write_atomic, write_error
 from latens.data.records import Records
 from latens.errors import OutputExists, UsageError
@@ -20,6 +21,8 @@ FILE_ENDINGS = frozenset(
     ".ppm .safetensors .tar .tif .tiff .tsv .txt .webm .webp .xlsx .zip".split()
 )
 MADE_WITH = "made-with.json"
+CONTENTS = "contents of {what}"  # key of the digests of finished results in this file
+GROWING = frozenset({".jsonl"})  # files that several requests write to
 DRAWN_ENDINGS = frozenset({".png", ".jpg", ".gif", ".webp"})  # of figures in reports
 
 
@@ -102,7 +105,7 @@ def claim(folder: Path, *, wait: bool, name: str = "claim") -> Iterator[bool]:
 def check_request(
     folder: Path, what: str, request: Mapping[str, Any], *, results: Sequence[str] = (), force: bool = False
 ) -> None:
-    """Raises OutputExists if `folder` has results of another request, unless `force` is set.
+    """Raises OutputExists if `folder` has results of another request, or changed ones, unless `force` is set.
 
     `what` names the results in `folder` (a command or a report). `request` holds everything that determines them, serializable
     as JSON. `results` are names and patterns of files that will be written; existing ones without a record are not replaced.
@@ -124,16 +127,29 @@ def check_request(
     if changed:
         message = f"this folder holds results of another request: {'; '.join(changed)}"
         raise OutputExists(message, where=str(folder), hint="choose another -o, or add --force to replace them")
+    for name, digest in (earlier_request(folder, CONTENTS.format(what=what)) or {}).items():
+        if (folder / name).is_file() and digest_of_files(folder / name) != digest:
+            message = "this result has changed since latens wrote it"
+            raise OutputExists(message, where=str(folder / name), hint="choose another -o, or add --force to replace it")
 
 
 def note_request(folder: Path, what: str, request: Mapping[str, Any]) -> None:
-    """Record the request behind the results named `what` in `folder`, for `check_request`.
-
-    A file of that name that latens did not write is replaced (`check_request` refuses it without force), and a link is not
-    written through.
-    """
-    place = folder / MADE_WITH
+    """Record the request behind the results named `what` in `folder`, for `check_request`, before they are written."""
     noted = {**_requests(folder), what: dict(request)}
+    noted.pop(CONTENTS.format(what=what), None)
+    _write_requests(folder, noted)
+
+
+def note_results(folder: Path, what: str, results: Sequence[str]) -> None:
+    """Record the contents of the finished results, so that the same request does not replace them if someone changes them."""
+    files = [path for path in _existing(folder, results) if path.is_file() and path.suffix not in GROWING]
+    contents = {path.name: digest_of_files(path) for path in files}
+    _write_requests(folder, {**_requests(folder), CONTENTS.format(what=what): contents})
+
+
+def _write_requests(folder: Path, noted: Mapping[str, Any]) -> None:
+    """A file that latens did not write is replaced (`check_request` refuses it without force), a link not written through."""
+    place = folder / MADE_WITH
     if place.is_symlink():
         place.unlink()
     write_atomic(place, (json.dumps(noted, indent=1, default=str) + "\n").encode())
@@ -150,11 +166,12 @@ def noting_request(folder: Path, what: str, request: Mapping[str, Any], *, resul
     try:
         yield
         Records().draw(_figures(folder, results))
+        note_results(folder, what, results)
     except Exception:
         if not _existing(folder, results):
             with contextlib.suppress(OSError):
                 if earlier:
-                    write_atomic(folder / MADE_WITH, (json.dumps(earlier, indent=1) + "\n").encode())
+                    _write_requests(folder, earlier)
                 else:
                     (folder / MADE_WITH).unlink()
                 if not existed:

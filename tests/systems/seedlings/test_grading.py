@@ -149,6 +149,11 @@ def test_tables_of_the_user_are_not_replaced(grader: SeedlingGrader, trays: Path
     assert table.read_text() == "tray,lot\nT0,A\n"
     found = grade_folder(grader, paths, tmp_path / "out", grid=GRID, lots=table)
     assert any("no lot names the trays T1" in text for text in found.general)
+    plants = tmp_path / "out" / "plants.csv"
+    plants.write_bytes(plants.read_bytes() + b"checked by hand\n")
+    with pytest.raises(OutputExists, match="has changed since"):
+        grade_folder(grader, paths, tmp_path / "out", grid=GRID)
+    assert plants.read_bytes().endswith(b"by hand\n")
 
 
 @pytest.mark.parametrize("name", ["plants.csv", "graded.jsonl", "T0_day5.overlay.webp"])

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from latens.data.csv_files import csv_bytes
 from latens.data.files import write_atomic
-from latens.data.folders import check_request, note_request
+from latens.data.folders import check_request, note_request, note_results
 from latens.data.image_output import webp_bytes
 from latens.data.records import Records
 from latens.errors import InputError, LatensError, UnreadableInput, UsageError
@@ -93,6 +93,7 @@ def grade_folder(
     page.save(out / REPORT)
     overlays = [work.overlays[path] for path in paths if work.overlays[path].is_file()]
     Records().draw(overlays)
+    note_results(out, WHAT, (PLANTS, LOTS, REPORT))
     files = [*overlays, out / PLANTS, out / LOTS, out / REPORT]
     return Experiment(
         tuple(graded), tuple(found), tuple(failures), tuple(warnings), tuple(general), tuple(files), tuple(blocks)
