@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,11 +36,11 @@ def inspect(
 
 
 def is_clip(file: Path) -> bool:
-    """True if a file has the signature of a clip."""
+    """True if a file has the signature of a clip; False for pipes, which are read once."""
     from latens.codes.clip_stream import SIGNATURE
-    from latens.data.files import STANDARD_STREAM, reading
+    from latens.data.files import STANDARD_STREAM, is_special, reading
 
-    if file == STANDARD_STREAM:
+    if file == STANDARD_STREAM or is_special(file):
         return False
     with reading(file), open(file, "rb") as stream:
         return stream.read(4) == SIGNATURE[:4]
@@ -63,7 +64,7 @@ def inspect_image(file: Path) -> dict[str, Any]:
     if not found["damage"]:
         return {**found, "damage": []}
     kept = f"{intact} of {bands} bands of rows are intact"
-    return {**found, "next_step": f"latens decompress {file} --partial: {kept}, the rest becomes gray"}
+    return {**found, "next_step": f"latens decompress {shlex.quote(str(file))} --partial: {kept}, the rest becomes gray"}
 
 
 def lines(record: dict[str, Any], indent: str = "") -> list[str]:
