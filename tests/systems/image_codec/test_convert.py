@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -130,6 +131,13 @@ def untilted(state: State) -> MeanScaleHyperprior:
     far = state["entropy_bottleneck.quantiles"].clone()
     far[:, :, 1] = 500.0
     return converted({**state, "entropy_bottleneck.quantiles": far})
+
+
+def test_channels_that_keep_their_prior_are_reported(caplog: pytest.LogCaptureFixture) -> None:
+    converted(checkpoint())
+    assert not caplog.messages
+    untilted(checkpoint())
+    assert re.match(r"(\d+) of \1 channels of z were trained without the auxiliary loss", caplog.messages[0])
 
 
 # ------------------------------------------------------------------------------------------- equivalent checkpoints

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
+import logging
 import re
 import zipfile
 from collections.abc import Mapping
@@ -26,13 +27,15 @@ from latens.data.files import read_bytes
 from latens.data.images import read_image
 from latens.data.samples import photographs
 from latens.data.tensors import to_tensor
-from latens.errors import LatensError, LimitExceeded, ModelError, OutputExists, UnreadableInput
+from latens.errors import LatensError, LimitExceeded, ModelError, OutputExists, UnreadableInput, counted
 from latens.hub import CONFIG, save_model
 from latens.nn.gdn import BETA_MIN, PEDESTAL
 from latens.shapes import Float
 from latens.systems.image_codec.config import HYPER_STRIDE, HyperpriorConfig
 from latens.systems.image_codec.model import MeanScaleHyperprior
 from latens.systems.image_codec.objective import frozen_coding
+
+logger = logging.getLogger(__name__)
 
 MAX_BYTES = 2**30  # four times the largest published checkpoint with optimizer states
 MAX_CHANNELS = 1024
@@ -229,6 +232,9 @@ def tilted(weights: Mapping[str, Tensor], centers: Float[Tensor, "C"]) -> dict[s
         shift = (centers - prior.medians())[:, None, None]
         tilt = prior.double().logits(centers.double()[:, None, None])
         near = (tilt.abs() <= MAX_TILT) | (shift.abs() <= MAX_SHIFT)
+        if not near.all():
+            what = f"{int((~near).sum())} of {counted(len(near), 'channel')} of z were trained without the auxiliary loss"
+            logger.warning("%s; they are rounded relative to the median of their prior, in CompressAI to another value", what)
         changed = prior.get_parameter(name) - tilt.where(near, torch.zeros_like(tilt))
     return {f"prior.{name}": changed.float()}
 
