@@ -116,12 +116,21 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._service, self._on_start = service, on_start
         self._drain: asyncio.Task[None] | None = None
+        self.cut_off = False  # a second signal left requests without an answer
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start to listen, then say so."""
         await super().startup(sockets)
         if self.started:
             self._on_start()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End the connections. From Python 3.12 on, a closed server would wait for those that a second signal cuts off."""
+        if self.force_exit:
+            self.cut_off = bool(self.server_state.tasks)
+            for connection in list(self.server_state.connections):
+                connection.transport.abort()
+        await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Called by a signal."""
@@ -176,7 +185,7 @@ def run(service: Service, endpoints: Sequence[Endpoint], sock: socket.socket, on
         async with service.open():
             server = Server(config, service, on_start)
             await server.serve([sock])
-            return not (server.force_exit and server.server_state.tasks)
+            return not server.cut_off
 
     try:
         return asyncio.run(serve())
