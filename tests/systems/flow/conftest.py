@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from latens.data.source import Source
 from latens.systems.flow.build import build
-from latens.systems.flow.config import ImageFlow, PointsConfig, VectorFlow
+from latens.systems.flow.config import ImageFlow, IntegerFlow, PointsConfig, VectorFlow
+from latens.systems.flow.pack.frozen import FrozenFlow, freeze
+from latens.systems.flow.pack.model import IntegerFlowNet
+from latens.systems.flow.pack.packer import Packer
 from latens.systems.flow.predict import DensityModel, load
 from latens.systems.flow.recipes import FlowTraining, tiny, toy
 from latens.training.run import train
@@ -69,3 +74,32 @@ def images(image_model: Path) -> DensityModel:
 @pytest.fixture(scope="session")
 def table(table_model: Path) -> DensityModel:
     return load(table_model, device="cpu")
+
+
+def smooth(count: int, height: int, width: int, seed: int = 0) -> np.ndarray:
+    """Random images of low frequencies."""
+    rng = np.random.default_rng(seed)
+    small = rng.integers(0, 256, (count, 3, 4, 3), dtype=np.uint8)
+    return np.stack([np.asarray(Image.fromarray(one).resize((width, height), Image.Resampling.BICUBIC)) for one in small])
+
+
+@pytest.fixture(scope="session")
+def net() -> IntegerFlowNet:
+    torch.manual_seed(0)
+    return IntegerFlowNet(IntegerFlow(levels=2, width=8, depth=1))
+
+
+@pytest.fixture(scope="session")
+def flow(net: IntegerFlowNet) -> FrozenFlow:
+    return freeze(net, torch.from_numpy(smooth(8, 32, 32).transpose(0, 3, 1, 2).copy()))
+
+
+@pytest.fixture(scope="session")
+def packer(flow: FrozenFlow) -> Packer:
+    return Packer(flow, name="test", sha256="0123456789abcdef")
+
+
+def png(pixels: np.ndarray, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", **options)
+    return buffer.getvalue()
