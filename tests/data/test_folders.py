@@ -72,18 +72,24 @@ def test_files_of_unknown_origin_are_not_replaced(tmp_path: Path) -> None:
 
 def test_changed_results_are_not_replaced(tmp_path: Path) -> None:
     table, journal = tmp_path / "evaluation.csv", tmp_path / "evaluation.jsonl"
-    with noting_request(tmp_path, "evaluation", REQUEST, results=["evaluation.*"]):
+    results = ["evaluation.*"]
+    with noting_request(tmp_path, "evaluation", REQUEST, results=results):
         table.write_text("1")
         journal.write_text("1")
     journal.write_text("2")  # by another request of the same folder
-    check_request(tmp_path, "evaluation", REQUEST)
+    check_request(tmp_path, "evaluation", REQUEST, results=results)
     table.write_text("mine")
     with pytest.raises(OutputExists, match="has changed since") as caught:
-        check_request(tmp_path, "evaluation", REQUEST)
+        check_request(tmp_path, "evaluation", REQUEST, results=results)
     assert caught.value.where == str(table)
-    check_request(tmp_path, "evaluation", REQUEST, force=True)
-    note_request(tmp_path, "evaluation", REQUEST)  # of a run that was killed while it wrote its results
-    check_request(tmp_path, "evaluation", REQUEST)
+    check_request(tmp_path, "evaluation", REQUEST, results=results, force=True)
+    with pytest.raises(ValueError, match="no data"), noting_request(tmp_path, "evaluation", REQUEST, results=results):
+        raise ValueError("no data")
+    with pytest.raises(OutputExists, match="has changed since"):
+        check_request(tmp_path, "evaluation", REQUEST, results=results)
+    with pytest.raises(KeyboardInterrupt), noting_request(tmp_path, "evaluation", REQUEST, results=results):
+        raise KeyboardInterrupt  # or a kill, while some results are new
+    check_request(tmp_path, "evaluation", REQUEST, results=results)
 
 
 @pytest.mark.parametrize("content", ["{", '{"tool": "mine"}', "[1]", None])

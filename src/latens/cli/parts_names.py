@@ -70,7 +70,7 @@ def name_images(
     options: ImageComputeOptions,
 ) -> int:
     """Write label maps, tables, a page and the names. Returns the exit status."""
-    from latens.data.folders import check_request, check_writable, note_request, note_results
+    from latens.data.folders import check_request, check_writable, note_request, noting_results
     from latens.data.images import IMAGE_ENDINGS
     from latens.data.inputs import find_inputs
     from latens.inference.batch import plan_jobs
@@ -114,9 +114,9 @@ def name_images(
             entries[job.input] = read_entry(arrays(job))
     if good:
         note_request(out, NAMING, settings)
-        namer.save(out / NAMES)
-        summarize(namer, good, entries, out, naming, question, batch)
-        note_results(out, NAMING, results)
+        with noting_results(out, NAMING, results):
+            namer.save(out / NAMES)
+            summarize(namer, good, entries, out, naming, question, batch)
     return report.exit_status
 
 

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from latens.data.duplicates import digest_of_files
 from latens.data.files import STANDARD_STREAM, discard, sweep_stale, temporary_beside, write_atomic, write_error
 from latens.data.records import Records
 from latens.errors import OutputExists, UsageError
@@ -21,9 +20,8 @@ FILE_ENDINGS = frozenset(
     ".ppm .safetensors .tar .tif .tiff .tsv .txt .webm .webp .xlsx .zip".split()
 )
 MADE_WITH = "made-with.json"
-CONTENTS = "contents of {what}"  # key of the digests of finished results in this file
-GROWING = frozenset({".jsonl"})  # files that several requests write to
 DRAWN_ENDINGS = frozenset({".png", ".jpg", ".gif", ".webp"})  # of figures in reports
+GROWING = ".jsonl"  # ending of files that several requests write to
 
 
 def check_writable(folder: Path) -> None:
@@ -127,29 +125,22 @@ def check_request(
     if changed:
         message = f"this folder holds results of another request: {'; '.join(changed)}"
         raise OutputExists(message, where=str(folder), hint="choose another -o, or add --force to replace them")
-    for name, digest in (earlier_request(folder, CONTENTS.format(what=what)) or {}).items():
-        if (folder / name).is_file() and digest_of_files(folder / name) != digest:
+    records = Records()
+    for path in _documents(folder, results):
+        entry = records.entry(path)
+        if entry is not None and entry.state == "done" and not entry.is_unchanged(path):
             message = "this result has changed since latens wrote it"
-            raise OutputExists(message, where=str(folder / name), hint="choose another -o, or add --force to replace it")
+            raise OutputExists(message, where=str(path), hint="choose another -o, or add --force to replace it")
 
 
 def note_request(folder: Path, what: str, request: Mapping[str, Any]) -> None:
-    """Record the request behind the results named `what` in `folder`, for `check_request`, before they are written."""
-    noted = {**_requests(folder), what: dict(request)}
-    noted.pop(CONTENTS.format(what=what), None)
-    _write_requests(folder, noted)
+    """Record the request behind the results named `what` in `folder`, for `check_request`.
 
-
-def note_results(folder: Path, what: str, results: Sequence[str]) -> None:
-    """Record the contents of the finished results, so that the same request does not replace them if someone changes them."""
-    files = [path for path in _existing(folder, results) if path.is_file() and path.suffix not in GROWING]
-    contents = {path.name: digest_of_files(path) for path in files}
-    _write_requests(folder, {**_requests(folder), CONTENTS.format(what=what): contents})
-
-
-def _write_requests(folder: Path, noted: Mapping[str, Any]) -> None:
-    """A file that latens did not write is replaced (`check_request` refuses it without force), a link not written through."""
+    A file of that name that latens did not write is replaced (`check_request` refuses it without force), and a link is not
+    written through.
+    """
     place = folder / MADE_WITH
+    noted = {**_requests(folder), what: dict(request)}
     if place.is_symlink():
         place.unlink()
     write_atomic(place, (json.dumps(noted, indent=1, default=str) + "\n").encode())
@@ -164,19 +155,39 @@ def noting_request(folder: Path, what: str, request: Mapping[str, Any], *, resul
     earlier, existed = _requests(folder), folder.is_dir()
     note_request(folder, what, request)
     try:
-        yield
+        with noting_results(folder, what, results):
+            yield
         Records().draw(_figures(folder, results))
-        note_results(folder, what, results)
     except Exception:
         if not _existing(folder, results):
             with contextlib.suppress(OSError):
                 if earlier:
-                    _write_requests(folder, earlier)
+                    write_atomic(folder / MADE_WITH, (json.dumps(earlier, indent=1) + "\n").encode())
                 else:
                     (folder / MADE_WITH).unlink()
                 if not existed:
                     folder.rmdir()
         raise
+
+
+@contextmanager
+def noting_results(folder: Path, what: str, results: Sequence[str]) -> Iterator[None]:
+    """Record the contents of results that are written meanwhile, which `check_request` does not replace if they change."""
+    records, before = Records(), _documents(folder, results)
+    if before:  # a killed run may leave some old and some new ones
+        records.start(before, what, STANDARD_STREAM, None, {})
+    try:
+        yield
+    except Exception:
+        records.release(before)
+        raise
+    records.finish("done", _documents(folder, results), what, STANDARD_STREAM, None, {})
+
+
+def _documents(folder: Path, results: Sequence[str]) -> list[Path]:
+    """Files among the results that someone may edit: no figures, and none that several requests write to."""
+    endings = {*DRAWN_ENDINGS, GROWING}
+    return [path for path in _existing(folder, results) if path.suffix not in endings and path.is_file()]
 
 
 def _existing(folder: Path, results: Sequence[str]) -> list[Path]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from latens.data.csv_files import csv_bytes
 from latens.data.files import write_atomic
-from latens.data.folders import check_request, note_request, note_results
+from latens.data.folders import check_request, note_request, noting_results
 from latens.data.image_output import webp_bytes
 from latens.data.records import Records
 from latens.errors import InputError, LatensError, UnreadableInput, UsageError
@@ -84,16 +84,16 @@ def grade_folder(
     counted, doubled = _without_doubles(graded)
     general = [*doubled, *_unused(counted, table), *work.notes(paths)]
     found = lots_of(grader, counted, table, [shots[path] for path, _ in failures], limit)
-    write_atomic(out / PLANTS, _csv(COLUMNS, [plant for one in graded for plant in one.plants()]))
-    write_atomic(out / LOTS, _csv(list(found[0].record()) if found else ["lot"], [lot.record() for lot in found]))
     blocks = lot_blocks(found, limit)
     page = experiment_page(
         grader, blocks, _figures(photographs, work.overlays), [*general, *warnings], failures, len(photographs)
     )
-    page.save(out / REPORT)
+    with noting_results(out, WHAT, (PLANTS, LOTS, REPORT)):
+        write_atomic(out / PLANTS, _csv(COLUMNS, [plant for one in graded for plant in one.plants()]))
+        write_atomic(out / LOTS, _csv(list(found[0].record()) if found else ["lot"], [lot.record() for lot in found]))
+        page.save(out / REPORT)
     overlays = [work.overlays[path] for path in paths if work.overlays[path].is_file()]
     Records().draw(overlays)
-    note_results(out, WHAT, (PLANTS, LOTS, REPORT))
     files = [*overlays, out / PLANTS, out / LOTS, out / REPORT]
     return Experiment(
         tuple(graded), tuple(found), tuple(failures), tuple(warnings), tuple(general), tuple(files), tuple(blocks)
