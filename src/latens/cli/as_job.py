@@ -33,7 +33,6 @@ WHOLE_SET = ("clusters", "find")  # arguments whose result concerns all inputs
 APART = frozenset({"inputs", "out", "name", "force"})  # arguments that do not decide the results
 OPTIONS_APART = frozenset({"format", "debug", "device", "threads"})
 SOME_FAILED, PARTIAL = 3, 4
-PARTIAL_IF = ("missed", "damaged", "missing")  # results that are not empty in the record of a partial result
 TARGET = "latens.cli.as_job:run_verb"
 
 
@@ -182,10 +181,12 @@ def row_text(row: Mapping[str, Any]) -> str:
 
 def status_of(rows: Iterable[Row]) -> int:
     """The exit status of rows: 3 if some failed, 4 if some are partial."""
+    from latens.inference.finished import INCOMPLETE
+
     found = list(rows)
     if any(row.state == "failed" for row in found):
         return SOME_FAILED
-    return PARTIAL if any(row.result.get(name) for row in found for name in PARTIAL_IF) else 0
+    return PARTIAL if any(row.result.get(name) for row in found for name in ("missed", *INCOMPLETE)) else 0
 
 
 def identity(bound: BoundArguments) -> dict[str, Any]:
@@ -230,7 +231,7 @@ def run_verb(job: Job, inputs: Path, outputs: Path) -> Ran:
     if status not in (0, SOME_FAILED, PARTIAL):
         raise FATAL.get(status, RunFailed)(last_message(lines) or f"exit status {status}")
     rows = [row for row in map(json.loads, printed.getvalue().splitlines()) if "input" in row]
-    if job.verb in TOGETHER:  # which print rows of their results, and of failed inputs
+    if job.together:  # such verbs print rows of their results, and of failed inputs
         failed = {row["input"] for row in rows}
         names = (path.relative_to(inputs).as_posix() for path in inputs.rglob("*") if path.is_file())
         rows += [{"input": name} for name in names if name not in failed]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 NO_SETTINGS: Mapping[str, Any] = MappingProxyType({})
 MODEL = frozenset({"model"})  # a setting that does not matter where every file names its model
 SOURCES = frozenset({"depth", "depth_given", "roi", "region"})  # paths in settings of earlier versions; now sources
+INCOMPLETE = ("damaged", "damage", "missing")  # keys of a record that are not empty for a partial result
 REPLACE = "name another output with -o, or add --force to replace it"
 
 
@@ -233,7 +234,7 @@ class Results:
         for path in outputs:
             if path != job.output and before[path] is not None and _state(path) == before[path]:
                 path.unlink(missing_ok=True)
-        state = "damaged" if any(record.get(name) for name in ("damaged", "damage", "missing")) else "done"
+        state = "damaged" if any(record.get(name) for name in INCOMPLETE) else "done"
         missed = record.get("missed")
         self._records.finish(state, outputs, self.request.what, job.input, source, self._settings, missed=missed)
         return record
