@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hint
 
 from cyclopts import Parameter
 
-from latens.catalogue import ALIASES, MODELS, SYSTEMS, default_model, system_of
+from latens.catalogue import MODELS, SYSTEMS, default_model, system_of
 from latens.cli.common import ImageOptions
 from latens.data.media_types import image_media_type
 from latens.errors import UsageError, did_you_mean
@@ -71,8 +71,7 @@ def served_models(names: Iterable[str]) -> list[Served]:
                 f"models of {system} are not served", where=f"--models {name}", hint=f"known: {', '.join(VERBS_OF)}"
             )
         for model in MODELS_OF.get(name, (default_model(name) if name == system and name != "haze" else name,)):
-            known = model in MODELS or model in SYSTEMS or model in ALIASES
-            place = model if known else str(Path(model).absolute())
+            place = model if model in MODELS or model in SYSTEMS else str(Path(model).absolute())
             found.setdefault(model, Served(model, place, system, VERBS_OF[system]))
     if not found:
         raise UsageError("no model is named", where="--models", hint=f"known: {', '.join(VERBS_OF)}")

@@ -166,7 +166,8 @@ def parsed(tokens: Sequence[str]) -> tuple[Callable[..., Any], BoundArguments]:
 
 
 def _parsed(tokens: Sequence[str]) -> tuple[Callable[..., Any], BoundArguments]:
-    app, verb = build_app(asked_verb(tokens)), asked_verb(tokens)
+    verb = asked_verb(tokens)
+    app = build_app(verb)
     command, bound, _ = app.parse_args(tokens, print_error=False, exit_on_error=False)
     if any(map(has_fraction, tokens)):
         refuse_fractions(verb, tokens, _arguments(app, verb))

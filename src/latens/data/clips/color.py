@@ -18,7 +18,7 @@ PQ, HLG = 16, 18
 LIMITED, FULL = 1, 2
 HD_HEIGHT = 720  # untagged clips of at least this height are assumed to be BT.709, as players do
 TONE_MAP = "scale", "out_color_matrix=bt709:out_primaries=bt709:out_transfer=bt709:out_range=tv:intent=perceptual"
-THREADS = 1  # of a conversion, which takes about 1 ms: after a fork, waiting for a pool of threads never ends
+THREADS = 1  # of a conversion: after a fork, waiting for a pool of threads never ends
 _SWS = {BT709: "ITU709", 5: "ITU601", BT601: "ITU601", 7: "SMPTE240M", 4: "FCC"}
 
 
