@@ -74,6 +74,29 @@ def test_a_checkpoint_after_a_damaged_one_is_kept(tmp_path: Path) -> None:
     assert found.step == 2
 
 
+def test_a_checkpoint_of_the_same_step_replaces_the_earlier_one_when_it_is_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_checkpoint(tmp_path, checkpoint(1), keep=1)
+    again = checkpoint(1)._replace(state={"best": 0.5})
+    with monkeypatch.context() as patched:
+        patched.setattr("latens.training.checkpoint.hashlib.sha256", failing)
+        with pytest.raises(MemoryError):
+            save_checkpoint(tmp_path, again, keep=1)
+    found = load_latest(tmp_path)
+    assert found is not None
+    assert found.state == {"best": 1.5}
+    save_checkpoint(tmp_path, again, keep=1)
+    found = load_latest(tmp_path)
+    assert found is not None
+    assert found.state == {"best": 0.5}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "step-00000001"]
+
+
+def failing(blob: bytes) -> None:
+    raise MemoryError
+
+
 def test_nothing_to_load(tmp_path: Path) -> None:
     assert load_latest(tmp_path / "absent") is None
 

@@ -138,6 +138,26 @@ def test_a_signal_before_the_first_step_ends_after_it(photos: Path, tmp_path: Pa
     assert exported(tmp_path)
 
 
+def test_a_run_that_is_killed_in_the_validation_after_a_signal_keeps_its_steps(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(loop: Loop, log: Any) -> None:
+        raise SystemExit
+
+    step = Loop.train_step
+
+    def signalled(loop: Loop, batch: dict[str, torch.Tensor]) -> dict[str, Any]:
+        if loop.step == 1:
+            signal.raise_signal(signal.SIGTERM)
+        return step(loop, batch)
+
+    monkeypatch.setattr(Loop, "validate", killed)
+    monkeypatch.setattr(Loop, "train_step", signalled)
+    with pytest.raises(SystemExit):
+        start(photos, tmp_path)
+    assert step_of(tmp_path) == 2
+
+
 def test_two_signals_at_once_are_one_request() -> None:
     """`timeout` sends a process two; a later second one raises at once."""
     with stop_requests() as stop:

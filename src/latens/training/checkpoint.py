@@ -30,6 +30,7 @@ from latens.data.files import write_atomic
 from latens.errors import UsageError, counted
 
 LATEST = "latest"
+PARTIAL = ".writing-"  # start of the names of folders that are not complete, or replaced
 logger = logging.getLogger(__name__)
 
 
@@ -40,18 +41,27 @@ class Checkpoint(NamedTuple):
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
-    """Write a checkpoint, then update the pointer, then remove all but the newest `keep` complete ones."""
+    """Write a checkpoint, then update the pointer, then remove all but the newest `keep` complete ones.
+
+    An earlier one of this step is replaced when the new one is complete: it may be damaged, written before the run went back to
+    an older checkpoint, or written before a validation.
+    """
     target = folder / f"step-{checkpoint.step:08d}"
-    if target.exists():
-        shutil.rmtree(target)  # damaged, or written before the run went back to an older checkpoint
-    target.mkdir(parents=True)
+    written, replaced = folder / f"{PARTIAL}{target.name}", folder / f"{PARTIAL}replaced"
+    for leftover in folder.glob(f"{PARTIAL}*"):  # of a process that was killed
+        shutil.rmtree(leftover)
+    written.mkdir(parents=True)
     blobs = {f"{part}.safetensors": save(_contiguous(tensors)) for part, tensors in checkpoint.tensors.items()}
     blobs["state.json"] = json.dumps({"step": checkpoint.step, **checkpoint.state}).encode()
     for name, blob in blobs.items():
-        write_atomic(target / name, blob)
+        write_atomic(written / name, blob)
     manifest = {name: hashlib.sha256(blob).hexdigest() for name, blob in blobs.items()}
-    write_atomic(target / "MANIFEST.json", json.dumps(manifest, indent=1).encode())
+    write_atomic(written / "MANIFEST.json", json.dumps(manifest, indent=1).encode())
+    if target.exists():
+        target.rename(replaced)
+    written.rename(target)
     write_atomic(folder / LATEST, target.name.encode())
+    shutil.rmtree(replaced, ignore_errors=True)
     older = [path for path in _complete(folder) if path.name <= target.name]  # newer ones were rejected as damaged
     for old in older[:-keep] if keep else []:
         shutil.rmtree(old)

@@ -40,7 +40,7 @@ from latens.training.data import Feed, feed_of, generator
 from latens.training.log import RunLog
 from latens.training.objective import Objective, Step, Trainable
 from latens.training.optim import build_optimizers, rate_factor
-from latens.training.ranks import agree, average_gradients, mean_numbers, same_start
+from latens.training.ranks import agree, average_gradients, mean_numbers, same_start, wait_for_all
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,8 @@ class Loop:
         """Train to the last step or for `max_seconds`; return "finished" or "time". `workers` processes prepare the batches.
 
         Every stop validates and saves, also after a signal, which raises KeyboardInterrupt at the end of its step, after an
-        error of the data, and if no step is left. `stop` are the signals so far, of `stop_requests`.
+        error of the data, and if no step is left. `stop` are the signals so far, of `stop_requests`. Who sends one may kill
+        the process before the validation ends (torchrun: after 30 seconds), so a signal saves before it, too.
         """
         run = self.config.run
         same_start(self.accelerator, self.plain, self.step, self.folder)
@@ -98,11 +99,14 @@ class Loop:
                 ends = last or closed or stopped
                 if last or self.step % run.log_every == 0:
                     log.training(self.step, mean_numbers(self.accelerator, numbers))
+                if stopped and not last:
+                    self.save()
                 if ends or self.step % run.validate_every == 0:
                     self.validate_or_save(log)
                 if ends or self.step % run.checkpoint_every == 0:
                     self.save()
                 if stopped and not last:
+                    wait_for_all(self.accelerator)  # torchrun kills the others when the first process ends with an error
                     raise KeyboardInterrupt
                 if closed and not last:
                     return "time"
