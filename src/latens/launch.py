@@ -17,6 +17,7 @@ from latens.errors import UsageError
 
 if TYPE_CHECKING:
     from latens.contract import Loaded
+    from latens.data.source import Source
     from latens.experiments.report import Report
     from latens.progress import OnProgress
     from latens.training.run import RunResult
@@ -267,13 +268,10 @@ def evaluate(
     announce(loaded)
     request = {"system": system, "model": loaded.model_id, "data": places_of(data), "options": to_dict(options)}
     sources = parse_sources(data)
-    seen = (
-        model is not None
-        and _is_training_data(model, data)
-        and not all(opened.evaluation.holds_out(loaded, s) for s in sources)
-    )
+    seen = [] if model is None else [s for s in _of_training(model, sources) if not opened.evaluation.holds_out(loaded, s)]
     if seen:
-        logger.warning("%s: keep some out of the training to measure what it has learned", SEEN)
+        places = ", ".join(source.place for source in seen)
+        logger.warning("%s: keep some out of the training to measure what it has learned: %s", SEEN, places)
 
     def measured() -> Report:
         with plain_torch(), kept_randomness(loaded.device), collecting_left_out() as lines:
@@ -290,14 +288,21 @@ def evaluate(
     return report
 
 
-def _is_training_data(model: str | Path, data: Sequence[str | Path]) -> bool:
-    """True if a model in a run folder was trained on all of these data."""
+def _of_training(model: str | Path, sources: Sequence[Source]) -> list[Source]:
+    """The sources that a model in a run folder was trained on, also a folder in one of plain images."""
     try:
         environment = json.loads((Path(os.path.realpath(model)).parent / "environment.json").read_text())
         trained_on = places_of([located_source(str(word), environment.get("folder")) for word in environment["data"]])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False
-    return bool(data) and set(places_of(data)) <= set(trained_on)
+        return []
+    folders = {place for kind, place in trained_on if not kind}
+
+    def trained(source: Source) -> bool:
+        place = os.path.realpath(source.place)
+        within = not source.kind and not folders.isdisjoint(map(str, Path(place).parents))
+        return within or (source.kind, place) in trained_on
+
+    return [source for source in sources if trained(source)]
 
 
 def announce(loaded: Loaded) -> None:

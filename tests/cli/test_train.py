@@ -105,7 +105,10 @@ def test_train_stop_resume_and_use(album: Path, capsys: Capture) -> None:
     new = album.parent / "new"
     new.mkdir()
     shutil.copy(photos / "0.png", new)
-    for data, seen in ((photos, True), (new, False)):  # a report on training images looked like one on held-out images
+    part = photos / "part"
+    shutil.copytree(new, part)
+    # A report on training images looked like one on held-out images.
+    for data, seen in ((photos, True), (new, False), ([new, photos], True), (part, True)):
         report = latens.evaluate("image_codec", model=run / "best", data=data, settings={"qualities": "[1, 2]"})
         assert report.about.endswith(f"; {SEEN}") is seen
 
