@@ -96,6 +96,30 @@ def test_lists_tables_and_python(photos: Path, tmp_path: Path) -> None:
     assert rows["day1/a.png"]["outputs"] == ["day1/a.density.json"]
 
 
+def test_tables_of_all_inputs_are_verified_and_made_again(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (photos / "damaged.png").unlink()
+    words = ["density", "photos", "--draws", "1", "-o", "job", "--engine", "local", "--workers", "1", "--shard", "2"]
+    table = tmp_path / "job" / "scores.csv"
+    assert main(words) == 0
+    scores = table.read_text()
+    table.unlink()
+    assert main(["jobs", "job", "--verify"]) == 3
+    assert "scores.csv: missing\n" in capsys.readouterr().out
+    assert main(["jobs", "job", "--verify", "--retry-failed"]) == 0
+    assert table.read_text() == scores
+    assert main(["jobs", "job", "--verify"]) == 0
+    table.write_text(scores + "my,row\n")
+    capsys.readouterr()
+    assert main(words) == 0
+    assert "scores.csv: this table was changed and is kept" in capsys.readouterr().err
+    assert main(["jobs", "job", "--verify"]) == 3
+    assert "scores.csv: changed\n" in capsys.readouterr().out
+    assert table.read_text() == scores + "my,row\n"
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from cyclopts import Parameter
@@ -57,11 +57,11 @@ def jobs(
         raise UnreadableInput("no job has its results here", where=store.place, hint="--engine begins one")
     found = list(journals(store))
     latest = {row.id: row for journal in found for row in journal.rows}
-    checked = _verified(store, list(latest.values()), reporter) if verify else Checked()
+    checked = _verified(store, job, list(latest.values()), reporter) if verify else Checked()
     if retry_failed:
-        return max(_retried(store, job, checked.missing, engine, reporter), SOME_FAILED if checked.changed else 0)
+        return max(_retried(store, job, checked, engine, reporter), SOME_FAILED if checked.changed else 0)
     if verify:
-        return SOME_FAILED if checked.missing or checked.changed else 0
+        return SOME_FAILED if any(checked) else 0
     errors = Counter(row.error for row in latest.values() if row.state == "failed")
     done, failed = len(latest) - errors.total(), errors.total()
     first, last = (min((one.started for one in found), default=0), max((one.finished for one in found), default=0))
@@ -106,47 +106,54 @@ def duration(seconds: float) -> str:
 
 
 class Checked(NamedTuple):
-    """Inputs with results that are missing, and with results that are not as they were written."""
+    """Inputs with results that are missing, and results that are not as they were written."""
 
     missing: frozenset[str] = frozenset()
     changed: frozenset[str] = frozenset()
+    missing_tables: frozenset[str] = frozenset()  # of all inputs together
 
 
-def _verified(store: Store, rows: Sequence[Row], reporter: Reporter) -> Checked:
-    """Compare all results with their checksums."""
-    bad: dict[str, set[str]] = {"missing": set(), "changed": set()}
-    wrong = total = 0
-    for row in rows:
-        for output in row.outputs:
-            total += 1
-            digest = store.digest(output.name)
-            if digest != output.sha256:
-                wrong += 1
-                state = "missing" if digest is None else "changed"
-                bad[state].add(row.id)
-                reporter.result({"id": row.id, "output": output.name, "state": state}, f"{output.name}: {state}")
+def _verified(store: Store, job: Job, rows: Sequence[Row], reporter: Reporter) -> Checked:
+    """Compare all results with their checksums, and the tables of all inputs with those of the shards."""
+    from latens.jobs.driver import joined_tables
+    from latens.jobs.store import digest_of
+
+    results = [(row.id, output.name, output.sha256) for row in rows for output in row.outputs]
+    tables = [("", name, digest_of(whole)) for name, whole in joined_tables(store, job)]
+    bad: dict[str, set[tuple[str, str]]] = {"missing": set(), "changed": set()}
+    for id, name, written in (*results, *tables):
+        digest = store.digest(name)
+        if digest != written:
+            state = "missing" if digest is None else "changed"
+            bad[state].add((id, name))
+            reporter.result({"id": id, "output": name, "state": state}, f"{name}: {state}")
+    total, wrong = len(results) + len(tables), len(bad["missing"]) + len(bad["changed"])
     reporter.result(
         {"verified": total - wrong, "bad": wrong}, f"{counted(total, 'result')}: {total - wrong:,} as written, {wrong:,} not"
     )
-    return Checked(frozenset(bad["missing"]), frozenset(bad["changed"]))
+    return Checked(
+        missing=frozenset(id for id, _ in bad["missing"] if id),
+        changed=frozenset(name for _, name in bad["changed"]),
+        missing_tables=frozenset(name for id, name in bad["missing"] if not id),
+    )
 
 
-def _retried(store: Store, job: Job, missing: Collection[str], engine: EngineOptions, reporter: Reporter) -> int:
-    """Work again on the inputs that failed, and on those whose results are missing; returns the exit status."""
+def _retried(store: Store, job: Job, checked: Checked, engine: EngineOptions, reporter: Reporter) -> int:
+    """Work again on the inputs that failed, and make what is missing; returns the exit status."""
     from latens.jobs import driver
     from latens.jobs.job import finished_shards, retry, tasks
 
-    failed = 0
+    failed, missing = 0, checked.missing
     while True:  # an unfinished retry comes first, and its list is what it is
         generation, inputs = retry(store, job, missing)
         todo = list(tasks(job, TARGET, store.place, inputs, finished_shards(store, generation), generation))
         for row in worked(todo, store, engine):
             failed += row["state"] == "failed"
             reporter.result(row, row_text(row))
-        missing = set(missing) - {entry.id for entry in inputs}
+        missing = missing - {entry.id for entry in inputs}
         if not missing or not inputs:
             break
-    if not inputs:
+    if not inputs and not checked.missing_tables:
         logger.info("%s: no input failed; with --verify, missing results are made again", store.place)
         return 0
     driver.merge_tables(store, job)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import logging
 import tempfile
 from collections import Counter, deque
@@ -14,12 +15,13 @@ from latens.data.csv_files import csv_bytes
 from latens.data.inputs import natural_key
 from latens.errors import DeviceError, InputError, LatensError, ModelError, StorageFull, UsageError
 from latens.jobs.engines import Answer, Engine
-from latens.jobs.job import Job, Task, finished_shards
+from latens.jobs.job import STATE, Job, Task, finished_shards
 from latens.jobs.shard import JOINT, Done
-from latens.jobs.store import Store
+from latens.jobs.store import Store, digest_of
 
 logger = logging.getLogger(__name__)
 
+TABLES = f"{STATE}/tables.json"  # SHA-256 of every joined table, by its name
 ALONE_AFTER = 2  # deaths of workers after which the inputs of a shard are worked on in processes of their own
 GIVEN_UP_AFTER = 5
 FATAL: Mapping[int, type[LatensError]] = MappingProxyType(
@@ -58,22 +60,47 @@ def _done(answer: Answer) -> Done:
 
 
 def merge_tables(store: Store, job: Job) -> list[str]:
-    """Join the CSV files of finished shards to one of the same name in the output folder; returns the names.
+    """Write the joined tables of a job into its output folder; returns their names. A table that was changed is kept."""
+    names, written = [], _written_tables(store)
+    for name, whole in joined_tables(store, job):
+        names.append(name)
+        now, found = digest_of(whole), store.digest(name)
+        if found not in (None, now, written.get(name, found)):
+            logger.warning("%s/%s: this table was changed and is kept; remove it, and the command writes it", store.place, name)
+            continue
+        if found != now:
+            store.replace(name, whole)
+        written[name] = now
+    if names:
+        with tempfile.TemporaryDirectory() as folder:
+            record = Path(folder) / "tables.json"
+            record.write_text(json.dumps(written))
+            store.replace(TABLES, record)
+    return names
+
+
+def _written_tables(store: Store) -> dict[str, str]:
+    """The hashes of the tables as they were written; none if they are not on record, or no longer."""
+    try:
+        return dict(json.loads(store.read(TABLES) or b"{}"))
+    except (ValueError, TypeError):
+        return {}
+
+
+def joined_tables(store: Store, job: Job) -> Iterator[tuple[str, Path]]:
+    """Join the CSV files of all shards to one of the same name: names, and temporary files; nothing before the last shard.
 
     Tables of retries come last; those of a job whose inputs are together replace the earlier ones.
     """
     names = sorted((name for name in store.names(JOINT) if name.endswith(".csv")), key=natural_key)
-    found = sorted({name.split("/", 2)[2] for name in names})
     if len(finished_shards(store)) < job.shards:
-        return []
-    for name in found:
+        return
+    for name in sorted({name.split("/", 2)[2] for name in names}):
         parts = [part for part in names if part.split("/", 2)[2] == name]
-        parts = parts[-1:] if job.together else parts
         with tempfile.TemporaryDirectory() as folder:
             whole = Path(folder) / "table.csv"
-            _joined(store, parts, whole)
-            store.replace(name, whole)
-    return found
+            _joined(store, parts[-1:] if job.together else parts, whole)
+            yield name, whole
 
 
 def _joined(store: Store, parts: Sequence[str], whole: Path) -> None:

@@ -5,6 +5,7 @@ inputs-SHA256.jsonl           the list: a line [id, place] for each input, sorte
 shards/000000.jsonl           the journal of a finished shard
 retry-1/inputs.jsonl          a list of inputs that had failed
 retry-1/000000.jsonl          journals of these; the last row of an input counts
+tables.json                   hashes of the tables of all inputs, as they were written
 """
 
 from __future__ import annotations
