@@ -41,7 +41,7 @@ def test_packer() -> None:
 
 def test_results() -> None:
     from latens.systems.amodal.predict import Segmentation
-    from latens.systems.image_codec.predict import Encoded
+    from latens.systems.image_codec.results import Encoded
     from latens.systems.parts.predict import PartCode
 
     masks = np.zeros((3, 300, 400), bool)

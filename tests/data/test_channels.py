@@ -14,7 +14,8 @@ from latens.cli.main import VERBS, main
 from latens.data.channels import chosen_channel, current_channel, index_of, pick
 from latens.data.images import read_image
 from latens.data.planes import read_planes
-from latens.data.stacks import count_frames, read_frame, read_frames, stretch
+from latens.data.stacks import count_frames, read_frame, read_frames
+from latens.data.stretch import stretch
 from latens.errors import InputError, UnreadableInput, UsageError
 
 Capture = pytest.CaptureFixture[str]

@@ -16,7 +16,8 @@ from PIL import Image
 
 from latens.data.images import LoadedImage, read_image
 from latens.data.stack_writer import StackWriter
-from latens.data.stacks import count_frames, memory_frame, read_frame, read_frames, stretch
+from latens.data.stacks import count_frames, memory_frame, read_frame, read_frames
+from latens.data.stretch import stretch
 from latens.errors import InputError, LatensError, LimitExceeded, UnreadableInput
 
 

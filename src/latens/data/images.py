@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
-import logging
 import os
 import stat
 import struct
@@ -21,27 +20,16 @@ import numpy as np
 from PIL import Image
 
 from latens.codes.stream import other_kind
-from latens.data.channels import current_channel, pick
-from latens.data.color import cmyk_to_srgb, color_source, to_srgb
+from latens.data.channels import current_channel
 from latens.data.files import STANDARD_STREAM, read_bytes, reading
 from latens.data.heic import is_heic, open_heic
-from latens.data.image_arrays import (
-    LoadedImage,
-    Pixels,
-    check_size,
-    finished,
-    from_array,
-    from_tensor,
-    from_values,
-    is_tensor,
-    to_8_bits,
-)
+from latens.data.image_arrays import LoadedImage, Pixels, check_size, from_array, from_tensor, from_values, is_tensor
 from latens.data.limits import ImageLimits, current_limits, hint, too_many_pixels
-from latens.data.metadata import read_metadata
 from latens.data.notes import readable
 from latens.data.other_formats import reader_hint
+from latens.data.pil_images import from_pil, note_on_frames
 from latens.data.planes import channel_frames
-from latens.data.tiff import RGB, TIFF_START, PageKind, first_values, full_pages, kind_of, prepare_planes, refuse_raw
+from latens.data.tiff import TIFF_START, first_values, full_pages, refuse_raw
 from latens.errors import InputError, LatensError, LimitExceeded, UnreadableInput
 
 if TYPE_CHECKING:
@@ -60,8 +48,6 @@ __all__ = [
     "read_each_frame",
     "read_image",
 ]
-
-logger = logging.getLogger(__name__)
 
 ImageLike: TypeAlias = Union[str, Path, bytes, bytearray, memoryview, Image.Image, np.ndarray, "torch.Tensor"]
 
@@ -87,7 +73,6 @@ IMAGE_ENDINGS = frozenset(
 )
 AVIF_BRANDS = frozenset({b"avif", b"avis"})
 MATROSKA = b"\x1aE\xdf\xa3"  # first bytes of .mkv and .webm
-ORIENTATION_TAG = 0x0112
 
 
 def read_image(source: ImageLike, *, limits: ImageLimits | None = None) -> LoadedImage:
@@ -109,7 +94,7 @@ def read_image(source: ImageLike, *, limits: ImageLimits | None = None) -> Loade
         return _from_stream(io.BytesIO(source), None, limits)
     if isinstance(source, Image.Image):
         with decoding(None):  # it may not be loaded yet
-            return _from_pil(source, None, limits)
+            return from_pil(source, None, limits)
     if isinstance(source, np.ndarray):
         return from_array(source, limits)
     if is_tensor(source):
@@ -162,12 +147,18 @@ def _from_stream(stream: BinaryIO, where: str | None, limits: ImageLimits) -> Lo
             if image.format == "TIFF":
                 refuse_raw(image)
                 image.seek(full_pages(image)[0])
-            return _from_pil(image, where, limits)
+            return from_pil(image, where, limits)
 
 
 def read_each(paths: Iterable[Path]) -> Iterator[tuple[Path, Pixels]]:
     """Path and pixels of every readable image; a warning reports each unreadable one."""
     yield from readable(paths, lambda path: (path, read_image(path).pixels))
+
+
+def frames_note(path: Path) -> str | None:
+    """Note on the frame that `read_image` reads of a file with several; None for other files. Raises UnreadableInput."""
+    with reading(path), open(path, "rb") as stream, decoding(str(path)), _identify(stream, str(path)) as image:
+        return note_on_frames(image)
 
 
 def read_each_frame(frames: Iterable[ImageLike]) -> Iterator[LoadedImage]:
@@ -244,125 +235,3 @@ def _identify(stream: BinaryIO, where: str | None) -> Image.Image:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
-
-
-# ------------------------------------------------------------------------------------------------------- PIL images
-
-
-def _from_pil(image: Image.Image, where: str | None, limits: ImageLimits) -> LoadedImage:
-    check_size(*image.size, where, limits)
-    notes: list[str] = []
-    tiff = kind_of(image)
-    if tiff is not None:
-        tiff.check(image.tell())
-        prepare_planes(image)
-    raw = _raw_modes(image)
-    turned = _orientation(image, []) if image.format == "TIFF" else 1  # Pillow rotates a TIFF when it is loaded
-    frames = _frames_note(image)
-    colors = color_source(image, notes)
-    image.load()
-    if frames is not None:
-        notes.append(frames)
-        logger.warning("%s: %s", where or "image", frames)
-    if not _DEEP.isdisjoint(raw):
-        notes.append("16-bit reduced to 8-bit")
-    orientation = _orientation(image, notes)
-    image = cmyk_to_srgb(image, notes)
-    if image.mode.startswith("I") or image.mode == "F":
-        pixels, alpha, gray = _wide_values(image, tiff, where, notes), None, True
-    else:
-        pixels, alpha, gray = _to_arrays(image, where, notes)
-    if colors is not None:
-        pixels = to_srgb(pixels[..., 0] if gray and pixels.ndim == 3 else pixels, colors, notes)
-    if tiff is not None and tiff.photometric == RGB and tiff.channels == 4 and 0 in tiff.extra:
-        notes.append("fourth channel (neither color nor alpha) left out")
-    if max(turned, orientation) > 1:
-        notes.append(f"EXIF orientation {max(turned, orientation)} applied")
-    pixels, alpha = _turn(pixels, orientation), None if alpha is None else _turn(alpha, orientation)
-    if (channel := current_channel()) is not None:
-        pixels, alpha, gray = pick(pixels[..., :1] if gray and pixels.ndim == 3 else pixels, channel), None, True
-        notes.append(f"channel {channel} taken")
-    metadata = read_metadata(image, notes)
-    return finished(pixels, alpha, gray or "LA;16B" in raw, notes)._replace(metadata=metadata)  # Pillow reads LA;16B as RGBA
-
-
-def _frames_note(image: Image.Image) -> str | None:
-    """Note on the frame of an animation or page of a TIFF that is read; None for a single one. Seeks: call before loading."""
-    place = image.tell()
-    try:
-        count = getattr(image, "n_frames", 1)
-        if count > 1 and image.format == "TIFF":
-            pages = full_pages(image)
-            image.seek(place)
-            place, count = pages.index(place) if place in pages else place, len(pages)
-    except Exception:  # a later frame is damaged; the pixels of this one may be intact
-        image.seek(place)
-        return f"frame {place + 1} of several taken"
-    return f"frame {place + 1} of {count} taken" if count > 1 else None
-
-
-def frames_note(path: Path) -> str | None:
-    """Note on the frame that `read_image` reads of a file with several; None for other files. Raises UnreadableInput."""
-    with reading(path), open(path, "rb") as stream, decoding(str(path)), _identify(stream, str(path)) as image:
-        return _frames_note(image)
-
-
-_DEEP = frozenset(f"{mode};16{order}" for mode in ("RGB", "RGBA", "RGBX", "LA", "CMYK") for order in "BLN") | {"65535"}
-
-
-def _raw_modes(image: Image.Image) -> frozenset[str]:
-    """Pillow's raw modes of the stored pixels, and the maximum value of PPM; they show whether values have more than 8 bits."""
-    tiles = getattr(image, "tile", None) or [(None, None, None, ())]
-    arguments = tiles[0][3] if isinstance(tiles[0][3], tuple) else (tiles[0][3],)
-    return frozenset(str(argument) for argument in arguments)
-
-
-def _orientation(image: Image.Image, notes: list[str]) -> int:
-    try:
-        orientation = image.getexif().get(ORIENTATION_TAG, 1)
-    except Exception:  # the EXIF parser raises many types; the pixels are still valid
-        notes.append("damaged EXIF data ignored")
-        return 1
-    return orientation if orientation in range(1, 9) else 1
-
-
-def _turn(array: Pixels, orientation: int) -> Pixels:
-    """The array rotated and mirrored according to an EXIF orientation, 1 (as stored) to 8."""
-    if orientation >= 5:
-        array = array.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        array = array[::-1]
-    if orientation in (2, 3, 6, 7):
-        array = array[:, ::-1]
-    return array
-
-
-def _to_arrays(image: Image.Image, where: str | None, notes: list[str]) -> tuple[Pixels, Pixels | None, bool]:
-    """Pixels (H, W, 3) or (H, W), alpha, and whether the source was gray."""
-    mode = image.mode
-    if mode == "1":
-        notes.append("1-bit expanded to 8-bit")
-    elif mode in ("P", "PA"):
-        notes.append("palette expanded")
-    elif mode not in ("L", "LA", "La", "RGB", "RGBA", "RGBa", "RGBX"):
-        notes.append(f"{mode} converted to RGB without color management")
-    gray = mode in ("1", "L", "LA", "La")
-    try:
-        if mode not in _TRANSPARENT or not image.has_transparency_data:
-            target = "L" if gray else "RGB"
-            return np.asarray(image if mode == target else image.convert(target)), None, gray
-        values = np.asarray((image.convert("LA") if mode == "La" else image).convert("RGBA"))
-    except ValueError as error:
-        raise UnreadableInput(f"{mode} colors cannot be converted to RGB", where=where) from error
-    return values[..., :3], values[..., 3], gray  # gray has three equal channels
-
-
-_TRANSPARENT = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa"})
-
-
-def _wide_values(image: Image.Image, tiff: PageKind | None, where: str | None, notes: list[str]) -> Pixels:
-    """8-bit values (H, W) of gray with more than 8 bits."""
-    if "transparency" in image.info:
-        notes.append("transparent color ignored")
-    values = np.asarray(image)
-    return to_8_bits(values if tiff is None else tiff.black_is_zero(values), where, notes)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
-import struct
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +23,7 @@ from latens.data.hidden import fill_hidden, visible
 from latens.data.image_output import mean_of_channels, to_pil
 from latens.data.images import ImageLike, LoadedImage, Pixels, read_image
 from latens.data.limits import current_limits
-from latens.data.metadata import Metadata, unpack_metadata
+from latens.data.metadata import Metadata
 from latens.errors import Corrupt, ModelError, ModelMismatch, StreamError, UsageError
 from latens.hub import fitting, load_network, locate
 from latens.inference.device import choose_device, in_plain_torch, plain_torch
@@ -45,43 +43,13 @@ from latens.systems.image_codec.format import (
 )
 from latens.systems.image_codec.networks import build_network
 from latens.systems.image_codec.refinement import BudgetTooShort, refine_image
+from latens.systems.image_codec.results import Encoded, Estimate
+from latens.systems.image_codec.side_data import metadata_of, read_alpha
 from latens.systems.image_codec.stages import Stages
 
-__all__ = ["Encoded", "Estimate", "ImageCodec", "StreamInfo", "Symbols", "inspect_stream", "load"]
+__all__ = ["ImageCodec", "StreamInfo", "Symbols", "inspect_stream", "load"]
 
 DEFAULT_QUALITY = 4.0
-PNG_SIZE = 16  # offset of width and height in a PNG file
-
-
-class Encoded(NamedTuple):
-    """A compressed file with its size, quality and rate."""
-
-    data: bytes
-    width: int  # pixels
-    height: int
-    quality: float
-    bits: int  # of the whole file
-    notes: tuple[str, ...]  # from reading the image, such as a conversion from 16 bits, and on a target that was missed
-    psnr: float | None = None  # in dB, measured for a target in bits per pixel, dB or bytes, and with `refine`
-    missed: bool = False  # the target was not reached
-    refine_steps: int | None = None  # steps of `refine`; 0 if its time was too short for one
-    refine_seconds: float | None = None  # what they took, with analysis, search and measurements
-
-    @property
-    def bpp(self) -> float:
-        return self.bits / (self.width * self.height)
-
-    def __repr__(self) -> str:
-        return f"Encoded({len(self.data):,} bytes, {self.width} x {self.height}, quality {self.quality:g}, {self.bpp:.3f} bpp)"
-
-
-class Estimate(NamedTuple):
-    """Rate in bits estimated from the probabilities of the model, and PSNR in dB of the decoded 8-bit image."""
-
-    bits_y: float
-    bits_z: float
-    bpp: float
-    psnr: float
 
 
 @in_plain_torch
@@ -227,11 +195,11 @@ class ImageCodec(Stages):
             pixels[:] = pixels[..., :1]
         alpha = None
         if header.alpha:
-            alpha = _read_alpha(coded.alpha, (header.height, header.width), partial=partial)
+            alpha = read_alpha(coded.alpha, (header.height, header.width), partial=partial)
             lost += [] if coded.alpha is not None else ["alpha channel"]
         image = to_pil(pixels, alpha, header.gray)
         for name, packed in (("exif", coded.exif), ("xmp", coded.xmp)):
-            metadata = _read_metadata(packed, name.upper(), partial=partial)
+            metadata = metadata_of(packed, name.upper(), partial=partial)
             if metadata is None:
                 lost.append(name.upper())
             elif metadata:
@@ -339,32 +307,3 @@ def psnr_of(decoded: Pixels, image: LoadedImage) -> float:
 
 def _loaded(image: ImageLike | LoadedImage) -> LoadedImage:
     return fill_hidden(image if isinstance(image, LoadedImage) else read_image(image))
-
-
-def _read_alpha(data: bytes | None, size: tuple[int, int], *, partial: bool) -> np.ndarray:
-    opaque = np.full(size, 255, dtype=np.uint8)
-    if data is None:
-        return opaque
-    try:
-        found = struct.unpack_from(">II", data, PNG_SIZE)[::-1]
-        if found != size:  # before Pillow takes memory for it
-            current_limits().check(found[1], found[0], "the alpha channel")
-            raise Corrupt("the alpha channel has another size than the image", section="alpha channel")
-        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-            if (image.height, image.width) != size or image.mode != "L":
-                raise Corrupt("the alpha channel has another type than the image needs", section="alpha channel")
-            return np.asarray(image)
-    except (OSError, SyntaxError, ValueError, struct.error) as error:
-        if partial:
-            return opaque
-        raise Corrupt(f"the alpha channel is damaged ({error})", section="alpha channel") from None
-
-
-def _read_metadata(packed: bytes | None, name: str, *, partial: bool) -> bytes | None:
-    """The data of a section; None if it is damaged, with `partial`."""
-    try:
-        return unpack_metadata(packed) if packed else packed
-    except ValueError as error:
-        if partial:
-            return None
-        raise Corrupt(f"the {name} data is damaged ({error})", section=name) from None
