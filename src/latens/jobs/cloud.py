@@ -73,7 +73,7 @@ class CloudStore:
             return self.digest(name) == digest_of(source)
         return True
 
-    def replace(self, name: str, source: Path) -> None:
+    def replace(self, name: str, source: bytes | Path) -> None:
         with self._translated(name, needed=True):
             self._obstore.put(self._store, name, source)
 

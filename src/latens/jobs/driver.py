@@ -61,21 +61,19 @@ def _done(answer: Answer) -> Done:
 
 def merge_tables(store: Store, job: Job) -> list[str]:
     """Write the joined tables of a job into its output folder; returns their names. A table that was changed is kept."""
-    names, written = [], _written_tables(store)
+    names, before = [], _written_tables(store)
+    written = dict(before)
     for name, whole in joined_tables(store, job):
         names.append(name)
         now, found = digest_of(whole), store.digest(name)
-        if found not in (None, now, written.get(name, found)):
+        if found not in (None, now, before.get(name, found)):
             logger.warning("%s/%s: this table was changed and is kept; remove it, and the command writes it", store.place, name)
             continue
         if found != now:
             store.replace(name, whole)
         written[name] = now
-    if names:
-        with tempfile.TemporaryDirectory() as folder:
-            record = Path(folder) / "tables.json"
-            record.write_text(json.dumps(written))
-            store.replace(TABLES, record)
+    if written != before:
+        store.replace(TABLES, json.dumps(written).encode())
     return names
 
 

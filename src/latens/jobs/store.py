@@ -6,6 +6,7 @@ Files are created, never replaced: two workers may write the same result, and th
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import re
 import shutil
@@ -50,7 +51,7 @@ class Store(Protocol):
     def create(self, name: str, source: bytes | Path) -> bool:
         """Create a file, whole or not at all; False if it exists. Raises StorageFull or UsageError."""
 
-    def replace(self, name: str, source: Path) -> None:
+    def replace(self, name: str, source: bytes | Path) -> None:
         """Create or replace a file, whole or not at all. Raises StorageFull or UsageError."""
 
     def sweep(self) -> None:
@@ -100,8 +101,9 @@ class FolderStore:
             raise write_error(target, error) from error
         return False
 
-    def replace(self, name: str, source: Path) -> None:
-        with writing(self.folder / name) as stream, open(source, "rb") as origin:
+    def replace(self, name: str, source: bytes | Path) -> None:
+        opened = io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")
+        with writing(self.folder / name) as stream, opened as origin:
             shutil.copyfileobj(origin, stream, READ_CHUNK)
 
     def sweep(self) -> None:

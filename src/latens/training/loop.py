@@ -40,7 +40,7 @@ from latens.training.data import Feed, feed_of, generator
 from latens.training.log import RunLog
 from latens.training.objective import Objective, Step, Trainable
 from latens.training.optim import build_optimizers, rate_factor
-from latens.training.ranks import agree, average_gradients, mean_numbers, same_start, wait_for_all
+from latens.training.ranks import agree, average_gradients, mean_numbers, same_start
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ class Loop:
                 if ends or self.step % run.checkpoint_every == 0:
                     self.save()
                 if stopped and not last:
-                    wait_for_all(self.accelerator)  # torchrun kills the others when the first process ends with an error
+                    self.accelerator.wait_for_everyone()  # torchrun stops the first, which may validate, when another has ended
                     raise KeyboardInterrupt
                 if closed and not last:
                     return "time"

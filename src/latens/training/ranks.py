@@ -70,11 +70,6 @@ def agree(accelerator: Accelerator, *flags: bool) -> list[bool]:
     return [bool(total) for total in sums.tolist()]
 
 
-def wait_for_all(accelerator: Accelerator) -> None:
-    """Return when every rank is here: the first may still validate and save."""
-    agree(accelerator, True)
-
-
 def mean_numbers(accelerator: Accelerator, numbers: Mapping[str, Any]) -> dict[str, float]:
     """The numbers to log as floats, each averaged over the ranks that have it."""
     own = {name: float(value) for name, value in numbers.items()}
