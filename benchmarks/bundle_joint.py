@@ -21,7 +21,7 @@ from latens.int8 import changed, changes, from_int8, to_int8
 from latens.settings import to_dict
 from latens.systems.image_codec.config import ContextHyperpriorConfig, CropConfig
 from latens.systems.image_codec.context_export import frozen_context
-from latens.systems.image_codec.context_hyperprior import AS_INTEGERS, ContextHyperprior
+from latens.systems.image_codec.context_hyperprior import ContextHyperprior
 from latens.systems.image_codec.dataset import CropData
 
 
@@ -37,7 +37,7 @@ def main() -> None:
     _, network = load_network(arguments.model, "image_codec", ContextHyperpriorConfig, ContextHyperprior)
     base = load_model(folder_of(arguments.base))
     trained = {name: value.half() for name, value in network.state_dict().items()}
-    own = {name: value for name, value in trained.items() if not name.startswith(AS_INTEGERS)}
+    own = {name: value for name, value in trained.items() if not name.startswith(ContextHyperprior.as_integers)}
     stored = to_int8(changes(own, base.weights))
     network.load_state_dict(trained | changed(from_int8(stored), base.weights))
     data = CropData(parse_sources(arguments.data), replace(CropConfig(), crop=256, batch=4), seed=1)
@@ -47,7 +47,7 @@ def main() -> None:
         "system": "image_codec",
         "model": to_dict(network.config),
         "coding": coding.spec(),
-        BASE: {"name": arguments.base, "sha256": base.sha256, WITHOUT: list(AS_INTEGERS)},
+        BASE: {"name": arguments.base, "sha256": base.sha256, WITHOUT: list(ContextHyperprior.as_integers)},
     }
     save_model(arguments.out, described, stored, coding.tensors())
     print(load_model(arguments.out).sha256)

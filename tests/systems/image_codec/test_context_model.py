@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,18 +18,20 @@ from latens.data.images import read_image
 from latens.data.samples import photographs
 from latens.data.source import Source
 from latens.data.tensors import to_tensor
-from latens.errors import ModelError, UnreadableInput, UsageError
-from latens.hub import load_model
+from latens.errors import ModelError, ModelMismatch, UnreadableInput, UsageError
+from latens.hub import load_model, save_model
 from latens.nn.reach import halo
-from latens.settings import override
+from latens.settings import override, to_dict
 from latens.systems.image_codec.config import ROUNDING_WEIGHT, ContextConfig, CropConfig
-from latens.systems.image_codec.context_hyperprior import AS_INTEGERS, FITTED, ContextHyperprior
-from latens.systems.image_codec.context_model import ContextCodec
+from latens.systems.image_codec.context_export import export_context
+from latens.systems.image_codec.context_hyperprior import FITTED, ContextHyperprior
+from latens.systems.image_codec.context_model import ENCODER, ContextCodec, encodes
 from latens.systems.image_codec.dataset import CropData
 from latens.systems.image_codec.format import QUALITY_STEPS
+from latens.systems.image_codec.graphs import graphs
 from latens.systems.image_codec.model import MeanScaleHyperprior
 from latens.systems.image_codec.predict import load
-from latens.systems.image_codec.recipes import fit_context, joint
+from latens.systems.image_codec.recipes import context_tiny, fit_context, joint
 from latens.systems.image_codec.system import build
 from latens.systems.video_codec.model import ScaleSpaceFlow
 from latens.training.run import start_from
@@ -204,9 +208,59 @@ def test_training_starts_with_the_entropy_model_that_a_folder_stores_as_integers
     torch.testing.assert_close(found.bits_y, loaded.bits_y)
 
 
+def stored_as_integers(folder: Path, left_out: tuple[str, ...] = ()) -> dict[str, Tensor]:
+    """Write a codec without the floats that its integers determine and without other modules; returns all of its weights."""
+    model = model_with_context()
+    for name, parameter in model.hyper_synthesis.named_parameters():
+        if name.endswith("bias"):
+            nn.init.normal_(parameter, std=0.1)
+    export = export_context(model, [torch.rand(2, 3, 128, 128) for _ in range(2)])
+    kept = {name: value for name, value in export.weights.items() if not name.startswith((*model.as_integers, *left_out))}
+    save_model(folder, {"system": "image_codec", "model": to_dict(model.config), **export.config}, kept, export.coding)
+    return export.weights
+
+
+def test_a_context_codec_is_restored_from_its_integers(tmp_path: Path) -> None:
+    """Rates and reconstructions are those of the weights, up to the rounding of the integers."""
+    weights = stored_as_integers(tmp_path)
+    whole, model = model_with_context().eval(), ContextCodec(SMALL).eval()
+    whole.load_state_dict(weights)
+    start_from(model, tmp_path, replace(context_tiny(), model=SMALL))
+    image, quality = torch.rand(1, 3, 128, 128), torch.tensor([2.0])
+    wanted, *found = (each.float().rounded(image, quality) for each in (whole, model, load(tmp_path, device="cpu").model))
+    for each in found:
+        torch.testing.assert_close(each.bits_y, wanted.bits_y, rtol=2e-3, atol=0.0)
+        torch.testing.assert_close(each.image, wanted.image, rtol=0.0, atol=2e-2)
+
+
+def test_a_model_without_encoder_decodes_only(tmp_path: Path) -> None:
+    weights = stored_as_integers(tmp_path / "whole")
+    stored_as_integers(tmp_path / "half", ENCODER)
+    assert encodes(weights)
+    whole, half = (load(tmp_path / name, device="cpu") for name in ("whole", "half"))
+    assert whole.encodes
+    image = Image.fromarray((np.indices((70, 90, 3)).sum(0) % 256).astype(np.uint8))
+    with pytest.raises(ModelMismatch):  # as any other folder: `same_files_as` would keep the id
+        half.decompress(whole.compress(image, quality=2))
+    config = json.loads((tmp_path / "half" / "config.json").read_text())
+    (tmp_path / "half" / "config.json").write_text(json.dumps({**config, "same_files_as": whole.model_id}))
+    half = load(tmp_path / "half", device="cpu")
+    data = whole.compress(image, quality=2)
+    assert np.array_equal(np.asarray(half.decompress(data)), np.asarray(whole.decompress(data)))
+    for use in (half.compress, half.encode, half.estimate, half.code_length):
+        with pytest.raises(UsageError, match="half only decodes"):
+            use(image)
+    with pytest.raises(UsageError, match="half only decodes"):
+        graphs(half)
+    with pytest.raises(ModelError, match="it holds a decoder only"):
+        start_from(ContextCodec(SMALL), tmp_path / "half", replace(context_tiny(), model=SMALL))
+
+
 def test_a_video_codec_does_not_start_from_half_an_entropy_model() -> None:
     """A folder whose hyper-synthesis is stored as integers only does not lend that of its base."""
-    assert not any(name.startswith(AS_INTEGERS) for name in load_model(folder_of("image_codec_joint")).weights)
+    assert not any(
+        name.startswith(ContextHyperprior.as_integers) for name in load_model(folder_of("image_codec_joint")).weights
+    )
     config = recipe_of("video_codec", "cpu")
     with pytest.raises(ModelError, match="hyper-synthesis"):
         start_from(ScaleSpaceFlow(config.model), folder_of("image_codec_joint"), config)

@@ -164,6 +164,7 @@ def test_the_entropy_phase_averages_logarithms_of_the_rate() -> None:
 
     class Context(ContextNetwork):
         coding_parts: Any = None
+        of_integers: Any = None
         latent_model: Any = None
 
         def __init__(self) -> None:

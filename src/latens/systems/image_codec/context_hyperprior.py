@@ -5,10 +5,8 @@ The features of the context model are a 1 x 1 layer on the last hidden layer of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection
 
-import torch
 from torch import Tensor, nn
 
 from latens.codes.context import LatentModel, PhaseContext, level_of
@@ -17,7 +15,7 @@ from latens.codes.entropy import SCALE_MIN
 from latens.nn.blocks import interleaved_order
 from latens.shapes import Float
 from latens.systems.image_codec.config import ContextHyperpriorConfig
-from latens.systems.image_codec.context_model import CodingParts, ContextNetwork
+from latens.systems.image_codec.context_model import CodingParts, ContextNetwork, convolutions_of, parameters_of
 from latens.systems.image_codec.model import MeanScaleHyperprior
 
 
@@ -26,6 +24,7 @@ class ContextHyperprior(ContextNetwork):
 
     config: ContextHyperpriorConfig
     starts_from = ("image_codec",)
+    as_integers = ("context.", "features.", "hyper_synthesis.")
 
     def __init__(self, config: ContextHyperpriorConfig) -> None:
         super().__init__()
@@ -53,38 +52,16 @@ class ContextHyperprior(ContextNetwork):
     def coding_parts(self) -> CodingParts:
         return CodingParts(self.hyper_synthesis, self.features, logarithmic=False)
 
-    def complete(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The weights, with the own ones of the parts that a folder may lack or store as integers only."""
-        own = {name: value for name, value in self.state_dict().items() if name.startswith(AS_INTEGERS)}
-        return {**own, **weights}
-
-    def restored(
-        self, stored: Mapping[str, Tensor], coding: Mapping[str, Tensor], config: Mapping[str, Any]
-    ) -> Mapping[str, Tensor]:
-        """The weights of a model folder, with those that it stores as integers only.
-
-        Raises KeyError or ModelError if the integers are not complete, ValueError if they have another number of layers.
-        """
-        if self.state_dict().keys() <= stored.keys():
-            return stored
-        frozen = ContextCoding.from_tensors(config["coding"], coding, torch.device("cpu"))
-        return {**self.of_integers(frozen, stored), **stored}
-
-    def of_integers(self, coding: ContextCoding, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Weights that are not stored, with the results of the integers up to rounding."""
+    def of_integers(self, coding: ContextCoding, stored: Collection[str]) -> dict[str, Tensor]:
         weights = {f"context.{name}": value for name, value in coding.float_context().items()}
-        names = [name for name, layer in self.hyper_synthesis.named_children() if isinstance(layer, CONVOLUTIONS)]
-        if f"hyper_synthesis.{names[0]}.weight" not in stored:  # features depend on the scale of its hidden channels
+        names = convolutions_of(self.hyper_synthesis)
+        if f"{names[0]}.weight" not in stored:  # features depend on the scale of its hidden channels
             layers, features = coding.float_hyper_synthesis()
-            named = {f"hyper_synthesis.{name}": layer for name, layer in zip(names, layers, strict=True)}
-            for name, layer in {**named, "features": features}.items():
-                weights |= {f"{name}.weight": layer.weight, f"{name}.bias": layer.bias}
-        return {name: value for name, value in weights.items() if name not in stored}
+            weights |= parameters_of(zip([*names, "features"], [*layers, features], strict=True))
+        return weights
 
 
 FITTED = ("context.", "features.")  # the modules that are fitted to a trained hyperprior
-AS_INTEGERS = (*FITTED, "hyper_synthesis.")  # the modules that the integers of a model folder determine
-CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 
 
 def freeze_hyperprior(model: nn.Module) -> None:

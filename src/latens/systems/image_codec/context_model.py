@@ -14,15 +14,19 @@ Letters: B batch, R rates per image, M latent channels, H W image size (multiple
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from latens.codes.context import LEVEL_STEP, CodedLatent, LatentModel, PhaseContext, Rounding, level_of
-from latens.codes.entropy import FactorizedPrior
+from latens.codes.context_coding import ContextCoding
+from latens.codes.entropy import SCALE_MIN, FactorizedPrior
 from latens.codes.gains import RateGains
+from latens.codes.quantize import FloatLayer
 from latens.nn.blocks import BlockAnalysis, BlockSynthesis
 from latens.nn.conv import Residual, double, halve
 from latens.nn.init import small
@@ -30,6 +34,9 @@ from latens.nn.transforms import BLOCK_GAIN, Sum
 from latens.shapes import Float
 from latens.systems.image_codec.config import ContextConfig, ContextHyperpriorConfig
 from latens.systems.image_codec.passes import CodecPasses
+
+ENCODER = ("analysis.", "hyper_analysis.")  # the modules that only an encoder needs
+CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 
 
 class CodingParts(NamedTuple):
@@ -41,10 +48,16 @@ class CodingParts(NamedTuple):
 
 
 class ContextNetwork(CodecPasses):
-    """A network with a context model, which rounds in its order."""
+    """A network with a context model, which rounds in its order.
+
+    A model folder may lack `as_integers`, starts of the names of weights that the integers of its coding determine, and the
+    encoder.
+    """
 
     context: PhaseContext
+    hyper_synthesis: nn.Sequential
     config: ContextConfig | ContextHyperpriorConfig
+    as_integers: tuple[str, ...]
 
     def code(
         self, y: Float[Tensor, "B M h w"], z_hat: Float[Tensor, "B N ..."], quality: Float[Tensor, "B"], rounding: Rounding
@@ -59,11 +72,58 @@ class ContextNetwork(CodecPasses):
     def coding_parts(self) -> CodingParts:
         """The layers that a file needs as integers."""
 
+    @abstractmethod
+    def of_integers(self, coding: ContextCoding, stored: Collection[str]) -> dict[str, Tensor]:
+        """Weights with the results of the integers up to rounding, at the scale of the weights of the names `stored`."""
+
+    def complete(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The weights, with the own ones of the parts that a folder may lack."""
+        parts = self.as_integers if encodes(weights) else (*self.as_integers, *ENCODER)
+        own = {name: value for name, value in self.state_dict().items() if name.startswith(parts)}
+        return {**own, **weights}
+
+    def with_integers(self, stored: Mapping[str, Tensor], coding: ContextCoding) -> dict[str, Tensor]:
+        """The stored weights, and those of `as_integers` that are not stored."""
+        if not any(name.startswith(self.as_integers) and name not in stored for name in self.state_dict()):
+            return dict(stored)
+        return {**self.of_integers(coding, stored), **stored}
+
+    def restored(
+        self, stored: Mapping[str, Tensor], coding: Mapping[str, Tensor], config: Mapping[str, Any]
+    ) -> Mapping[str, Tensor]:
+        """The weights of a model folder, with those that it stores as integers only.
+
+        Raises KeyError or ModelError if the integers are not complete, ValueError if they have another number of layers, and
+        for a folder without an encoder.
+        """
+        if self.state_dict().keys() <= stored.keys():
+            return stored
+        if not encodes(stored):
+            raise ValueError("it holds a decoder only")
+        return self.with_integers(stored, ContextCoding.from_tensors(config["coding"], coding, torch.device("cpu")))
+
+
+def encodes(weights: Collection[str]) -> bool:
+    """Whether there are weights of an encoder among those of the names `weights`."""
+    return any(name.startswith(ENCODER) for name in weights)
+
+
+def convolutions_of(stack: nn.Sequential) -> list[str]:
+    """Names of the layers of the hyper-synthesis that have weights."""
+    found = [name for name, layer in stack.named_modules() if isinstance(layer, CONVOLUTIONS)]
+    return [f"hyper_synthesis.{name}" for name in found]
+
+
+def parameters_of(layers: Iterable[tuple[str, FloatLayer]]) -> dict[str, Tensor]:
+    """State of named layers."""
+    return {f"{name}.{part}": getattr(layer, part) for name, layer in layers for part in ("weight", "bias")}
+
 
 class ContextCodec(ContextNetwork):
     """Transforms, prior, context model and, with several rates, gains of the latent."""
 
     config: ContextConfig
+    as_integers = ("context.", "hyper_synthesis.")
 
     def __init__(self, config: ContextConfig) -> None:
         super().__init__()
@@ -97,6 +157,15 @@ class ContextCodec(ContextNetwork):
             outputs.bias[latent:] = level_of(outputs.bias[latent:])
             outputs.weight[latent:] /= LEVEL_STEP
         return CodingParts(nn.Sequential(*self.hyper_synthesis[:-1], outputs), features, logarithmic=True)
+
+    def of_integers(self, coding: ContextCoding, stored: Collection[str]) -> dict[str, Tensor]:
+        layers, features = coding.float_hyper_synthesis()
+        (mean, level), (mean_bias, level_bias) = layers[-1].weight.chunk(2), layers[-1].bias.chunk(2)
+        log_scale_bias = level_bias * LEVEL_STEP + math.log(SCALE_MIN)  # the inverse of `level_of`
+        weight = torch.cat([mean, level * LEVEL_STEP, features.weight])
+        head = FloatLayer(weight, torch.cat([mean_bias, log_scale_bias, features.bias]), features.step)
+        context = {f"context.{name}": value for name, value in coding.float_context().items()}
+        return context | parameters_of(zip(convolutions_of(self.hyper_synthesis), [*layers[:-1], head], strict=True))
 
 
 def rows_of(layer: nn.Conv2d, first: int, end: int) -> nn.Conv2d:
