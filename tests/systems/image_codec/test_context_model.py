@@ -20,6 +20,7 @@ from latens.data.source import Source
 from latens.data.tensors import to_tensor
 from latens.errors import ModelError, ModelMismatch, UnreadableInput, UsageError
 from latens.hub import load_model, save_model
+from latens.metrics.image import psnr
 from latens.nn.reach import halo
 from latens.settings import override, to_dict
 from latens.systems.image_codec.config import ROUNDING_WEIGHT, ContextConfig, CropConfig
@@ -31,7 +32,7 @@ from latens.systems.image_codec.format import QUALITY_STEPS
 from latens.systems.image_codec.graphs import graphs
 from latens.systems.image_codec.model import MeanScaleHyperprior
 from latens.systems.image_codec.predict import load
-from latens.systems.image_codec.recipes import context_tiny, fit_context, joint
+from latens.systems.image_codec.recipes import context_cpu, context_tiny, fit_context, joint
 from latens.systems.image_codec.system import build
 from latens.systems.video_codec.model import ScaleSpaceFlow
 from latens.training.run import start_from
@@ -231,6 +232,18 @@ def test_a_context_codec_is_restored_from_its_integers(tmp_path: Path) -> None:
     for each in found:
         torch.testing.assert_close(each.bits_y, wanted.bits_y, rtol=2e-3, atol=0.0)
         torch.testing.assert_close(each.image, wanted.image, rtol=0.0, atol=2e-2)
+
+
+def test_the_weights_in_training_are_a_codec_and_a_start() -> None:
+    folder = Path(__file__).parents[3] / "training" / "image_codec_residual"
+    codec, model = load(folder, device="cpu"), ContextCodec(context_cpu().model).eval()
+    start_from(model, folder, context_cpu())
+    pixels = read_image(photographs()[0].path).pixels[40:232, 100:292]
+    sent = codec.encode(pixels, quality=4)
+    assert 0.1 < sent.bpp < 1.0
+    assert psnr(np.asarray(codec.decompress(sent.data)), pixels) > 28
+    found = model.rounded(to_tensor(pixels), torch.tensor([4.0]), rate_weight=ROUNDING_WEIGHT)
+    assert float(found.bits_y + found.bits_z) == pytest.approx(codec.code_length(pixels), rel=0.04)
 
 
 def test_a_model_without_encoder_decodes_only(tmp_path: Path) -> None:
