@@ -14,6 +14,7 @@ from PIL import Image
 from latens.catalogue import recipe_of
 from latens.data.source import Source, parse_sources
 from latens.errors import InputError, ModelError, UnreadableInput, UsageError
+from latens.settings import SettingsError
 from latens.systems.seedlings.bootstrap import accuracy_of, majority_of, paired_difference
 from latens.systems.seedlings.calibration import (
     Calibration,
@@ -26,7 +27,7 @@ from latens.systems.seedlings.calibration import (
 from latens.systems.seedlings.config import CropsConfig, GraderConfig, GradingLossConfig
 from latens.systems.seedlings.crops import Crops, load_pack, save_pack, split
 from latens.systems.seedlings.dataset import CropBatches, augment, open_crops
-from latens.systems.seedlings.evaluate import lot_times
+from latens.systems.seedlings.evaluate import GradingEvaluation, lot_times
 from latens.systems.seedlings.model import normalized
 from latens.systems.seedlings.networks import grader
 from latens.systems.seedlings.objective import GradingObjective, class_weights
@@ -201,6 +202,22 @@ def test_photographs_without_a_day_do_not_train_the_input_of_the_day(tmp_path: P
     assert open_crops([source], GraderConfig(days=(4, 5, 6)), config).day.tolist() == [6, 6]
     assert "left out: 2 crops of photographs without a day" in caplog.text
     assert "T_day9.png: day 9 is not one of the days [4, 5, 6, 7]" in caplog.text
+
+
+def test_the_date_of_sowing_gives_dated_photographs_their_day(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pixels = photograph(3, 0, 6, rows=4, cols=6, preset="easy").pixels
+    for day in (1, 7, 20):
+        Image.fromarray(pixels).save(tmp_path / f"T_2024-03-{day:02d}.png")
+    (tmp_path / "grades.csv").write_text("tray,row,col,grade\nT,1,1,6\nT,1,2,1\n")
+    found = open_crops(
+        [Source("", str(tmp_path))], GraderConfig(days=(4, 5, 6)), CropsConfig(rows=4, cols=6, sown="2024-03-01")
+    )
+    assert found.day.tolist() == [6, 6]
+    assert "T_2024-03-01.png: day 0 is not one of the days" in caplog.text
+    assert "T_2024-03-20.png: day 19 is not one of the days" in caplog.text
+    for kind in (CropsConfig, GradingEvaluation):
+        with pytest.raises(SettingsError, match="'1 March' is not a date; write it as 2024-03-01"):
+            kind(sown="1 March")
 
 
 def test_too_few_trays_are_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Annotated, Literal, TypeAlias
 
 from annotated_types import Ge, Le, Lt, MinLen
@@ -14,6 +15,14 @@ Backbone = Literal[
 TORCHVISION = ("alexnet", "densenet121", "resnet101", "vgg16")
 DAYS = (4, 5, 6, 7)  # days of the photographs in the thesis
 Side: TypeAlias = Annotated[int, Ge(32), Le(256)]
+
+
+def date_of_sowing(text: str) -> date | None:
+    """The date of a setting `sown`; None if it is empty. Raises ValueError."""
+    try:
+        return date.fromisoformat(text) if text else None
+    except ValueError:
+        raise ValueError(f"sown: '{text}' is not a date; write it as 2024-03-01") from None
 
 
 @settings
@@ -43,6 +52,7 @@ class CropsConfig:
 
     batch: Count = 128  # crops of a batch
     days: Annotated[tuple[Natural, ...], MinLen(1)] = DAYS  # days of the photographs that are used
+    sown: str = ""  # date of sowing (2024-03-01) of photographs with a date in their name or EXIF
     split: Literal["tray", "plant", "leaky"] = "tray"  # unit of the split; leaky: redrawn for each day, as in the thesis
     train_share: Share = 0.6  # share of trays or plants for training
     validation_share: Share = 0.2  # share of trays or plants for validation
@@ -64,9 +74,10 @@ class CropsConfig:
     simulated_seed: Natural = 0  # seed of the simulated trays
 
     @validator
-    def leaves_a_test_set(self) -> CropsConfig:
+    def leaves_a_test_set_and_has_a_date(self) -> CropsConfig:
         if self.train_share + self.validation_share >= 1:
             raise ValueError("train_share + validation_share must be below 1, to leave a test set")
+        date_of_sowing(self.sown)
         return self
 
 

@@ -21,7 +21,7 @@ from latens.data.notes import left_out
 from latens.data.origins import without_drawn
 from latens.data.source import Source
 from latens.errors import InputError, LatensError, UsageError, counted
-from latens.systems.seedlings.config import CropsConfig, GraderConfig
+from latens.systems.seedlings.config import CropsConfig, GraderConfig, date_of_sowing
 from latens.systems.seedlings.crops import NO_DAY, UNKNOWN, Crops, Part, concatenate, load_pack, split
 from latens.systems.seedlings.model import GRADES, normalized
 from latens.systems.seedlings.names import identify
@@ -32,6 +32,7 @@ from latens.training.data import generator
 
 logger = logging.getLogger(__name__)
 
+DAY_HINT = "name them TRAY_dayN, or give the date of sowing of dated ones in the setting `sown`"
 LABELS, PRESETS = "labels", ("easy", "thesis", "hard")
 
 
@@ -60,11 +61,11 @@ def open_crops(sources: Sequence[Source], model: GraderConfig, config: CropsConf
     if (found.day != NO_DAY).any():
         of_no_day = int((found.day == NO_DAY).sum())
         if of_no_day:
-            logger.warning("left out: %s of photographs without a day; name them TRAY_dayN", counted(of_no_day, "crop"))
+            logger.warning("left out: %s of photographs without a day; %s", counted(of_no_day, "crop"), DAY_HINT)
         found = found.of_days(config.days)
     elif model.days and found.classes == GRADES:
         what = "no photograph has a day in its name, and the day is an input of the model"
-        raise InputError(what, where="--data", hint="name photographs TRAY_dayN, or set model.days=[]")
+        raise InputError(what, where="--data", hint=f"{DAY_HINT}, or set model.days=[]")
     if not found.size:
         raise InputError(
             f"the data have no crops of the days {', '.join(map(str, config.days))}",
@@ -142,9 +143,10 @@ def read_tray_crops(folder: Path, tables: Sequence[Path], size: int, config: Cro
         grades |= read_grades(table)
     trays = {tray for tray, _, _ in grades}
     method: Method = "thesis" if config.method == "thesis" else "lattice"
+    sown = date_of_sowing(config.sown)
     parts: list[Crops] = []
     for path in sorted(without_drawn(files_under(folder, IMAGE_ENDINGS), folder)):
-        shot = identify(path)
+        shot = identify(path, sown=sown)
         if shot.tray not in trays:
             logger.warning("left out: %s: no table of grades has the tray '%s'", path, shot.tray)
             continue

@@ -13,10 +13,10 @@ from latens.data.source import Source
 from latens.errors import UsageError
 from latens.experiments.report import Report
 from latens.inference.page import Table
-from latens.settings import Count, Natural, settings
+from latens.settings import Count, Natural, settings, validator
 from latens.systems.seedlings.bootstrap import accuracy_of, auc_of, majority_of, paired_difference
 from latens.systems.seedlings.calibration import calibration_error, cross_entropy
-from latens.systems.seedlings.config import CropsConfig, GraderConfig
+from latens.systems.seedlings.config import CropsConfig, GraderConfig, date_of_sowing
 from latens.systems.seedlings.crops import NO_DAY, UNKNOWN, Crops
 from latens.systems.seedlings.dataset import open_crops
 from latens.systems.seedlings.lots import Counts, indices
@@ -26,15 +26,24 @@ from latens.systems.seedlings.predict import SeedlingGrader
 
 @settings
 class GradingEvaluation:
-    """Simulated held-out trays of an evaluation without data; with data only `rows`, `cols`, `days` and `method` apply."""
+    """Simulated held-out trays of an evaluation without data.
+
+    With data, only `rows`, `cols`, `days`, `sown` and `method` apply.
+    """
 
     trays: Count = 24  # number of simulated trays
     rows: Count = 10  # rows of cells in a tray
     cols: Count = 15  # columns of cells in a tray
     days: tuple[Natural, ...] = (4, 5, 6, 7)  # days of the photographs
+    sown: str = ""  # date of sowing (2024-03-01) of photographs with a date in their name or EXIF
     preset: Literal["easy", "thesis", "hard"] = "thesis"  # difficulty of the simulated trays
     method: Literal["lattice", "thesis", "truth"] = "lattice"  # grid fit of trays
     seed: Natural = 1000  # seed of the simulated trays; training uses 0
+
+    @validator
+    def has_a_date(self) -> GradingEvaluation:
+        date_of_sowing(self.sown)
+        return self
 
 
 class Scores(NamedTuple):
@@ -69,7 +78,7 @@ def auc(values: np.ndarray, truth: np.ndarray) -> float:
 def held_out(grader: SeedlingGrader, sources: Sequence[Source], options: GradingEvaluation) -> Crops:
     """Crops of an evaluation."""
     config = CropsConfig(
-        trays=options.trays, rows=options.rows, cols=options.cols, days=options.days, preset=options.preset,
+        trays=options.trays, rows=options.rows, cols=options.cols, days=options.days, sown=options.sown, preset=options.preset,
         method=options.method, simulated_seed=options.seed,
     )  # fmt: skip
     model = GraderConfig(size=grader.settings.size, channels=grader.settings.channels)
