@@ -31,6 +31,7 @@ from latens.systems.image_codec.dataset import CropData
 from latens.systems.image_codec.format import QUALITY_STEPS
 from latens.systems.image_codec.graphs import graphs
 from latens.systems.image_codec.model import MeanScaleHyperprior
+from latens.systems.image_codec.networks import build_network
 from latens.systems.image_codec.predict import load
 from latens.systems.image_codec.recipes import context_cpu, context_tiny, fit_context, joint
 from latens.systems.image_codec.system import build
@@ -236,7 +237,7 @@ def test_a_context_codec_is_restored_from_its_integers(tmp_path: Path) -> None:
 
 def test_the_weights_in_training_are_a_codec_and_a_start() -> None:
     folder = Path(__file__).parents[3] / "training" / "image_codec_residual"
-    codec, model = load(folder, device="cpu"), ContextCodec(context_cpu().model).eval()
+    codec, model = load(folder, device="cpu"), build_network(context_cpu().model).eval()
     start_from(model, folder, context_cpu())
     pixels = read_image(photographs()[0].path).pixels[40:232, 100:292]
     sent = codec.encode(pixels, quality=4)
