@@ -16,13 +16,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from latens.data.source import parse_sources
-from latens.hub import load_model, load_network, save_model
+from latens.hub import load_model, save_model
 from latens.int8 import from_int8, to_int8
 from latens.settings import to_dict
-from latens.systems.image_codec.config import ContextConfig, CropConfig
+from latens.systems.image_codec.config import CropConfig
 from latens.systems.image_codec.context_export import frozen_context
 from latens.systems.image_codec.context_model import ContextCodec
 from latens.systems.image_codec.dataset import CropData
+from latens.systems.image_codec.predict import load
 
 IN_FLOAT16 = ("synthesis.linear.", "synthesis.deep.0.")
 
@@ -35,7 +36,9 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, required=True)
     arguments = parser.parse_args()
 
-    _, network = load_network(arguments.model, "image_codec", ContextConfig, ContextCodec)
+    network = load(arguments.model, device="cpu").model
+    if not isinstance(network, ContextCodec):
+        parser.error(f"{arguments.model} is not a codec with residual transforms")
     trained = {name: value.half() for name, value in network.state_dict().items()}
     own = {name: value for name, value in trained.items() if not name.startswith(network.as_integers)}
     exact = {name: value for name, value in own.items() if name.startswith(IN_FLOAT16)}
