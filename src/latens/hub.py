@@ -2,8 +2,8 @@
 
 A model is identified by the hash of its tensor files. Large weights may be stored in eight bits (`latens.int8`) and are
 expanded on loading. A folder may name a bundled model as its `base` ({"name", "sha256"} in config.json): it then holds only the
-tensors that differ from those of the base. A folder that decodes the files of a larger model, whose encoder it stores in eight
-bits or not at all, has the id of that model (`same_files_as` in config.json).
+tensors that differ from those of the base. A folder with the decoder of a model alone has the id of that model
+(`same_files_as` in config.json).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ N = TypeVar("N", bound=nn.Module)
 HUB = "hub:"
 BEST = "best"  # the model folder in the folder of a training run
 CONFIG, WEIGHTS, CODING, HASHES, BASE = "config.json", "model", "entropy", "sha256", "base"
-SAME_FILES = "same_files_as"  # key of the hash of the model whose files a folder decodes to the same pixels
+SAME_FILES = "same_files_as"  # key of the hash of the model of which a folder holds the decoder
 WITHOUT = "without"  # key of a base: starts of the names of tensors that a model does not take from it
 CONFIG_LIMIT = 2**20  # bytes
 WEIGHTS_LIMIT = 4 * 2**30
@@ -175,7 +175,7 @@ def of_size(weights: Mapping[str, Tensor]) -> Iterator[None]:
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Load weights that must fit. Raises ValueError with the names of at most three tensors that do not.
 
-    The method `complete` of a network, if any, adds weights that simpler models lack.
+    The method `complete` of a network, if any, adds weights that a folder may lack.
     """
     complete = getattr(network, "complete", None)
     weights = weights if complete is None else complete(weights)

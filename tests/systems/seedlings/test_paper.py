@@ -169,6 +169,7 @@ PAPER = {
     "model.pretrained": ("", "section 3.3.2: ImageNet weights, given by the user"),
     "data.batch": (128, "Table 3.3"),
     "data.days": ((7,), "section 3.4.3"),
+    "data.sown": ("", OURS),
     "data.split": ("leaky", "Table 3.1"),
     "data.train_share": (0.6, "section 3.3.4"),
     "data.validation_share": (0.2, "section 3.3.4"),

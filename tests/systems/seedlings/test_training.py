@@ -194,7 +194,7 @@ def test_photographs_without_a_day_do_not_train_the_input_of_the_day(tmp_path: P
     Image.fromarray(pixels).save(tmp_path / "T_2024-03-07.png")
     (tmp_path / "grades.csv").write_text("tray,row,col,grade\nT,1,1,6\nT,1,2,1\n")
     source, config = Source("", str(tmp_path)), CropsConfig(rows=4, cols=6)
-    with pytest.raises(InputError, match="no photograph has a day in its name"):
+    with pytest.raises(InputError, match="no photograph has a known day"):
         open_crops([source], GraderConfig(days=(4, 5, 6)), config)
     assert open_crops([source], GraderConfig(), config).size == 2
     Image.fromarray(pixels).save(tmp_path / "T_day6.png")
@@ -215,6 +215,9 @@ def test_the_date_of_sowing_gives_dated_photographs_their_day(tmp_path: Path, ca
     assert found.day.tolist() == [6, 6]
     assert "T_2024-03-01.png: day 0 is not one of the days" in caplog.text
     assert "T_2024-03-20.png: day 19 is not one of the days" in caplog.text
+    with pytest.raises(InputError, match="no photograph has a known day"):
+        open_crops([Source("", str(tmp_path))], GraderConfig(days=(6,)), CropsConfig(rows=4, cols=6, sown="2024-05-01"))
+    assert "T_2024-03-07.png: the date in its name (2024-03-07) is before the date of sowing (2024-05-01)" in caplog.text
     for kind in (CropsConfig, GradingEvaluation):
         with pytest.raises(SettingsError, match="'1 March' is not a date; write it as 2024-03-01"):
             kind(sown="1 March")

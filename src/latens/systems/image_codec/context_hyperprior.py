@@ -15,7 +15,7 @@ from latens.codes.entropy import SCALE_MIN
 from latens.nn.blocks import interleaved_order
 from latens.shapes import Float
 from latens.systems.image_codec.config import ContextHyperpriorConfig
-from latens.systems.image_codec.context_model import CodingParts, ContextNetwork, convolutions_of, parameters_of
+from latens.systems.image_codec.context_model import CodingParts, ContextNetwork, names_of_layers, parameters_of
 from latens.systems.image_codec.model import MeanScaleHyperprior
 
 
@@ -54,7 +54,7 @@ class ContextHyperprior(ContextNetwork):
 
     def of_integers(self, coding: ContextCoding, stored: Collection[str]) -> dict[str, Tensor]:
         weights = {f"context.{name}": value for name, value in coding.float_context().items()}
-        names = convolutions_of(self.hyper_synthesis)
+        names = names_of_layers(self.hyper_synthesis)
         if f"{names[0]}.weight" not in stored:  # features depend on the scale of its hidden channels
             layers, features = coding.float_hyper_synthesis()
             weights |= parameters_of(zip([*names, "features"], [*layers, features], strict=True))

@@ -27,6 +27,7 @@ from latens.codes.context_coding import ContextCoding
 from latens.codes.entropy import SCALE_MIN, FactorizedPrior
 from latens.codes.gains import RateGains
 from latens.codes.quantize import FloatLayer
+from latens.errors import ModelError
 from latens.nn.blocks import BlockAnalysis, BlockSynthesis
 from latens.nn.conv import Residual, double, halve
 from latens.nn.init import small
@@ -74,7 +75,10 @@ class ContextNetwork(CodecPasses):
 
     @abstractmethod
     def of_integers(self, coding: ContextCoding, stored: Collection[str]) -> dict[str, Tensor]:
-        """Weights with the results of the integers up to rounding, at the scale of the weights of the names `stored`."""
+        """Float weights of `as_integers` with the results of the integers up to rounding.
+
+        `stored` are the names of the weights in the folder, whose hidden channels have a scale of their own.
+        """
 
     def complete(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The weights, with the own ones of the parts that a folder may lack."""
@@ -83,9 +87,13 @@ class ContextNetwork(CodecPasses):
         return {**own, **weights}
 
     def with_integers(self, stored: Mapping[str, Tensor], coding: ContextCoding) -> dict[str, Tensor]:
-        """The stored weights, and those of `as_integers` that are not stored."""
-        if not any(name.startswith(self.as_integers) and name not in stored for name in self.state_dict()):
+        """The stored weights, and those of `as_integers` that are not stored. Raises ValueError for half a hyper-synthesis."""
+        missing = [name for name in self.state_dict() if name.startswith(self.as_integers) and name not in stored]
+        if not missing:
             return dict(stored)
+        layers = [name for name in self.state_dict() if name.startswith(("hyper_synthesis.", "features."))]
+        if 0 < len(set(layers) & set(missing)) < len(layers):
+            raise ValueError("the hyper-synthesis is stored in part")
         return {**self.of_integers(coding, stored), **stored}
 
     def restored(
@@ -94,12 +102,15 @@ class ContextNetwork(CodecPasses):
         """The weights of a model folder, with those that it stores as integers only.
 
         Raises KeyError or ModelError if the integers are not complete, ValueError if they have another number of layers, and
-        for a folder without an encoder.
+        ModelError for a folder without an encoder.
         """
         if self.state_dict().keys() <= stored.keys():
             return stored
         if not encodes(stored):
-            raise ValueError("it holds a decoder only")
+            hint = "start from the model whose files it decodes"
+            raise ModelError(
+                "training cannot start from a decoder alone: the folder holds no encoder", where="--init", hint=hint
+            )
         return self.with_integers(stored, ContextCoding.from_tensors(config["coding"], coding, torch.device("cpu")))
 
 
@@ -108,9 +119,9 @@ def encodes(weights: Collection[str]) -> bool:
     return any(name.startswith(ENCODER) for name in weights)
 
 
-def convolutions_of(stack: nn.Sequential) -> list[str]:
-    """Names of the layers of the hyper-synthesis that have weights."""
-    found = [name for name, layer in stack.named_modules() if isinstance(layer, CONVOLUTIONS)]
+def names_of_layers(hyper_synthesis: nn.Sequential) -> list[str]:
+    """Names of its layers that have weights, in the state of a network."""
+    found = [name for name, layer in hyper_synthesis.named_modules() if isinstance(layer, CONVOLUTIONS)]
     return [f"hyper_synthesis.{name}" for name in found]
 
 
@@ -165,7 +176,7 @@ class ContextCodec(ContextNetwork):
         weight = torch.cat([mean, level * LEVEL_STEP, features.weight])
         head = FloatLayer(weight, torch.cat([mean_bias, log_scale_bias, features.bias]), features.step)
         context = {f"context.{name}": value for name, value in coding.float_context().items()}
-        return context | parameters_of(zip(convolutions_of(self.hyper_synthesis), [*layers[:-1], head], strict=True))
+        return context | parameters_of(zip(names_of_layers(self.hyper_synthesis), [*layers[:-1], head], strict=True))
 
 
 def rows_of(layer: nn.Conv2d, first: int, end: int) -> nn.Conv2d:

@@ -294,9 +294,14 @@ def load(
         if isinstance(model, ContextNetwork) and isinstance(coding, ContextCoding):
             model.load_state_dict(model.complete(model.with_integers(found.weights, coding)))
         distortion = str(found.config.get(DISTORTION, "mse"))
-        decodes_only = isinstance(model, ContextNetwork) and not encodes(found.weights)
     return ImageCodec(
-        model, coding, name=folder.name, sha256=found.sha256, device=place, distortion=distortion, encodes=not decodes_only
+        model,
+        coding,
+        name=folder.name,
+        sha256=found.sha256,
+        device=place,
+        distortion=distortion,
+        encodes=encodes(found.weights),
     )
 
 

@@ -80,7 +80,7 @@ class Stages:
         """Raise UsageError if the model only decodes."""
         if not self.encodes:
             what = f"{self.name} only decodes: its folder holds no encoder"
-            raise UsageError(what, where="model", hint=f"compress with {default_model('image_codec')}, the default")
+            raise UsageError(what, where="--model", hint=f"compress with {default_model('image_codec')}, the default")
 
     @torch.no_grad()
     def latent(self, pixels: np.ndarray) -> Float[Tensor, "1 M h w"]:

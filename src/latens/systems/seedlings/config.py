@@ -20,7 +20,7 @@ Side: TypeAlias = Annotated[int, Ge(32), Le(256)]
 def date_of_sowing(text: str) -> date | None:
     """The date of a setting `sown`; None if it is empty. Raises ValueError."""
     try:
-        return date.fromisoformat(text) if text else None
+        return date.fromisoformat(text.strip()) if text else None
     except ValueError:
         raise ValueError(f"sown: '{text}' is not a date; write it as 2024-03-01") from None
 
@@ -52,7 +52,7 @@ class CropsConfig:
 
     batch: Count = 128  # crops of a batch
     days: Annotated[tuple[Natural, ...], MinLen(1)] = DAYS  # days of the photographs that are used
-    sown: str = ""  # date of sowing (2024-03-01) of photographs with a date in their name or EXIF
+    sown: str = ""  # date of sowing (2024-03-01) of all trays whose photographs have a date in their name or EXIF
     split: Literal["tray", "plant", "leaky"] = "tray"  # unit of the split; leaky: redrawn for each day, as in the thesis
     train_share: Share = 0.6  # share of trays or plants for training
     validation_share: Share = 0.2  # share of trays or plants for validation

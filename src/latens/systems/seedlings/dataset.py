@@ -32,7 +32,9 @@ from latens.training.data import generator
 
 logger = logging.getLogger(__name__)
 
-DAY_HINT = "name them TRAY_dayN, or give the date of sowing of dated ones in the setting `sown`"
+DAY_HINT = (
+    "name photographs TRAY_dayN, or give the date of sowing (training: --set data.sown=DATE, evaluation: --set sown=DATE)"
+)
 LABELS, PRESETS = "labels", ("easy", "thesis", "hard")
 
 
@@ -64,7 +66,7 @@ def open_crops(sources: Sequence[Source], model: GraderConfig, config: CropsConf
             logger.warning("left out: %s of photographs without a day; %s", counted(of_no_day, "crop"), DAY_HINT)
         found = found.of_days(config.days)
     elif model.days and found.classes == GRADES:
-        what = "no photograph has a day in its name, and the day is an input of the model"
+        what = "no photograph has a known day, and the day is an input of the model"
         raise InputError(what, where="--data", hint=f"{DAY_HINT}, or set model.days=[]")
     if not found.size:
         raise InputError(
@@ -147,6 +149,8 @@ def read_tray_crops(folder: Path, tables: Sequence[Path], size: int, config: Cro
     parts: list[Crops] = []
     for path in sorted(without_drawn(files_under(folder, IMAGE_ENDINGS), folder)):
         shot = identify(path, sown=sown)
+        if sown is not None and shot.day is None:
+            logger.warning("%s: %s", path, shot.note)
         if shot.tray not in trays:
             logger.warning("left out: %s: no table of grades has the tray '%s'", path, shot.tray)
             continue
@@ -166,7 +170,7 @@ def read_tray_crops(folder: Path, tables: Sequence[Path], size: int, config: Cro
             )
         )
     if not parts:
-        hint = f"name photographs TRAY_dayN.png, with TRAY as in {tables[0].name}, and set rows, cols and days with --set"
+        hint = f"TRAY in their names is that in {tables[0].name}; {DAY_HINT}; set rows, cols and days with --set"
         raise InputError("no photograph of a graded tray could be read", where=str(folder), hint=hint)
     found = concatenate(parts)
     return found.take(found.label != UNKNOWN)

@@ -35,7 +35,7 @@ class GradingEvaluation:
     rows: Count = 10  # rows of cells in a tray
     cols: Count = 15  # columns of cells in a tray
     days: tuple[Natural, ...] = (4, 5, 6, 7)  # days of the photographs
-    sown: str = ""  # date of sowing (2024-03-01) of photographs with a date in their name or EXIF
+    sown: str = ""  # date of sowing (2024-03-01) of all trays whose photographs have a date in their name or EXIF
     preset: Literal["easy", "thesis", "hard"] = "thesis"  # difficulty of the simulated trays
     method: Literal["lattice", "thesis", "truth"] = "lattice"  # grid fit of trays
     seed: Natural = 1000  # seed of the simulated trays; training uses 0
