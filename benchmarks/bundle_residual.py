@@ -5,7 +5,7 @@ training/README.md has the commands of the training.
     python benchmarks/bundle_residual.py RUN/best --data PHOTOS -o FOLDER
 
 Weights are stored in eight bits, and the entropy model as integers only. The two layers of the synthesis that read the latent
-stay in float16: its channels differ in size, and eight bits with one scale for each output cost 0.7 % of the rate there. The
+stay in float16: its channels differ in size, and eight bits have one scale for each output (docs/notes/image_codec.md). The
 integers and tables are computed from the stored weights, and the symbols of more photographs are counted than in training.
 """
 

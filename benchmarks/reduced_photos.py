@@ -1,4 +1,4 @@
-"""Photographs reduced to a number of pixels, for a set without a history of compression.
+"""Photographs reduced to a number of pixels, for a set with little history of compression.
 
     apt-get download lomiri-wallpapers-16.04 lomiri-wallpapers-20.04
     for file in lomiri-wallpapers-*.deb; do dpkg-deb -x $file wallpapers; done

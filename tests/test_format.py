@@ -96,8 +96,6 @@ def test_the_model_id_is_the_hash_of_the_files(codec: ImageCodec) -> None:
 def model_hash(folder: Path) -> bytes:
     """As docs/format.md describes it."""
     config = json.loads((folder / "config.json").read_text())
-    if "same_files_as" in config:
-        return bytes.fromhex(config["same_files_as"])
     names = [*config["files"]["model"], *config["files"]["entropy"]]
     digests = [hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names]
     if "base" in config:

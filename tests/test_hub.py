@@ -217,23 +217,6 @@ def test_changes_in_eight_bits_are_added_to_the_base(tmp_path: Path, monkeypatch
             hub.load_model(folder)
 
 
-def test_a_smaller_copy_keeps_the_id_that_it_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hub.save_model(tmp_path / "whole", {"system": "x"}, {"a": torch.ones(2), "b": torch.ones(3)})
-    whole = hub.load_model(tmp_path / "whole").sha256
-    hub.save_model(tmp_path / "part", {"system": "x", "same_files_as": whole}, {"a": torch.ones(2)})
-    assert hub.load_model(tmp_path / "part").sha256 == whole
-    hub.int8_model(tmp_path / "part", tmp_path / "small")
-    assert hub.load_model(tmp_path / "small").sha256 != whole
-    monkeypatch.setattr(hub, "folder_of", lambda name: tmp_path / "part")
-    described = {"system": "x", "base": {"name": "part", "sha256": whole}}
-    hub.save_model(tmp_path / "own", described, {"a#change": torch.ones(2)})
-    assert hub.load_model(tmp_path / "own").weights["a"].tolist() == [2, 2]
-    for wrong in ("E4", 4, None, [whole]):
-        hub.save_model(tmp_path / "part", {"system": "x", "same_files_as": wrong}, {"a": torch.ones(2)})
-        with pytest.raises(ModelError):
-            hub.load_model(tmp_path / "part")
-
-
 @pytest.mark.parametrize("base", ["first", {"name": "image_codec"}, {"sha256": "0"}, {"name": 3, "sha256": "0"}, None])
 def test_a_base_that_cannot_be_read_is_described(base: object, tmp_path: Path) -> None:
     hub.save_model(tmp_path, {"system": "x", "base": base}, {"a": torch.ones(2)})

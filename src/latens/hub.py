@@ -2,8 +2,7 @@
 
 A model is identified by the hash of its tensor files. Large weights may be stored in eight bits (`latens.int8`) and are
 expanded on loading. A folder may name a bundled model as its `base` ({"name", "sha256"} in config.json): it then holds only the
-tensors that differ from those of the base. A folder with the decoder of a model alone has the id of that model
-(`same_files_as` in config.json).
+tensors that differ from those of the base.
 """
 
 from __future__ import annotations
@@ -37,13 +36,11 @@ N = TypeVar("N", bound=nn.Module)
 HUB = "hub:"
 BEST = "best"  # the model folder in the folder of a training run
 CONFIG, WEIGHTS, CODING, HASHES, BASE = "config.json", "model", "entropy", "sha256", "base"
-SAME_FILES = "same_files_as"  # key of the hash of the model of which a folder holds the decoder
 WITHOUT = "without"  # key of a base: starts of the names of tensors that a model does not take from it
 CONFIG_LIMIT = 2**20  # bytes
 WEIGHTS_LIMIT = 4 * 2**30
 LARGER, SPARE = 4, 2**20  # a network that is made may have so many times the values of its weights, and so many more
 OURS = re.compile(r"(model|entropy)(-\d+)?(-[0-9a-f]{8})?\.safetensors")
-SHA256 = re.compile(r"[0-9a-f]{64}")
 SHARD = 4_800_000  # bytes of tensors in one file
 
 
@@ -51,7 +48,7 @@ class ModelFolder(NamedTuple):
     config: dict[str, Any]
     weights: dict[str, Tensor]  # expanded if they are stored in eight bits
     coding: dict[str, Tensor]  # frozen integers of the entropy coder; empty for a model that writes no streams
-    sha256: str  # over all tensor files, and those of the base; or `same_files_as`
+    sha256: str  # over all tensor files, and those of the base
 
 
 def save_model(
@@ -109,10 +106,7 @@ def load_model(folder: Path) -> ModelFolder:
         raise ModelError(f"damaged weights ({error})", where=str(folder), hint="fetch or train the model again") from None
     with fitting(folder):
         config = upgrade_model(config)
-        sha256 = config.get(SAME_FILES, hashlib.sha256("".join(digests).encode()).hexdigest())
-        if not SHA256.fullmatch(sha256):
-            raise ValueError(f"{SAME_FILES} is not a hash of 64 digits")
-    return ModelFolder(config, weights, coding, sha256)
+    return ModelFolder(config, weights, coding, hashlib.sha256("".join(digests).encode()).hexdigest())
 
 
 def _base_of(folder: Path, base: Mapping[str, Any]) -> ModelFolder:
@@ -219,7 +213,7 @@ def int8_model(source: Path, target: Path) -> None:
         weights = to_int8({name: value for name, value in sorted(found.weights.items()) if not name.startswith(left_out)})
     except ValueError as error:
         raise ModelError(f"cannot be stored in eight bits ({error})", where=str(source), hint="train the model again") from None
-    config = {name: value for name, value in found.config.items() if name not in (BASE, SAME_FILES)}
+    config = {name: value for name, value in found.config.items() if name != BASE}
     save_model(target, config, weights, dict(sorted(found.coding.items())))
 
 

@@ -119,7 +119,6 @@ def compress(
 
     codec = load(model or TUNES[tune or "psnr"], device=options.device, threads=options.threads)
     announce(codec)
-    codec.check_encodes()
     if settings is not None:
         codec.check_refinable()
     if quality is not None and quality > codec.best_quality:

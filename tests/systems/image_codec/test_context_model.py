@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +13,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from latens.catalogue import folder_of, recipe_of
-from latens.cli.main import main
 from latens.data.images import read_image
 from latens.data.samples import photographs
 from latens.data.source import Source
 from latens.data.tensors import to_tensor
-from latens.errors import ModelError, ModelMismatch, UnreadableInput, UsageError
+from latens.errors import ModelError, UnreadableInput, UsageError
 from latens.hub import load_model, save_model
 from latens.metrics.image import psnr
 from latens.nn.reach import halo
@@ -27,10 +25,9 @@ from latens.settings import override, to_dict
 from latens.systems.image_codec.config import ROUNDING_WEIGHT, ContextConfig, CropConfig
 from latens.systems.image_codec.context_export import export_context
 from latens.systems.image_codec.context_hyperprior import FITTED, ContextHyperprior
-from latens.systems.image_codec.context_model import ENCODER, ContextCodec, encodes
+from latens.systems.image_codec.context_model import ContextCodec
 from latens.systems.image_codec.dataset import CropData
 from latens.systems.image_codec.format import QUALITY_STEPS
-from latens.systems.image_codec.graphs import graphs
 from latens.systems.image_codec.model import MeanScaleHyperprior
 from latens.systems.image_codec.networks import build_network
 from latens.systems.image_codec.predict import load
@@ -211,14 +208,14 @@ def test_training_starts_with_the_entropy_model_that_a_folder_stores_as_integers
     torch.testing.assert_close(found.bits_y, loaded.bits_y)
 
 
-def stored_as_integers(folder: Path, left_out: tuple[str, ...] = ()) -> dict[str, Tensor]:
-    """Write a codec without the floats that its integers determine and without other modules; returns all of its weights."""
+def stored_as_integers(folder: Path) -> dict[str, Tensor]:
+    """Write a codec without the floats that its integers determine; returns all of its weights."""
     model = model_with_context()
     for name, parameter in model.hyper_synthesis.named_parameters():
         if name.endswith("bias"):
             nn.init.normal_(parameter, std=0.1)
     export = export_context(model, [torch.rand(2, 3, 128, 128) for _ in range(2)])
-    kept = {name: value for name, value in export.weights.items() if not name.startswith((*model.as_integers, *left_out))}
+    kept = {name: value for name, value in export.weights.items() if not name.startswith(model.as_integers)}
     save_model(folder, {"system": "image_codec", "model": to_dict(model.config), **export.config}, kept, export.coding)
     return export.weights
 
@@ -250,30 +247,6 @@ def test_the_weights_in_training_are_a_codec_and_a_start() -> None:
     assert psnr(np.asarray(codec.decompress(sent.data)), pixels) > 28
     found = model.rounded(to_tensor(pixels), torch.tensor([4.0]), rate_weight=ROUNDING_WEIGHT)
     assert float(found.bits_y + found.bits_z) == pytest.approx(codec.code_length(pixels), rel=0.04)
-
-
-def test_a_model_without_encoder_decodes_only(tmp_path: Path) -> None:
-    weights = stored_as_integers(tmp_path / "whole")
-    stored_as_integers(tmp_path / "half", ENCODER)
-    assert encodes(weights)
-    whole, half = (load(tmp_path / name, device="cpu") for name in ("whole", "half"))
-    assert whole.encodes
-    image = Image.fromarray((np.indices((70, 90, 3)).sum(0) % 256).astype(np.uint8))
-    with pytest.raises(ModelMismatch):  # as any other folder: `same_files_as` would keep the id
-        half.decompress(whole.compress(image, quality=2))
-    config = json.loads((tmp_path / "half" / "config.json").read_text())
-    (tmp_path / "half" / "config.json").write_text(json.dumps({**config, "same_files_as": whole.model_id}))
-    half = load(tmp_path / "half", device="cpu")
-    data = whole.compress(image, quality=2)
-    assert np.array_equal(np.asarray(half.decompress(data)), np.asarray(whole.decompress(data)))
-    for use in (half.compress, half.encode, half.estimate, half.code_length):
-        with pytest.raises(UsageError, match="half only decodes"):
-            use(image)
-    with pytest.raises(UsageError, match="half only decodes"):
-        graphs(half)
-    assert main(["compress", str(photographs()[0].path), "-o", str(tmp_path / "a.ltn"), "--model", str(tmp_path / "half")]) == 2
-    with pytest.raises(ModelError, match="the folder holds no encoder"):
-        start_from(ContextCodec(SMALL), tmp_path / "half", replace(context_tiny(), model=SMALL))
 
 
 def test_a_video_codec_does_not_start_from_half_an_entropy_model() -> None:

@@ -27,7 +27,6 @@ from latens.codes.context_coding import ContextCoding
 from latens.codes.entropy import SCALE_MIN, FactorizedPrior
 from latens.codes.gains import RateGains
 from latens.codes.quantize import FloatLayer
-from latens.errors import ModelError
 from latens.nn.blocks import BlockAnalysis, BlockSynthesis
 from latens.nn.conv import Residual, double, halve
 from latens.nn.init import small
@@ -36,7 +35,6 @@ from latens.shapes import Float
 from latens.systems.image_codec.config import ContextConfig, ContextHyperpriorConfig
 from latens.systems.image_codec.passes import CodecPasses
 
-ENCODER = ("analysis.", "hyper_analysis.")  # the modules that only an encoder needs
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 
 
@@ -51,8 +49,7 @@ class CodingParts(NamedTuple):
 class ContextNetwork(CodecPasses):
     """A network with a context model, which rounds in its order.
 
-    A model folder may lack `as_integers`, starts of the names of weights that the integers of its coding determine, and the
-    encoder.
+    A model folder may lack `as_integers`, starts of the names of weights that the integers of its coding determine.
     """
 
     context: PhaseContext
@@ -81,42 +78,29 @@ class ContextNetwork(CodecPasses):
         """
 
     def complete(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The weights, with the own ones of the parts that a folder may lack."""
-        parts = self.as_integers if encodes(weights) else (*self.as_integers, *ENCODER)
-        own = {name: value for name, value in self.state_dict().items() if name.startswith(parts)}
+        """The weights, with the own ones of the parts that a folder may store as integers only."""
+        own = {name: value for name, value in self.state_dict().items() if name.startswith(self.as_integers)}
         return {**own, **weights}
 
-    def with_integers(self, stored: Mapping[str, Tensor], coding: ContextCoding) -> dict[str, Tensor]:
-        """The stored weights, and those of `as_integers` that are not stored. Raises ValueError for half a hyper-synthesis."""
+    def not_stored(self, stored: Mapping[str, Tensor], coding: ContextCoding) -> dict[str, Tensor]:
+        """The weights of `as_integers` that are not stored. Raises ValueError for half a hyper-synthesis."""
         missing = [name for name in self.state_dict() if name.startswith(self.as_integers) and name not in stored]
-        if not missing:
-            return dict(stored)
         layers = [name for name in self.state_dict() if name.startswith(("hyper_synthesis.", "features."))]
         if 0 < len(set(layers) & set(missing)) < len(layers):
             raise ValueError("the hyper-synthesis is stored in part")
-        return {**self.of_integers(coding, stored), **stored}
+        found = self.of_integers(coding, stored) if missing else {}
+        return {name: found[name] for name in missing}
 
     def restored(
         self, stored: Mapping[str, Tensor], coding: Mapping[str, Tensor], config: Mapping[str, Any]
     ) -> Mapping[str, Tensor]:
         """The weights of a model folder, with those that it stores as integers only.
 
-        Raises KeyError or ModelError if the integers are not complete, ValueError if they have another number of layers, and
-        ModelError for a folder without an encoder.
+        Raises KeyError or ModelError if the integers are not complete, ValueError if they have another number of layers.
         """
         if self.state_dict().keys() <= stored.keys():
             return stored
-        if not encodes(stored):
-            hint = "start from the model whose files it decodes"
-            raise ModelError(
-                "training cannot start from a decoder alone: the folder holds no encoder", where="--init", hint=hint
-            )
-        return self.with_integers(stored, ContextCoding.from_tensors(config["coding"], coding, torch.device("cpu")))
-
-
-def encodes(weights: Collection[str]) -> bool:
-    """Whether there are weights of an encoder among those of the names `weights`."""
-    return any(name.startswith(ENCODER) for name in weights)
+        return {**stored, **self.not_stored(stored, ContextCoding.from_tensors(config["coding"], coding, torch.device("cpu")))}
 
 
 def names_of_layers(hyper_synthesis: nn.Sequential) -> list[str]:

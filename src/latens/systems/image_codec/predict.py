@@ -32,7 +32,7 @@ from latens.inference.many import OnError, many
 from latens.metrics.image import psnr as measured_psnr
 from latens.systems.image_codec.bands import Symbols
 from latens.systems.image_codec.config import DISTORTION, ImageModel
-from latens.systems.image_codec.context_model import ContextNetwork, encodes
+from latens.systems.image_codec.context_model import ContextNetwork
 from latens.systems.image_codec.format import (
     QUALITY_STEPS,
     CodedImage,
@@ -104,11 +104,10 @@ class ImageCodec(Stages):
         Colors under alpha 0 are replaced by those of their visible neighbors, and PSNR is measured over visible pixels only
         (with `refine`, over all pixels after this replacement). EXIF and XMP are carried, unless `strip`.
 
-        Raises InputError for input that is not an image; UsageError for a model that only decodes, for a quality or target
-        that it cannot reach, and for `refine` with a model that was trained for another distortion than MSE. With `nearest`, a
-        target out of reach is replaced by the nearest one, and the result has `missed` and a note.
+        Raises InputError for input that is not an image; UsageError for a quality or target that the model cannot reach, and
+        for `refine` with a model that was trained for another distortion than MSE. With `nearest`, a target out of reach is
+        replaced by the nearest one, and the result has `missed` and a note.
         """
-        self.check_encodes()
         loaded = _loaded(image)
         if strip:
             loaded = loaded._replace(metadata=Metadata())
@@ -292,17 +291,9 @@ def load(
         kind = ContextCoding if isinstance(model, ContextNetwork) else FrozenCoding
         coding = kind.from_tensors(found.config["coding"], found.coding, place)
         if isinstance(model, ContextNetwork) and isinstance(coding, ContextCoding):
-            model.load_state_dict(model.complete(model.with_integers(found.weights, coding)))
+            model.load_state_dict(model.not_stored(found.weights, coding), strict=False)
         distortion = str(found.config.get(DISTORTION, "mse"))
-    return ImageCodec(
-        model,
-        coding,
-        name=folder.name,
-        sha256=found.sha256,
-        device=place,
-        distortion=distortion,
-        encodes=encodes(found.weights),
-    )
+    return ImageCodec(model, coding, name=folder.name, sha256=found.sha256, device=place, distortion=distortion)
 
 
 def psnr_of(decoded: Pixels, image: LoadedImage) -> float:

@@ -13,14 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latens.catalogue import default_model
 from latens.codes.coding import FrozenCoding
 from latens.codes.entropy import round_for_rate
 from latens.data.image_output import png_bytes
 from latens.data.images import LoadedImage
 from latens.data.metadata import pack_metadata
 from latens.data.tensors import part_of, to_bytes, to_floats
-from latens.errors import Corrupt, UsageError
+from latens.errors import Corrupt
 from latens.inference.device import in_plain_torch, transform_precision
 from latens.inference.tiling import in_blocks, spans
 from latens.nn.reach import halo
@@ -55,13 +54,11 @@ class Stages:
         sha256: str,
         device: torch.device,
         distortion: str = "mse",
-        encodes: bool = True,
     ) -> None:
         self.model = model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
         self.coding = coding
         self.name = name
         self.distortion = distortion  # that the transforms were trained for
-        self.encodes = encodes  # False: its folder holds a decoder alone
         self.device = device
         self.model_id = sha256
         self.file_id = sha256[:16]  # id of the model in files
@@ -76,19 +73,9 @@ class Stages:
         """Floating-point format of the transforms."""
         return torch.bfloat16 if self.precision == "bfloat16" else torch.float32
 
-    def check_encodes(self) -> None:
-        """Raise UsageError if the model only decodes."""
-        if not self.encodes:
-            what = f"{self.name} only decodes: its folder holds no encoder"
-            raise UsageError(what, where="--model", hint=f"compress with {default_model('image_codec')}, the default")
-
     @torch.no_grad()
     def latent(self, pixels: np.ndarray) -> Float[Tensor, "1 M h w"]:
-        """The latent y of an image uint8 (H, W, 3), before the gain. Sides are padded by replication to multiples of 64.
-
-        Raises UsageError if the model only decodes.
-        """
-        self.check_encodes()
+        """The latent y of an image uint8 (H, W, 3), before the gain. Sides are padded by replication to multiples of 64."""
         height, width = (side + -side % HYPER_STRIDE for side in pixels.shape[:2])
 
         def analysis(rows: slice, columns: slice) -> Tensor:

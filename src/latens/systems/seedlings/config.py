@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import date
 from typing import Annotated, Literal, TypeAlias
 
 from annotated_types import Ge, Le, Lt, MinLen
@@ -15,14 +14,6 @@ Backbone = Literal[
 TORCHVISION = ("alexnet", "densenet121", "resnet101", "vgg16")
 DAYS = (4, 5, 6, 7)  # days of the photographs in the thesis
 Side: TypeAlias = Annotated[int, Ge(32), Le(256)]
-
-
-def date_of_sowing(text: str) -> date | None:
-    """The date of a setting `sown`; None if it is empty. Raises ValueError."""
-    try:
-        return date.fromisoformat(text.strip()) if text else None
-    except ValueError:
-        raise ValueError(f"sown: '{text}' is not a date; write it as 2024-03-01") from None
 
 
 @settings
@@ -74,10 +65,9 @@ class CropsConfig:
     simulated_seed: Natural = 0  # seed of the simulated trays
 
     @validator
-    def leaves_a_test_set_and_has_a_date(self) -> CropsConfig:
+    def leaves_a_test_set(self) -> CropsConfig:
         if self.train_share + self.validation_share >= 1:
             raise ValueError("train_share + validation_share must be below 1, to leave a test set")
-        date_of_sowing(self.sown)
         return self
 
 

@@ -21,10 +21,10 @@ from latens.data.notes import left_out
 from latens.data.origins import without_drawn
 from latens.data.source import Source
 from latens.errors import InputError, LatensError, UsageError, counted
-from latens.systems.seedlings.config import CropsConfig, GraderConfig, date_of_sowing
+from latens.systems.seedlings.config import CropsConfig, GraderConfig
 from latens.systems.seedlings.crops import NO_DAY, UNKNOWN, Crops, Part, concatenate, load_pack, split
 from latens.systems.seedlings.model import GRADES, normalized
-from latens.systems.seedlings.names import identify
+from latens.systems.seedlings.names import identify, parse_date
 from latens.systems.seedlings.simulator.photograph import Place, TrayPhotograph, draw_camera, photograph
 from latens.systems.seedlings.simulator.plants import Preset
 from latens.systems.seedlings.tables import SUCCESSES, Plant, read_grades
@@ -145,7 +145,7 @@ def read_tray_crops(folder: Path, tables: Sequence[Path], size: int, config: Cro
         grades |= read_grades(table)
     trays = {tray for tray, _, _ in grades}
     method: Method = "thesis" if config.method == "thesis" else "lattice"
-    sown = date_of_sowing(config.sown)
+    sown = parse_date(config.sown, "sown") if config.sown else None
     parts: list[Crops] = []
     for path in sorted(without_drawn(files_under(folder, IMAGE_ENDINGS), folder)):
         shot = identify(path, sown=sown)

@@ -13,10 +13,10 @@ from latens.data.source import Source
 from latens.errors import UsageError
 from latens.experiments.report import Report
 from latens.inference.page import Table
-from latens.settings import Count, Natural, settings, validator
+from latens.settings import Count, Natural, settings
 from latens.systems.seedlings.bootstrap import accuracy_of, auc_of, majority_of, paired_difference
 from latens.systems.seedlings.calibration import calibration_error, cross_entropy
-from latens.systems.seedlings.config import CropsConfig, GraderConfig, date_of_sowing
+from latens.systems.seedlings.config import CropsConfig, GraderConfig
 from latens.systems.seedlings.crops import NO_DAY, UNKNOWN, Crops
 from latens.systems.seedlings.dataset import open_crops
 from latens.systems.seedlings.lots import Counts, indices
@@ -39,11 +39,6 @@ class GradingEvaluation:
     preset: Literal["easy", "thesis", "hard"] = "thesis"  # difficulty of the simulated trays
     method: Literal["lattice", "thesis", "truth"] = "lattice"  # grid fit of trays
     seed: Natural = 1000  # seed of the simulated trays; training uses 0
-
-    @validator
-    def has_a_date(self) -> GradingEvaluation:
-        date_of_sowing(self.sown)
-        return self
 
 
 class Scores(NamedTuple):
